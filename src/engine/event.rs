@@ -1,0 +1,416 @@
+//! The engine's two languages: what happens to it ([`Event`]) and what it wants done ([`Effect`]).
+//!
+//! Whoever drives the engine (the sink's loop, or a simulation) performs the effects and feeds what came of them
+//! back as events, in any order and with any delay. The engine promises to be right whatever the order; the driver
+//! promises only what is written at each item.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Answer, Claim, Column, Entry, Epoch, Intent, Key, Park, Position, Record, Token, entry::AttemptId};
+
+/// Names one ledger or dead-letter produce until its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// Names one HTTP request until its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The group gave us a partition. The driver fetches nothing from it until [`Effect::Fetch`].
+    Assigned {
+        /// The partition.
+        partition: i32,
+        /// Its new epoch, higher than any before.
+        epoch: Epoch,
+    },
+    /// [`Effect::TakeOver`] is done: the token is taken and the ledger read up to and including it.
+    Loaded {
+        /// The partition.
+        partition: i32,
+        /// The epoch it was loaded for.
+        epoch: Epoch,
+        /// What the ledger says.
+        ledger: Box<Loaded>,
+    },
+    /// A record, decoded and mapped. Offsets of one partition and epoch arrive in rising order.
+    Received {
+        /// The partition.
+        partition: i32,
+        /// The epoch it was fetched in.
+        epoch: Epoch,
+        /// The record.
+        record: Received,
+    },
+    /// The group takes the partition back. Answered by [`Effect::Release`] after at most `Settings::drain`.
+    Revoked {
+        /// The partition.
+        partition: i32,
+        /// The epoch that ends.
+        epoch: Epoch,
+    },
+    /// The partition is gone already, without a chance to finish.
+    Lost {
+        /// The partition.
+        partition: i32,
+        /// The epoch that ended.
+        epoch: Epoch,
+    },
+    /// The coordinator accepted an offset commit.
+    Committed {
+        /// The partition.
+        partition: i32,
+        /// The epoch that was stamped on the commit when it was *sent*.
+        epoch: Epoch,
+        /// When it was sent, on the mono clock.
+        sent_at: u64,
+        /// The committed offset.
+        offset: i64,
+    },
+    /// The consumer was polled.
+    Polled {
+        /// When, on the mono clock.
+        at: u64,
+    },
+    /// A produce has been answered.
+    Produced {
+        /// Which.
+        op: OpId,
+        /// How it ended.
+        outcome: ProduceOutcome,
+    },
+    /// One request may be sent: the pace granted a token and a concurrency permit. Given only while
+    /// [`super::Dispatcher::wants_permit`] says so.
+    Permit,
+    /// A request has been answered.
+    Answered {
+        /// Which.
+        request: RequestId,
+        /// When it was certainly issued, on the mono clock: read after the bytes were handed over. For requests that
+        /// were not sent: any value.
+        issued_at: u64,
+        /// The instance's clock at the answer (`Date`), Unix seconds, where there was one.
+        instance_date: Option<i64>,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Time passed. Given at least at [`super::Dispatcher::next_wake`].
+    Tick,
+    /// Stop starting work (SIGTERM). Claims that were not sent are withdrawn; what is in flight is finished.
+    Drain,
+    /// The credentials changed, or a person asked: try again at once where the route stands still.
+    Retry,
+}
+
+/// How a produce ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProduceOutcome {
+    /// Acknowledged by all in-sync replicas.
+    Acked,
+    /// Certainly not written.
+    Refused,
+    /// Timed out: it may still land, even over newer records.
+    Unknown,
+}
+
+/// A record after decoding and mapping.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Its offset.
+    pub offset: i64,
+    /// The original, for a dead letter. Dropped as soon as nothing of it is needed any more.
+    pub raw: Arc<Record>,
+    /// What was in it.
+    pub content: Content,
+}
+
+/// What was in a record.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Its alert events, indices rising from 0, some perhaps missing because a rule left them out.
+    Intents(Vec<Intent>),
+    /// Nothing to do, deliberately (a tombstone, a filtered event).
+    Skipped,
+    /// It can never be applied as it is.
+    Refused {
+        /// Stable code, such as `undecodable`.
+        code: &'static str,
+        /// What, where and what to do.
+        reason: String,
+    },
+}
+
+/// What loading a ledger partition found. Per kind and key only the record with the highest token counts.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Our token: the offset of our own `owner` record.
+    pub token: Token,
+    /// Where to start: the later of the group's offset and the mark.
+    pub start: i64,
+    /// The highest mark found.
+    pub mark: i64,
+    /// Entries by key.
+    pub entries: HashMap<Key, Entry>,
+    /// Claims by key, with how many milliseconds of the broker's time had passed at our `owner` record since the
+    /// first `owner` record above the claim's token (0 where ours is that record).
+    pub claims: HashMap<Key, (Token, Claim, u64)>,
+    /// Parked keys.
+    pub parks: HashMap<Key, Park>,
+    /// Records of lower tokens that still stand, to be tombstoned when their kind is next written for the key.
+    pub stale: Vec<(LedgerKey, Token)>,
+    /// True where the ledger can't be trusted to know every key (it was lost, or the topic grew): unknown keys are
+    /// looked up before a ticket is made.
+    pub unproven: bool,
+}
+
+/// What a ledger record is about, without the token that its Kafka key carries as well.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LedgerKey {
+    /// `entry:K`
+    Entry(Key),
+    /// `claim:K`
+    Claim(Key),
+    /// `park:K`
+    Park(Key),
+    /// `mark`
+    Mark,
+}
+
+/// A ledger record to produce.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LedgerWrite {
+    /// What was done.
+    Entry(Key, Box<Entry>),
+    /// What is about to be done.
+    Claim(Key, Token, Box<Claim>),
+    /// A key is parked.
+    Park(Key, Park),
+    /// The watermark.
+    Mark(Token, i64),
+    /// The record of this kind, key and token is void.
+    Tombstone(LedgerKey, Token),
+}
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Produce an `owner` record, take its offset as token, read the ledger, find the start; then [`Event::Loaded`].
+    /// Where it fails, try again, or report the partition as held; the engine waits.
+    TakeOver {
+        /// The partition.
+        partition: i32,
+        /// The epoch to answer with.
+        epoch: Epoch,
+    },
+    /// Fetch records from this offset on.
+    Fetch {
+        /// The partition.
+        partition: i32,
+        /// The epoch.
+        epoch: Epoch,
+        /// First offset.
+        from: i64,
+    },
+    /// Produce to the ledger partition of the same number. Produces of one partition keep their order. Where `op` is
+    /// `None`, nobody waits for it.
+    Produce {
+        /// Answer with this id.
+        op: Option<OpId>,
+        /// Ledger partition.
+        partition: i32,
+        /// What.
+        write: LedgerWrite,
+    },
+    /// Produce to the dead-letter topic.
+    DeadLetter {
+        /// Answer with this id.
+        op: OpId,
+        /// What.
+        letter: Box<DeadLetter>,
+    },
+    /// Produce to the results topic; nobody waits for it.
+    Result(Box<Report>),
+    /// Send one request, unless the lease has ended: the driver compares its clock with `lease_until` immediately
+    /// before sending and answers [`Answer::NotSent`] instead. Answered exactly once.
+    Request {
+        /// Answer with this id.
+        id: RequestId,
+        /// Partition whose lease counts.
+        partition: i32,
+        /// Epoch whose lease counts.
+        epoch: Epoch,
+        /// The lease's end on the mono clock; looks and reads carry `u64::MAX`, they change nothing.
+        lease_until: u64,
+        /// What to send.
+        body: RequestBody,
+    },
+    /// Commit this offset when next convenient; also renews the lease. Only the newest per partition matters.
+    Commit {
+        /// The partition.
+        partition: i32,
+        /// The epoch to stamp when it is sent.
+        epoch: Epoch,
+        /// The watermark.
+        offset: i64,
+    },
+    /// Stop fetching from every partition: too much is unresolved.
+    Pause,
+    /// Fetch again.
+    Resume,
+    /// The partition has let go as far as it can: commit the offset and return from the rebalance callback.
+    Release {
+        /// The partition.
+        partition: i32,
+        /// The epoch that ends.
+        epoch: Epoch,
+        /// Last watermark, if one is known.
+        offset: Option<i64>,
+    },
+    /// Something for people: logs and metrics.
+    Observe(Observation),
+}
+
+/// A request, in the words of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RequestBody {
+    /// Make a ticket.
+    Create {
+        /// The key; its correlation goes into the row.
+        key: Key,
+        /// Columns and values, sorted by column.
+        fields: Vec<(Column, String)>,
+        /// Work notes in order, each with its marker; written as one journal entry.
+        notes: Vec<MarkedNote>,
+        /// For logs.
+        attempt: AttemptId,
+    },
+    /// Write to a ticket.
+    Update {
+        /// The key.
+        key: Key,
+        /// The ticket.
+        sys_id: String,
+        /// Columns and values, sorted by column; the state column among them.
+        fields: Vec<(Column, String)>,
+        /// Work notes in order.
+        notes: Vec<MarkedNote>,
+        /// For logs.
+        attempt: AttemptId,
+    },
+    /// Read the ticket. Answered by `Rows` with at most one row, or `Failed(Gone)`.
+    Read {
+        /// The key.
+        key: Key,
+        /// The ticket.
+        sys_id: String,
+        /// Columns wanted beside the standard ones.
+        columns: Vec<Column>,
+        /// Note markers to look for in its journal; empty: the journal is not read.
+        markers: Vec<String>,
+    },
+    /// Find the tickets of a key, each checked to really carry its correlation, oldest first.
+    Find {
+        /// The key.
+        key: Key,
+        /// Columns wanted beside the standard ones.
+        columns: Vec<Column>,
+    },
+}
+
+/// A note with the marker that recognises it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedNote {
+    /// Text, marker not included.
+    pub text: String,
+    /// The marker, unique per note and part.
+    pub marker: String,
+}
+
+/// A record that could not be applied.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The original.
+    pub raw: Arc<Record>,
+    /// Which of its events.
+    pub position: Position,
+    /// The key, where known.
+    pub key: Option<Key>,
+    /// Stable code: `undecodable`, `rejected`, `parked`, `in_doubt`…
+    pub code: String,
+    /// What the instance or the decoder said.
+    pub reason: String,
+    /// Offsets of records whose values it superseded and that would have been written with it.
+    pub superseded: Vec<Position>,
+}
+
+/// How an intent ended, for the results topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The key.
+    pub key: Key,
+    /// created, updated, noted, resolved, reopened, unchanged, skipped, verified.
+    pub outcome: &'static str,
+    /// The ticket.
+    pub sys_id: String,
+    /// Its number.
+    pub number: String,
+    /// Positions that it resolved.
+    pub positions: Vec<Position>,
+    /// Columns written.
+    pub fields: Vec<(Column, String)>,
+    /// Notes written.
+    pub notes: usize,
+    /// Requests it took, looks and reads included.
+    pub attempts: u32,
+    /// Milliseconds from the receipt of its first record to the answer.
+    pub latency: u64,
+    /// Differences between what was sent and what stands.
+    pub warnings: Vec<String>,
+}
+
+/// Something that people may want to know. The driver turns it into a log line and a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// A doubt began for this key.
+    DoubtOpened(Key, String),
+    /// A doubt was settled: the write was found (true) or not (false).
+    DoubtSettled(Key, bool),
+    /// A row showed a value that a person had put there; it was kept.
+    PersonKept(Key, Column),
+    /// An event was left out: a repeated id, older than what stands, no ticket to apply it to.
+    Skipped(Key, &'static str),
+    /// A write was not needed.
+    Unchanged(Key),
+    /// An entry was forgotten after the reopen window.
+    Expired(Key),
+    /// A key was parked.
+    Parked(Key, String),
+    /// A key was released.
+    Unparked(Key),
+    /// The route stands still for this reason, or goes on (`None`).
+    Standing(Option<Standing>),
+    /// More than one row carried the key where one was expected.
+    Doubled(Key, usize),
+    /// The ticket is gone (deleted or hidden).
+    Gone(Key, String),
+    /// A ledger write had an unknown outcome, so a new token is taken.
+    TokenRenewed(i32),
+}
+
+/// Why a route stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The instance is down; one probe at a time.
+    Unavailable(String),
+    /// The credentials do not work.
+    Unauthorised(String),
+    /// The instance asked to wait until this instant on the mono clock.
+    Throttled(u64),
+    /// Too many refusals in a row: a person must look.
+    Braked(String),
+    /// Shutting down.
+    Draining,
+}

@@ -1,0 +1,18 @@
+//! nowbridge joins an Apache Kafka cluster and a ServiceNow instance: alert events on topics become tickets, each
+//! alert one, and what people change in ServiceNow comes back as events on topics.
+
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod console;
+pub mod decode;
+pub mod doctor;
+pub mod engine;
+pub mod kafka;
+pub mod ledger;
+pub mod mapping;
+pub mod model;
+pub mod servicenow;
+pub mod simulator;
+pub mod sink;
+pub mod source;

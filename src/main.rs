@@ -1,0 +1,3 @@
+//! The nowbridge command.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! Plain data that every part of the bridge speaks: records, alert events, intents, rows, outcomes, changes and
+//! what the ledger remembers. Nothing here does I/O, reads a clock or depends on another module; the types are
+//! deliberately dumb so that the engine can be tested with values made by hand.
+
+pub mod alert;
+pub mod answer;
+pub mod change;
+pub mod entry;
+pub mod intent;
+pub mod lifecycle;
+pub mod position;
+pub mod record;
+pub mod time;
+
+pub use alert::AlertEvent;
+pub use answer::{Answer, Class, Failure, Row};
+pub use change::Change;
+pub use entry::{AttemptId, Claim, Entry, FieldDigest, Park, Seen};
+pub use intent::{Column, Intent, Key};
+pub use lifecycle::{Action, Phase, StateModel};
+pub use position::{Epoch, Position, Token};
+pub use record::Record;
+pub use time::Now;
