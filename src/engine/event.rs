@@ -97,6 +97,12 @@ pub enum Event {
         /// The answer.
         answer: Answer,
     },
+    /// The instance's clock, as its `Date` said. Given once before the first record, and whenever it is learned apart
+    /// from an answer.
+    InstanceTime {
+        /// Unix seconds.
+        date: i64,
+    },
     /// Time passed. Given at least at [`super::Dispatcher::next_wake`].
     Tick,
     /// Stop starting work (SIGTERM). Claims that were not sent are withdrawn; what is in flight is finished.
@@ -214,11 +220,10 @@ pub enum Effect {
         /// First offset.
         from: i64,
     },
-    /// Produce to the ledger partition of the same number. Produces of one partition keep their order. Where `op` is
-    /// `None`, nobody waits for it.
+    /// Produce to the ledger partition of the same number. Produces of one partition keep their order.
     Produce {
         /// Answer with this id.
-        op: Option<OpId>,
+        op: OpId,
         /// Ledger partition.
         partition: i32,
         /// What.
