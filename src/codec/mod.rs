@@ -1,1 +1,10 @@
-//! Encodings.
+//! Bytes and back: JSON with bounds, Avro by the schemas of `schemas/`, and the records that tell of dead letters and
+//! outcomes.
+
+pub mod avro;
+pub mod json;
+mod letter;
+mod report;
+
+pub use letter::{Letter, dead_letter};
+pub use report::{ReportFields, report};

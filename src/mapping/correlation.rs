@@ -1,0 +1,73 @@
+//! What stands in `correlation_id` for an alert's key.
+//!
+//! The column holds 100 characters, and look-ups put the value into an encoded query, where `^` separates conditions
+//! and a leading `javascript:` is evaluated by the instance. A key that fits and is harmless is used as it is, so
+//! that people can search for it; any other becomes `nb:` and the SHA-256 of its bytes. Keys that differ only by
+//! case keep different lanes; the rows found for them are compared byte for byte by whoever looks.
+
+use sha2::{Digest, Sha256};
+
+/// Characters that `correlation_id` holds (`sys_dictionary` of a standard instance).
+pub const CORRELATION_LENGTH: usize = 100;
+
+/// Prefix of hashed keys. A key that begins with it is hashed too, so that nobody can forge another key's hash.
+const HASHED: &str = "nb:";
+
+/// The correlation of a key: the key itself where that is safe, else `nb:` and 64 hex digits.
+///
+/// **Do not change what this returns for any key, ever.** Tickets made by earlier releases are found by it; a changed
+/// rule would make a second ticket for every alert that is open during the upgrade.
+pub fn correlation(key: &str) -> String {
+    if is_plain(key) { key.to_owned() } else { format!("{HASHED}{}", hex::encode(Sha256::digest(key.as_bytes()))) }
+}
+
+fn is_plain(key: &str) -> bool {
+    // The instance trims values and compares without case, so the guard does too where it looks at a prefix.
+    let starts = |prefix: &str| key.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+    !key.is_empty()
+        && key.chars().count() <= CORRELATION_LENGTH
+        && key.trim() == key
+        && !key.chars().any(|c| c == '^' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+        && !starts("javascript:")
+        && !starts(HASHED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These strings stand in customers' tickets. If this test fails, the code is wrong, not the test.
+    #[test]
+    fn golden_values_never_change() {
+        for (key, expected) in [
+            ("alertmanager:alert:0123456789abcdef", "alertmanager:alert:0123456789abcdef"),
+            ("disk full on db-1", "disk full on db-1"),
+            ("Ключ 🔑", "Ключ 🔑"),
+            ("a,b=c&d%", "a,b=c&d%"),
+            ("", "nb:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            ("a^b", "nb:361740d1927f400fce4ae41fefdfd6e6deac3fbf98ab45e62a53c4348d41eba8"),
+            (" key", "nb:0dae7394abc951f3253518ceeaf8d8507e66dc1700914aca3f1dd850b939ac0b"),
+            ("key ", "nb:f7ba81db8e661ff75a9474333da73e6939becf36483cc3ffabdd7c57aa113a72"),
+            ("a\nb", "nb:7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"),
+            ("javascript:gs.log()", "nb:4c9756bd2f5a58734ddd66017c390796a9a0acb44b4fda4d6546dcfb485861d3"),
+            ("JavaScript:x", "nb:171a8e4acbe1bf6359ee7ea2c0b14746047ae39580cc93a3bf3ff7a52349b225"),
+            ("nb:x", "nb:106ac4976870c285eb3175e1926052dcaead0d4e9bb9234e56f98e671760dea9"),
+            (
+                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            ),
+            (
+                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                "nb:c675a2e604b0cd1229c036e3ce0c87422980a245e295bbc605a507a2299752db",
+            ),
+            (
+                "éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé",
+                "éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé",
+            ),
+            ("a\u{2028}b", "nb:fe2d3b945530c806f1ff5298f4486e3f1d2656c1bb026709f785a5f84d23af64"),
+        ] {
+            assert_eq!(correlation(key), expected, "{key}");
+            assert!(expected.chars().count() <= CORRELATION_LENGTH);
+        }
+    }
+}
