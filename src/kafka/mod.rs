@@ -6,8 +6,10 @@
 //! properties on which delivery rests can't be overridden. It decides nothing about what is written where: that is
 //! the engine's and the ledger's.
 
-pub mod committer;
+mod committer;
 pub mod options;
+mod ownership;
+mod poll_loop;
 pub mod poller;
 pub mod producer;
 pub mod table;

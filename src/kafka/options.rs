@@ -143,10 +143,14 @@ impl KafkaOptions {
     /// For a consumer in a group: cooperative, nothing automatic, small buffers.
     pub fn group_consumer(&self, group: &str, session_timeout: Duration, max_poll_interval: Duration) -> ClientConfig {
         let mut config = self.consumer_base(group);
+        let heartbeat = millis((session_timeout / 10).min(Duration::from_secs(3)));
+        set_default(&mut config, &self.properties, "heartbeat.interval.ms", &heartbeat);
+        // A commit that hangs on a dead connection must not outlast several leases.
+        let socket = millis(session_timeout.clamp(Duration::from_secs(6), Duration::from_secs(30)));
+        set_default(&mut config, &self.properties, "socket.timeout.ms", &socket);
         config
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", millis(session_timeout))
-            .set("heartbeat.interval.ms", millis((session_timeout / 10).min(Duration::from_secs(3))))
             .set("max.poll.interval.ms", millis(max_poll_interval))
             // A reset would silently skip or repeat records; an error stops the partition and says so.
             .set("auto.offset.reset", "error")

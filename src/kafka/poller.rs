@@ -1,11 +1,24 @@
-//! The poller: one operating system thread owns the group's consumer, because a rebalance callback must be able to
-//! block.
+//! The poller's outside: its settings, what it tells, and the handle that speaks to it. The thread itself is in
+//! `poll_loop`, the committer in `committer`.
+//!
+//! One operating system thread owns the group's consumer, because a rebalance callback must be able to block: a
+//! revoked partition is let go only after its work is finished and its last offset committed, or the drain deadline
+//! has passed. Guaranteed: events of one partition come in the order in which they happened; no record of a partition
+//! comes before `fetch`, none below the offset asked for, and none with an epoch that is not the partition's own.
+//! Not guaranteed: that a partition is still ours when its event is read; that is what [`PollerHandle::epoch_of`] and
+//! the lease are for.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc as threads};
 use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use super::committer::Committer;
+use super::ownership::Ownership;
+use super::poll_loop::{self, Command, Context, Outlet, Shared};
 use super::{Error, KafkaOptions};
 use crate::model::{Epoch, Record};
 
@@ -128,72 +141,156 @@ pub struct Poller;
 impl Poller {
     /// Subscribes, and hands out what comes.
     pub fn spawn(settings: PollerSettings) -> Result<(PollerHandle, mpsc::Receiver<PollerEvent>), Error> {
-        let _ = settings;
-        Err(Error::Unexpected("not built yet".into()))
+        check(&settings)?;
+        let (outlet, events) = Outlet::new(settings.capacity);
+        let (commands, inbox) = threads::channel();
+        let mut config =
+            settings.options.group_consumer(&settings.group, settings.session_timeout, settings.max_poll_interval);
+        if let Some(id) = &settings.instance_id {
+            config.set("group.instance.id", id);
+        }
+        let topic = Arc::clone(&settings.topic);
+        let session_timeout = settings.session_timeout;
+        let shared = Arc::new(Shared::new(settings, outlet));
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(Context::new(Arc::clone(&shared), inbox))
+            .map_err(|error| Error::call(format!("can't make a consumer for {topic}"), error))?;
+        let consumer = Arc::new(consumer);
+        consumer.subscribe(&[&topic]).map_err(|error| Error::call(format!("can't subscribe to {topic}"), error))?;
+        Committer::start(Arc::clone(&consumer), Arc::clone(&shared), session_timeout)?;
+        poll_loop::start(Arc::clone(&consumer), Arc::clone(&shared))?;
+        Ok((PollerHandle { inner: Arc::new(Inner { consumer, shared, commands, topic }) }, events))
     }
 }
 
-/// Speaks to the thread; cheap to clone.
+/// Combinations that librdkafka would take, and that break a guarantee.
+fn check(settings: &PollerSettings) -> Result<(), Error> {
+    let refuse = |name: &str, reason: &str| Err(Error::Property { name: name.into(), reason: reason.into() });
+    if settings.session_timeout >= settings.max_poll_interval {
+        return refuse("session.timeout.ms", "it must be below max.poll.interval.ms");
+    }
+    if settings.drain + Duration::from_secs(2) >= settings.max_poll_interval {
+        return refuse("max.poll.interval.ms", "it must be more than two seconds above the drain deadline");
+    }
+    Ok(())
+}
+
+/// Speaks to the thread; cheap to clone. When the last one is dropped, the thread leaves the group and ends.
 #[derive(Clone)]
 pub struct PollerHandle {
-    _private: (),
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    consumer: Arc<BaseConsumer<Context>>,
+    shared: Arc<Shared>,
+    commands: threads::Sender<Command>,
+    topic: Arc<str>,
 }
 
 impl PollerHandle {
     /// Fetch this partition from this offset on, if the epoch is still the present one.
     pub fn fetch(&self, partition: i32, epoch: Epoch, from: i64) {
-        let _ = (partition, epoch, from);
+        self.tell(Command::Fetch { partition, epoch, from });
     }
 
     /// Stop fetching from all partitions.
-    pub fn pause(&self) {}
+    pub fn pause(&self) {
+        self.tell(Command::Pause(true));
+    }
 
     /// Fetch again.
-    pub fn resume(&self) {}
+    pub fn resume(&self) {
+        self.tell(Command::Pause(false));
+    }
 
     /// Commits the offset, if one is given, and lets the blocked rebalance go on once every revoked partition has
     /// been released.
     pub fn release(&self, partition: i32, epoch: Epoch, offset: Option<i64>) {
-        let _ = (partition, epoch, offset);
+        self.tell(Command::Release { partition, epoch, offset });
     }
 
     /// Commit this offset soon, and again every quarter of the session timeout, until a newer one comes or the epoch
     /// ends.
     pub fn commit(&self, partition: i32, epoch: Epoch, offset: i64) {
-        let _ = (partition, epoch, offset);
+        self.inner.shared.commits.want(partition, epoch, offset);
     }
 
     /// When the consumer was last polled, on the mono clock.
     pub fn last_poll(&self) -> u64 {
-        0
+        self.inner.shared.last_poll.load(Ordering::Acquire)
     }
 
     /// The partition's present epoch; `None` where it is not ours. Cheap enough to ask before every request.
     pub fn epoch_of(&self, partition: i32) -> Option<Epoch> {
-        let _ = partition;
-        None
+        self.ownership().epoch_of(partition)
     }
 
     /// The group's committed offset; `None` where there is none. Blocks.
     pub fn committed_offset(&self, partition: i32, timeout: Duration) -> Result<Option<i64>, Error> {
-        let _ = (partition, timeout);
-        Err(Error::Unexpected("not built yet".into()))
+        let what = || format!("can't learn the committed offset of {}/{partition}", self.inner.topic);
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.inner.topic, partition);
+        let found = self.inner.consumer.committed_offsets(list, timeout).map_err(|error| Error::call(what(), error))?;
+        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(what()))?;
+        element.error().map_err(|error| Error::call(what(), error))?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        })
     }
 
     /// First offset, and one above the last one. Blocks.
     pub fn watermarks(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), Error> {
-        let _ = (partition, timeout);
-        Err(Error::Unexpected("not built yet".into()))
+        self.inner
+            .consumer
+            .fetch_watermarks(&self.inner.topic, partition, timeout)
+            .map_err(|error| Error::call(format!("can't learn the ends of {}/{partition}", self.inner.topic), error))
     }
 
     /// First offset whose record is not older than this Unix time in milliseconds; the partition's end where all are
     /// older. Blocks.
     pub fn offset_for_time(&self, partition: i32, time: i64, timeout: Duration) -> Result<i64, Error> {
-        let _ = (partition, time, timeout);
-        Err(Error::Unexpected("not built yet".into()))
+        let what = || format!("can't find the offset of that time in {}/{partition}", self.inner.topic);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.inner.topic, partition, Offset::Offset(time))
+            .map_err(|error| Error::call(what(), error))?;
+        let found = self.inner.consumer.offsets_for_times(list, timeout).map_err(|error| Error::call(what(), error))?;
+        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(what()))?;
+        element.error().map_err(|error| Error::call(what(), error))?;
+        match element.offset() {
+            Offset::Offset(offset) => Ok(offset),
+            _ => Ok(self.watermarks(partition, timeout)?.1),
+        }
+    }
+
+    /// Partitions of the topic. Blocks.
+    pub fn partition_count(&self, timeout: Duration) -> Result<i32, Error> {
+        let what = || format!("can't learn the partitions of {}", self.inner.topic);
+        let metadata = self
+            .inner
+            .consumer
+            .fetch_metadata(Some(&self.inner.topic), timeout)
+            .map_err(|error| Error::call(what(), error))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == &*self.inner.topic);
+        match topic.map(|topic| topic.partitions().len()) {
+            Some(count) if count > 0 => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+            _ => Err(Error::Unexpected(format!("{}: there is no such topic", what()))),
+        }
     }
 
     /// Leaves the group and ends the thread. Revoked partitions are waited for as in a rebalance; [`PollerEvent::Closed`]
     /// follows. Takes at most the drain time and a few seconds.
-    pub fn close(&self) {}
+    pub fn close(&self) {
+        self.tell(Command::Close);
+    }
+
+    fn ownership(&self) -> &Ownership {
+        &self.inner.shared.ownership
+    }
+
+    /// A thread that has ended needs no commands.
+    fn tell(&self, command: Command) {
+        let _ = self.inner.commands.send(command);
+    }
 }
