@@ -211,7 +211,7 @@ pub enum Effect {
         /// The epoch to answer with.
         epoch: Epoch,
     },
-    /// Fetch records from this offset on.
+    /// Fetch records from this offset on. Records of the partition that were fetched before this are not given any more.
     Fetch {
         /// The partition.
         partition: i32,

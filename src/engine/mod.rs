@@ -1,8 +1,19 @@
 //! The delivery engine: every decision about what is written, when, and what an answer means. See `dispatcher`.
 
+pub mod breaker;
+pub mod budget;
+pub mod decide;
+pub mod digest;
+pub mod dispatcher;
 pub mod event;
+pub mod fold;
+pub mod lane;
 pub mod mutation;
+pub mod partition;
+pub mod retry;
 pub mod settings;
+pub mod tracker;
 
+pub use dispatcher::Dispatcher;
 pub use event::{Content, Effect, Event, Received};
 pub use settings::Settings;

@@ -1,0 +1,177 @@
+//! Whether the route may send at all: the breaker (the instance is down), the hold (it asked to wait), the credentials
+//! (they stopped working) and the brake (too many refusals in a row).
+//!
+//! One owner, no clock. While the breaker is open or the credentials fail, one request at a time probes; its answer
+//! decides for all. Guarantees: a held route sends nothing; credentials that failed are tried again with growing
+//! pauses, because five failures lock an account; a braked route stays so until a person says otherwise.
+
+use super::event::{RequestId, Standing};
+use super::retry::Delays;
+use super::settings::Settings;
+
+#[derive(Debug)]
+enum Circuit {
+    Closed,
+    Open { standing: Standing, until: u64, delays: Delays, probe: Option<RequestId> },
+}
+
+/// The state of a route towards its instance.
+#[derive(Debug)]
+pub struct Breaker {
+    circuit: Circuit,
+    failures: u32,
+    refusals: u32,
+    hold_until: u64,
+    throttle: Option<Delays>,
+    braked: Option<String>,
+    draining: bool,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            circuit: Circuit::Closed,
+            failures: 0,
+            refusals: 0,
+            hold_until: 0,
+            throttle: None,
+            braked: None,
+            draining: false,
+        }
+    }
+}
+
+impl Breaker {
+    /// True where a request may be sent now.
+    pub fn may_send(&self, now: u64) -> bool {
+        let closed = match &self.circuit {
+            Circuit::Closed => true,
+            Circuit::Open { until, probe, .. } => now >= *until && probe.is_none(),
+        };
+        closed && now >= self.hold_until && self.may_prepare()
+    }
+
+    /// True where lanes may be prepared for sending.
+    pub fn may_prepare(&self) -> bool {
+        self.braked.is_none() && !self.draining
+    }
+
+    /// A request leaves. While the circuit is open it is the probe.
+    pub fn sent(&mut self, id: RequestId) {
+        if let Circuit::Open { probe, .. } = &mut self.circuit {
+            *probe = Some(id);
+        }
+    }
+
+    /// The instance answered a request sensibly, whatever it said.
+    pub fn answered(&mut self) {
+        self.circuit = Circuit::Closed;
+        self.failures = 0;
+        self.throttle = None;
+    }
+
+    /// A request never left.
+    pub fn not_sent(&mut self, id: RequestId) {
+        if let Circuit::Open { probe, .. } = &mut self.circuit
+            && *probe == Some(id)
+        {
+            *probe = None;
+        }
+    }
+
+    /// The instance did not answer as an instance should.
+    pub fn failed(&mut self, id: RequestId, why: &str, now: u64, settings: &Settings, seed: u64) {
+        self.failures += 1;
+        match &mut self.circuit {
+            Circuit::Open { until, delays, probe, .. } if *probe == Some(id) => {
+                *until = now + delays.next_delay();
+                *probe = None;
+            }
+            Circuit::Open { .. } => {}
+            Circuit::Closed if self.failures >= settings.breaker => {
+                let mut delays = Delays::new(settings.retry, seed);
+                let until = now + delays.next_delay();
+                self.circuit =
+                    Circuit::Open { standing: Standing::Unavailable(why.to_owned()), until, delays, probe: None };
+            }
+            Circuit::Closed => {}
+        }
+    }
+
+    /// The instance refused the credentials.
+    pub fn unauthorised(&mut self, id: RequestId, why: &str, now: u64, settings: &Settings, seed: u64) {
+        match &mut self.circuit {
+            Circuit::Open { standing: Standing::Unauthorised(_), until, delays, probe } => {
+                if *probe == Some(id) {
+                    *until = now + delays.next_delay();
+                    *probe = None;
+                }
+            }
+            _ => {
+                let mut delays = Delays::new(settings.auth_retry, seed);
+                let until = now + delays.next_delay();
+                self.circuit =
+                    Circuit::Open { standing: Standing::Unauthorised(why.to_owned()), until, delays, probe: None };
+            }
+        }
+    }
+
+    /// The instance asked for less: everything waits. Without a time of its own, it waits a little, growing.
+    pub fn throttled(&mut self, id: RequestId, retry_after: Option<u64>, now: u64, settings: &Settings, seed: u64) {
+        self.not_sent(id);
+        let wait = retry_after
+            .unwrap_or_else(|| self.throttle.get_or_insert_with(|| Delays::new(settings.retry, seed)).next_delay());
+        self.hold_until = self.hold_until.max(now + wait);
+    }
+
+    /// A record was refused, or a ticket was gone: too many in a row stop the route.
+    pub fn refused(&mut self, why: &str, settings: &Settings) {
+        self.refusals += 1;
+        if self.refusals >= settings.brake && self.braked.is_none() {
+            self.braked = Some(format!("{} refusals in a row, the last: {why}", self.refusals));
+        }
+    }
+
+    /// A write was applied: the row of refusals is broken.
+    pub fn applied(&mut self) {
+        self.refusals = 0;
+    }
+
+    /// Stops preparing and sending for good.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A person, or new credentials: go on at once.
+    pub fn retry(&mut self) {
+        self.braked = None;
+        self.refusals = 0;
+        if let Circuit::Open { until, .. } = &mut self.circuit {
+            *until = 0;
+        }
+    }
+
+    /// When the route may go on by itself, where it stands still now.
+    pub fn wake(&self) -> Option<u64> {
+        match &self.circuit {
+            Circuit::Open { until, probe: None, .. } => Some((*until).max(self.hold_until)),
+            _ if self.hold_until > 0 => Some(self.hold_until),
+            _ => None,
+        }
+    }
+
+    /// Why the route stands still, if it does.
+    pub fn standing(&self, now: u64) -> Option<Standing> {
+        if self.draining {
+            return Some(Standing::Draining);
+        }
+        if let Some(why) = &self.braked {
+            return Some(Standing::Braked(why.clone()));
+        }
+        match &self.circuit {
+            Circuit::Open { standing, .. } => Some(standing.clone()),
+            Circuit::Closed if now < self.hold_until => Some(Standing::Throttled(self.hold_until)),
+            Circuit::Closed => None,
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What a segment means for the ticket as it stands: nothing, a read first, or one write.
+//!
+//! Pure: it takes the ledger's entry, what was read of the row if it was read, and the segment, and gives a
+//! [`Decision`]. Guarantees: a closed ticket is never written; a value that a person put into a row is kept unless the
+//! policy says otherwise; a write that would change nothing is not made (protocol rules 5a, 14).
+
+use super::digest::digest;
+use super::event::MarkedNote;
+use super::fold::{Part, PendingNote, Segment};
+use super::settings::Settings;
+use crate::model::entry::ClaimKind;
+use crate::model::{Column, Entry, FieldDigest, Phase, Position, Row};
+
+/// What to do with a segment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Nothing can come of it; the reason is for people.
+    Skip(&'static str),
+    /// The ticket already stands so.
+    Unchanged,
+    /// The row was last seen too long ago: read it, then decide again.
+    Read,
+    /// Write this.
+    Write(Box<Plan>),
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Create or update.
+    pub kind: ClaimKind,
+    /// Ticket's generation after it.
+    pub generation: u32,
+    /// Columns and values, sorted, the state column among them.
+    pub fields: Vec<(Column, String)>,
+    /// Raw state written, if any.
+    pub state: Option<String>,
+    /// Notes with their markers.
+    pub notes: Vec<MarkedNote>,
+    /// When the event occurred that leaves the ticket resolved; kept from the entry where it stays resolved.
+    pub resolved_at: Option<i64>,
+    /// What of the segment the write does not cover.
+    pub rest: Rest,
+    /// For the report.
+    pub outcome: &'static str,
+}
+
+/// What is left of a segment after a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    None,
+    /// Its `post`: it needs a ticket of its own.
+    Post,
+    /// Notes after the first `keep`; `parts` of the next are written.
+    Notes {
+        /// Whole notes that the write carries.
+        keep: usize,
+        /// Parts of the next one that it carries.
+        parts: u32,
+    },
+}
+
+/// What is known of the ticket.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// The settled entry.
+    pub entry: Option<&'a Entry>,
+    /// The row, if it was read just now.
+    pub row: Option<&'a Row>,
+    /// Unix milliseconds now; decides whether the entry's sight of the row is fresh.
+    pub now: i64,
+}
+
+/// Decides. `kept` receives the columns in which a person's value was kept.
+pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut Vec<Column>) -> Decision {
+    let Some(entry) = base.entry else {
+        return match &segment.post {
+            Some(post) => Decision::Write(create(post, segment, None, settings)),
+            None => Decision::Skip("no ticket for this key, and the event does not open one"),
+        };
+    };
+    let decision = decide_for_ticket(base, entry, segment, settings, kept);
+    let fresh = base.row.is_some()
+        || (settings.row_freshness > 0 && base.now.saturating_sub(entry.seen.at) <= to_i64(settings.row_freshness));
+    match decision {
+        Decision::Write(_) if !fresh => Decision::Read,
+        decided => decided,
+    }
+}
+
+fn decide_for_ticket(
+    base: Base<'_>,
+    entry: &Entry,
+    segment: &Segment,
+    settings: &Settings,
+    kept: &mut Vec<Column>,
+) -> Decision {
+    let phase = settings.states.phase(base.row.map_or(&entry.seen.state, |r| &r.state));
+    match (phase, &segment.post) {
+        (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
+        (Phase::Closed, Some(post)) => Decision::Write(create(post, segment, Some(entry), settings)),
+        (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
+            match update(base, entry, &segment.pre, phase, settings, kept) {
+                // What came before the opening event still belongs to the old ticket.
+                Decision::Write(mut plan) => {
+                    if plan.rest == Rest::None {
+                        plan.rest = Rest::Post;
+                    }
+                    Decision::Write(plan)
+                }
+                _ => Decision::Write(create(post, segment, Some(entry), settings)),
+            }
+        }
+        (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, base.row, segment) => {
+            // The alert fired before the ticket was resolved: its values are news, its opening is not.
+            let mut part = whole(segment);
+            part.map = Phase::ALL;
+            update(base, entry, &part, phase, settings, kept)
+        }
+        _ => update(base, entry, &whole(segment), phase, settings, kept),
+    }
+}
+
+/// The segment as one part, for a ticket that exists.
+fn whole(segment: &Segment) -> Part {
+    let mut one = segment.pre.clone();
+    if let Some(post) = &segment.post {
+        one.append(post.clone());
+    }
+    one
+}
+
+/// When the ticket was resolved, in Unix milliseconds: by an event of ours, else when the row last changed.
+fn resolved_at(entry: &Entry, row: Option<&Row>) -> i64 {
+    entry.resolved_at.or(row.map(|r| r.updated_on.saturating_mul(1000))).unwrap_or(entry.seen.at)
+}
+
+fn needs_new_ticket(entry: &Entry, row: Option<&Row>, segment: &Segment, settings: &Settings) -> bool {
+    let resolved = resolved_at(entry, row);
+    segment.first_open_at.is_some_and(|at| at.saturating_sub(resolved) > to_i64(settings.reopen_window))
+}
+
+fn is_older_than_resolution(entry: &Entry, row: Option<&Row>, segment: &Segment) -> bool {
+    segment.last_open_at.is_some_and(|at| at < resolved_at(entry, row))
+}
+
+fn create(post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settings) -> Box<Plan> {
+    let phase = post.apply(Phase::None);
+    let mut fields = post.fields.clone();
+    let state = settings.states.raw(phase).map(str::to_owned);
+    add_state(&mut fields, state.as_deref(), settings);
+    if phase == Phase::Resolved {
+        add_all(&mut fields, &post.closing);
+    }
+    let mut known: Vec<String> = old.map(|e| e.earlier.clone()).unwrap_or_default();
+    known.extend(old.map(|e| e.sys_id.clone()));
+    let before = segment.pre.notes.len();
+    let (mut notes, mut rest) = take_notes(&post.notes, settings);
+    if let Rest::Notes { keep, .. } = &mut rest {
+        *keep += before;
+    }
+    if let (Some(old), Some(by)) = (old, segment.opened_by) {
+        let text = format!("Follows {}.", old.number);
+        notes.insert(0, MarkedNote { text, marker: marker(settings, by, Some("follows".into())) });
+    }
+    Box::new(Plan {
+        kind: ClaimKind::Create { known },
+        generation: old.map_or(1, |e| e.generation + 1),
+        fields,
+        state,
+        notes,
+        resolved_at: if phase == Phase::Resolved { post.closed_at } else { None },
+        rest,
+        outcome: "created",
+    })
+}
+
+fn update(
+    base: Base<'_>,
+    entry: &Entry,
+    part: &Part,
+    before: Phase,
+    settings: &Settings,
+    kept: &mut Vec<Column>,
+) -> Decision {
+    let after = next_phase(base, entry, part, before, settings);
+    let mut fields = changed_fields(&part.fields, entry, base.row, settings, kept);
+    let state = if after == before { None } else { settings.states.raw(after).map(str::to_owned) };
+    add_state(&mut fields, state.as_deref(), settings);
+    let resolves = after == Phase::Resolved && before != Phase::Resolved;
+    if resolves {
+        add_all(&mut fields, &part.closing);
+    }
+    let (notes, rest) = take_notes(&part.notes, settings);
+    if fields.is_empty() && notes.is_empty() {
+        return Decision::Unchanged;
+    }
+    let resolved_at = match after {
+        Phase::Resolved if resolves => part.closed_at,
+        Phase::Resolved => Some(resolved_at(entry, base.row)),
+        _ => None,
+    };
+    let outcome = match (resolves, before == Phase::Resolved && after.is_open()) {
+        (true, _) => "resolved",
+        (_, true) => "reopened",
+        _ if fields.is_empty() => "noted",
+        _ => "updated",
+    };
+    Decision::Write(Box::new(Plan {
+        kind: ClaimKind::Update { sys_id: entry.sys_id.clone() },
+        generation: entry.generation,
+        fields,
+        state,
+        notes,
+        resolved_at,
+        rest,
+        outcome,
+    }))
+}
+
+/// The phase after, with one exception to the table: "not acknowledged any more" takes back only a state that we set.
+fn next_phase(base: Base<'_>, entry: &Entry, part: &Part, before: Phase, settings: &Settings) -> Phase {
+    let after = part.apply(before);
+    if before == Phase::InProgress && after == Phase::New {
+        let stands = base.row.map_or(&entry.seen.state, |r| &r.state);
+        let ours = entry.fields.iter().find(|(c, _)| **c == *settings.states.column);
+        if ours.is_none_or(|(_, d)| d.sent != digest(stands)) {
+            return before;
+        }
+    }
+    after
+}
+
+/// Columns whose value differs from what we last wrote, less those in which a person's value is kept.
+fn changed_fields(
+    wanted: &[(Column, String)],
+    entry: &Entry,
+    row: Option<&Row>,
+    settings: &Settings,
+    kept: &mut Vec<Column>,
+) -> Vec<(Column, String)> {
+    let mut changed = Vec::new();
+    for (column, value) in wanted {
+        let wants = digest(value);
+        let known = entry.fields.binary_search_by(|(c, _)| c.cmp(column)).ok().map(|at| entry.fields[at].1);
+        if known.is_some_and(|d| d.sent == wants) {
+            continue;
+        }
+        if let Some(row) = row
+            && let Some(stands) = row.values.get(&**column)
+        {
+            if digest(stands) == wants {
+                continue;
+            }
+            if is_persons(stands, known, row, settings) && !settings.overwrite.contains(column) {
+                kept.push(column.clone());
+                continue;
+            }
+        }
+        changed.push((column.clone(), value.clone()));
+    }
+    changed
+}
+
+/// Whether a value in a row was put there by somebody else than the bridge, after the bridge or instead of it.
+fn is_persons(stands: &str, known: Option<FieldDigest>, row: &Row, settings: &Settings) -> bool {
+    match known {
+        Some(known) => digest(stands) != known.sent && Some(digest(stands)) != known.stood,
+        None => !stands.is_empty() && row.updated_by != settings.bridge_user,
+    }
+}
+
+fn add_state(fields: &mut Vec<(Column, String)>, state: Option<&str>, settings: &Settings) {
+    if let Some(state) = state {
+        let column: Column = settings.states.column.as_str().into();
+        add_all(fields, &[(column, state.to_owned())]);
+    }
+}
+
+fn add_all(fields: &mut Vec<(Column, String)>, more: &[(Column, String)]) {
+    for (column, value) in more {
+        match fields.binary_search_by(|(c, _)| c.cmp(column)) {
+            Ok(at) => fields[at].1.clone_from(value),
+            Err(at) => fields.insert(at, (column.clone(), value.clone())),
+        }
+    }
+}
+
+/// As many notes as one write carries, each with its marker; a note longer than the limit is split into parts.
+fn take_notes(notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, Rest) {
+    let mut taken = Vec::new();
+    let mut room = settings.note_limit;
+    for (at, note) in notes.iter().enumerate() {
+        let parts = split_text(&note.text, settings.note_limit);
+        for (number, text) in parts.iter().enumerate().skip(note.parts_done as usize) {
+            let size = text.chars().count();
+            if size > room && !taken.is_empty() {
+                let parts = u32::try_from(number).unwrap_or(u32::MAX);
+                return (taken, Rest::Notes { keep: at, parts });
+            }
+            room = room.saturating_sub(size);
+            let part = (parts.len() > 1).then(|| format!("{}/{}", number + 1, parts.len()));
+            taken.push(MarkedNote { text: (*text).to_owned(), marker: marker(settings, note.position, part) });
+        }
+    }
+    (taken, Rest::None)
+}
+
+/// Cuts at characters, never inside one.
+fn split_text(text: &str, limit: usize) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((at, _)) = rest.char_indices().nth(limit.max(1)) {
+        let (part, tail) = rest.split_at(at);
+        parts.push(part);
+        rest = tail;
+    }
+    parts.push(rest);
+    parts
+}
+
+/// The text by which a note is recognised in the journal. It is stored in tickets: never change its form.
+pub fn marker(settings: &Settings, at: Position, part: Option<String>) -> String {
+    let part = part.map_or_else(String::new, |p| format!(" {p}"));
+    format!("[{}/{}/{}.{}{part}]", settings.marker_prefix, at.partition, at.offset, at.index)
+}
+
+fn to_i64(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}

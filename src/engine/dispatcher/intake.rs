@@ -1,0 +1,206 @@
+//! What arrives: records, and the answers of produces.
+
+use std::sync::Arc;
+
+use super::{Dispatcher, Op};
+use crate::engine::event::{Content, DeadLetter, Effect, LedgerKey, Observation, OpId, ProduceOutcome, Received};
+use crate::engine::lane::{Lane, Stage};
+use crate::engine::mutation::Mutation;
+use crate::engine::partition::Standing;
+use crate::model::{Action, Epoch, Intent, Key, Now, Position, Record};
+
+impl Dispatcher {
+    pub(super) fn received(&mut self, partition: i32, epoch: Epoch, record: Received, now: Now, out: &mut Vec<Effect>) {
+        let Some(p) = self.with_epoch(partition, epoch) else { return };
+        if p.standing != Standing::Running || p.tracker.has_seen(record.offset) {
+            return;
+        }
+        let life = p.life;
+        match record.content {
+            Content::Skipped => p.tracker.receive(record.offset, 0),
+            Content::Refused { code, reason } => {
+                p.tracker.receive(record.offset, 1);
+                self.budget.take(1, 0);
+                let letter = DeadLetter {
+                    position: Position::new(partition, record.offset, 0),
+                    key: None,
+                    code: code.into(),
+                    reason,
+                    superseded: Vec::new(),
+                    raw: record.raw,
+                };
+                self.produce_letter(Box::new(letter), |l| Op::Buried(partition, life, l), out);
+            }
+            Content::Intents(intents) => {
+                p.tracker.receive(record.offset, u32::try_from(intents.len()).unwrap_or(u32::MAX));
+                let share = record.raw.size() / intents.len().max(1);
+                self.budget.take(intents.len(), share * intents.len());
+                for intent in intents {
+                    self.admit(partition, intent, &record.raw, share, now, out);
+                }
+            }
+        }
+    }
+
+    /// Lets an event into its lane, unless it is known already or too old.
+    fn admit(
+        &mut self,
+        partition: i32,
+        intent: Intent,
+        raw: &Arc<Record>,
+        bytes: usize,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let offset = intent.position.offset;
+        if self.is_applied(partition, &intent) {
+            self.resolve(partition, offset, bytes);
+            return;
+        }
+        let key = intent.key.clone();
+        let intent = match self.screen(partition, intent) {
+            Ok(intent) => intent,
+            Err(why) => {
+                self.resolve(partition, offset, bytes);
+                Self::observe(out, Observation::Skipped(key, why));
+                return;
+            }
+        };
+        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let lane = p.lanes.entry(key.clone()).or_default();
+        // What a claim in doubt may have carried is kept apart from what came after it.
+        let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
+        let (position, priority) = (intent.position, intent.priority);
+        let queue = if contested { &mut lane.held } else { &mut lane.queue };
+        let freed = queue.push(intent, raw, bytes, window, now.mono);
+        self.budget.free(0, freed);
+        self.continue_partial_note(partition, &key, position);
+        self.make_turn(partition, &key, priority, now, out);
+    }
+
+    /// A new lane gets in line; one that waits may move forward.
+    fn make_turn(&mut self, partition: i32, key: &Key, priority: u8, now: Now, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane(partition, key) else { return };
+        let overtakes = matches!(lane.stage, Stage::Ready) && lane.ticket.is_some_and(|(p, ..)| priority < p);
+        let goes_on =
+            self.rules.off(Mutation::NoWaitInDoubt) && self.lane(partition, key).is_some_and(|l| l.in_doubt());
+        if goes_on && let Some(lane) = self.lane(partition, key) {
+            lane.claim = None;
+        }
+        if overtakes || goes_on || self.lane(partition, key).is_some_and(|l| matches!(l.stage, Stage::Idle)) {
+            self.make_ready(partition, key, now, out);
+        }
+    }
+
+    /// True where this incarnation of the ledger says that the event is done.
+    fn is_applied(&self, partition: i32, intent: &Intent) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let applied = p.entries.get(&intent.key).is_some_and(|e| intent.position <= e.position);
+        let refused = p.parks.get(&intent.key).is_some_and(|park| intent.position <= park.position);
+        (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
+    }
+
+    /// Leaves out repeated events, and what old events say of the state; their notes are kept (protocol rule 5b).
+    fn screen(&self, partition: i32, mut intent: Intent) -> Result<Intent, &'static str> {
+        let Some(p) = self.partitions.get(&partition) else { return Ok(intent) };
+        let entry = p.entries.get(&intent.key);
+        let lane = p.lanes.get(&intent.key);
+        if let Some(id) = intent.event_id {
+            let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))
+                || lane.is_some_and(|l: &Lane| l.queue.has_event(id) || l.held.has_event(id));
+            if repeated {
+                return Err("an event with this id was applied already");
+            }
+        }
+        let newest =
+            [entry.map(|e| e.occurred_at), lane.and_then(|l| l.held.newest()), lane.and_then(|l| l.queue.newest())];
+        let newest = newest.into_iter().flatten().max();
+        if intent.action.bears_state() && newest.is_some_and(|n| intent.occurred_at < n) {
+            if intent.note.is_none() {
+                return Err("older than what is applied already");
+            }
+            intent.action = Action::Note;
+            intent.fields = Vec::new();
+            intent.closing = Vec::new();
+        }
+        Ok(intent)
+    }
+
+    /// A long note of which some parts are written already goes on after them.
+    fn continue_partial_note(&mut self, partition: i32, key: &Key, position: Position) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some((at, parts)) = p.entries.get(key).and_then(|e| e.partial) else { return };
+        if at == position
+            && let Some(lane) = p.lanes.get_mut(key)
+        {
+            lane.queue.set_parts_done(position, parts);
+            lane.held.set_parts_done(position, parts);
+        }
+    }
+
+    pub(super) fn produced(&mut self, id: OpId, outcome: ProduceOutcome, now: Now, out: &mut Vec<Effect>) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        match op {
+            Op::Buried(partition, life, letter) => self.buried(partition, life, letter, outcome, out),
+            Op::Refusal(partition, life, key, letter) => {
+                self.refusal_produced(partition, life, &key, letter, outcome, now, out);
+            }
+            Op::Claim(partition, life, _)
+            | Op::Entry(partition, life, _)
+            | Op::Withdrawal(partition, life)
+            | Op::Mark(partition, life, _)
+            | Op::Aside(partition, life)
+                if outcome == ProduceOutcome::Unknown =>
+            {
+                if self.live(partition, life).is_some() {
+                    self.renew_token(partition, out);
+                }
+            }
+            Op::Claim(partition, life, key) => self.claim_produced(partition, life, &key, id, outcome, now, out),
+            Op::Entry(partition, life, key) => self.entry_produced(partition, life, &key, id, outcome, now, out),
+            Op::Withdrawal(partition, life) => {
+                if let Some(p) = self.live(partition, life) {
+                    p.awaited -= 1;
+                }
+            }
+            Op::Mark(partition, life, watermark) => {
+                let acked = outcome == ProduceOutcome::Acked;
+                self.produced_mark(partition, life, if acked { watermark } else { -1 });
+            }
+            Op::Aside(..) => {}
+        }
+    }
+
+    fn buried(
+        &mut self,
+        partition: i32,
+        life: u64,
+        letter: Box<DeadLetter>,
+        outcome: ProduceOutcome,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.live(partition, life).is_none() {
+            return;
+        }
+        if outcome == ProduceOutcome::Acked {
+            self.resolve(partition, letter.position.offset, 0);
+        } else {
+            self.produce_letter(letter, |l| Op::Buried(partition, life, l), out);
+        }
+    }
+
+    /// What a key's parking leaves in the ledger is removed, older records first.
+    pub(super) fn unpark(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(park) = p.parks.remove(key) else { return };
+        let (life, name) = (p.life, LedgerKey::Park(key.clone()));
+        let mut tokens = p.take_stale(&name);
+        tokens.push(park.token);
+        for token in tokens {
+            let write = crate::engine::event::LedgerWrite::Tombstone(name.clone(), token);
+            self.produce(partition, write, Op::Aside(partition, life), out);
+        }
+        Self::observe(out, Observation::Unparked(key.clone()));
+    }
+}

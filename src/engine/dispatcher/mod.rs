@@ -1,0 +1,369 @@
+//! The dispatcher: one owner of all delivery state of a route.
+//!
+//! `apply(event, now)` is synchronous and total: it takes whatever happened, changes the state, and returns what is to
+//! be done as effects. It reads no clock and does no I/O, so thousands of random schedules a second run over it in a
+//! test. The rules it keeps are those of the delivery protocol, and they rest on one: a lane has at most one attempt,
+//! and nothing of a lane is folded or sent while an attempt of it is in doubt.
+//!
+//! A lane's life: events are folded into its queue; when it is its turn (`writing`) the fold is decided against the
+//! entry, a claim is produced, and once that is acked the lane asks for a permit; with the permit the write is sent;
+//! its answer (`settling`) becomes an entry, a doubt, a delay or a refusal; the entry's ack resolves the positions.
+//! `ownership` has tokens, leases, marks, letting go and expiry; `intake` what arrives.
+//!
+//! It guarantees what ARCHITECTURE.md says under "guarantees" as long as the driver keeps the promises written at
+//! [`Event`] and [`Effect`]. It does not pace: the driver grants permits, one per request.
+
+mod intake;
+mod ownership;
+mod settling;
+#[cfg(test)]
+mod tests;
+mod writing;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+
+use super::breaker::Breaker;
+use super::budget::Budget;
+use super::event::{DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::lane::{Lane, Stage, Ticket};
+use super::mutation::Rules;
+use super::partition::{self, Partition};
+use super::settings::Settings;
+use crate::model::{Epoch, Key, Now};
+
+/// What a produce was for.
+#[derive(Debug)]
+enum Op {
+    /// A claim of this lane.
+    Claim(i32, u64, Key),
+    /// An entry of this lane.
+    Entry(i32, u64, Key),
+    /// A dead letter or the parking of a lane that is being refused; the letter, to produce it again.
+    Refusal(i32, u64, Key, Option<Box<DeadLetter>>),
+    /// A dead letter of an event that never had a lane.
+    Buried(i32, u64, Box<DeadLetter>),
+    /// A claim's withdrawal that letting go waits for.
+    Withdrawal(i32, u64),
+    /// A mark of this watermark.
+    Mark(i32, u64, i64),
+    /// Nobody waits, but an unknown outcome still matters.
+    Aside(i32, u64),
+}
+
+/// One owner of all delivery state of a route.
+#[derive(Debug)]
+pub struct Dispatcher {
+    settings: Settings,
+    rules: Rules,
+    partitions: BTreeMap<i32, Partition>,
+    ops: HashMap<OpId, Op>,
+    requests: HashMap<RequestId, (i32, u64, Key)>,
+    timers: BinaryHeap<Reverse<(u64, i32, u64, Key)>>,
+    breaker: Breaker,
+    budget: Budget,
+    next_id: u64,
+    last_poll: u64,
+    /// Lower bound of the instance's clock minus ours, milliseconds.
+    skew: i64,
+    standing: Option<Standing>,
+    kept: Vec<crate::model::Column>,
+}
+
+/// What a person may want to see of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Partitions held, and how many of them are still loading.
+    pub partitions: (usize, usize),
+    /// Partitions whose lease stands.
+    pub leased: usize,
+    /// Events received and not resolved.
+    pub unresolved: usize,
+    /// Bytes of originals held.
+    pub bytes: usize,
+    /// Keys at work.
+    pub lanes: usize,
+    /// Keys in doubt.
+    pub doubts: usize,
+    /// Keys parked.
+    pub parked: usize,
+    /// Keys remembered.
+    pub entries: usize,
+    /// Requests out.
+    pub requests: usize,
+    /// Watermark per partition.
+    pub watermarks: BTreeMap<i32, i64>,
+}
+
+impl Dispatcher {
+    /// A dispatcher without partitions.
+    pub fn new(settings: Settings) -> Self {
+        let budget = Budget::new(settings.budget);
+        Self {
+            settings,
+            rules: Rules::default(),
+            partitions: BTreeMap::new(),
+            ops: HashMap::new(),
+            requests: HashMap::new(),
+            timers: BinaryHeap::new(),
+            breaker: Breaker::default(),
+            budget,
+            next_id: 0,
+            last_poll: 0,
+            skew: 0,
+            standing: None,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Leaves out a rule of the protocol, to show that it is needed.
+    #[cfg(test)]
+    pub fn mutate(&mut self, mutation: super::mutation::Mutation) {
+        self.rules = Rules::without(mutation);
+    }
+
+    /// Takes one event and appends what is to be done.
+    pub fn apply(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
+        match event {
+            Event::Assigned { partition, epoch } => self.assigned(partition, epoch, out),
+            Event::Loaded { partition, epoch, ledger } => self.loaded(partition, epoch, *ledger, now, out),
+            Event::Received { partition, epoch, record } => self.received(partition, epoch, record, now, out),
+            Event::Revoked { partition, epoch } => self.revoked(partition, epoch, now, out),
+            Event::Lost { partition, epoch } => self.lost(partition, epoch),
+            Event::Committed { partition, epoch, sent_at, offset } => {
+                self.leased(partition, epoch, sent_at, offset, now, out);
+            }
+            Event::Polled { at } => self.last_poll = self.last_poll.max(at),
+            Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
+            Event::Permit => self.permitted(now, out),
+            Event::Answered { request, issued_at, instance_date, answer } => {
+                self.learn_clock(instance_date, now);
+                self.answered(request, issued_at, answer, now, out);
+            }
+            Event::InstanceTime { date } => self.learn_clock(Some(date), now),
+            Event::Tick => {}
+            Event::Drain => self.drain(out),
+            Event::Retry => self.breaker.retry(),
+        }
+        self.fire_timers(now);
+        self.keep_house(now, out);
+        self.pump(now, out);
+        self.tell_standing(now, out);
+        if let Some(effect) = self.budget.change() {
+            out.push(effect);
+        }
+    }
+
+    /// True where a permit would be used now. Ask again after every `apply`.
+    pub fn wants_permit(&self, now: Now) -> bool {
+        self.breaker.may_send(now.mono) && self.partitions.values().any(|p| self.next_want(p, now).is_some())
+    }
+
+    /// When [`Event::Tick`] is due at the latest, on the mono clock; it may lie in the past while a lease is missing.
+    /// Expiry needs a tick now and then as well: give one every second or so, whatever this says.
+    pub fn next_wake(&self) -> Option<u64> {
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let leaving = self.partitions.values().filter_map(|p| match p.standing {
+            partition::Standing::Leaving(until) => Some(until),
+            partition::Standing::Running if p.tracker.watermark() > p.mark.0 => {
+                Some(p.mark.2 + self.settings.mark_every)
+            }
+            _ => None,
+        });
+        leaving.chain(timer).chain(self.breaker.wake()).min()
+    }
+
+    /// Answers still awaited that a drain should wait for: writes out, entries, dead letters, withdrawals.
+    pub fn finishing(&self) -> usize {
+        self.partitions.values().map(|p| p.awaited).sum()
+    }
+
+    /// Why the route stands still, if it does.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// What a person may want to see.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let mut s = Snapshot { requests: self.requests.len(), ..Snapshot::default() };
+        (s.unresolved, s.bytes) = self.budget.used();
+        for (&number, p) in &self.partitions {
+            s.partitions.0 += 1;
+            s.partitions.1 += usize::from(p.standing == partition::Standing::Loading);
+            s.leased += usize::from(p.lease_until(self.last_poll, &self.settings) > now.mono);
+            s.lanes += p.lanes.len();
+            s.doubts += p.lanes.values().filter(|l| l.in_doubt()).count();
+            s.parked += p.parks.len();
+            s.entries += p.entries.len();
+            s.watermarks.insert(number, p.tracker.watermark());
+        }
+        s
+    }
+
+    /// Keys that are parked, with the reason.
+    pub fn parked(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.partitions.values().flat_map(|p| p.parks.iter().map(|(k, park)| (k, park.reason.as_str())))
+    }
+
+    fn learn_clock(&mut self, date: Option<i64>, now: Now) {
+        if let Some(date) = date {
+            // The instance's clock is at least this far: its date was cut to the second, and the answer travelled.
+            self.skew = date.saturating_mul(1000) - now.unix;
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn live(&mut self, partition: i32, life: u64) -> Option<&mut Partition> {
+        self.partitions.get_mut(&partition).filter(|p| p.life == life)
+    }
+
+    fn with_epoch(&mut self, partition: i32, epoch: Epoch) -> Option<&mut Partition> {
+        self.partitions.get_mut(&partition).filter(|p| p.epoch == epoch)
+    }
+
+    /// The lease's end, with the rules that are in force.
+    fn lease_until(&self, p: &Partition) -> u64 {
+        use super::mutation::Mutation::{NoLease, NoPollBound};
+        if self.rules.off(NoLease) {
+            return u64::MAX;
+        }
+        let last_poll = if self.rules.off(NoPollBound) { u64::MAX / 2 } else { self.last_poll };
+        p.lease_until(last_poll, &self.settings)
+    }
+
+    fn produce(&mut self, partition: i32, write: LedgerWrite, op: Op, out: &mut Vec<Effect>) -> OpId {
+        let id = OpId(self.id());
+        self.ops.insert(id, op);
+        out.push(Effect::Produce { op: id, partition, write });
+        id
+    }
+
+    fn produce_letter(
+        &mut self,
+        letter: Box<DeadLetter>,
+        op: impl FnOnce(Box<DeadLetter>) -> Op,
+        out: &mut Vec<Effect>,
+    ) {
+        let id = OpId(self.id());
+        self.ops.insert(id, op(letter.clone()));
+        out.push(Effect::DeadLetter { op: id, letter });
+    }
+
+    /// Changes a lane's stage and keeps the partition's counts.
+    fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(lane) = p.lanes.get_mut(key) else { return };
+        if let Some(ticket) = lane.ticket.take() {
+            p.ready.remove(&ticket);
+            for class in 0..=2 {
+                p.wants.remove(&(class, ticket));
+            }
+        }
+        p.prepared -= usize::from(lane.is_prepared());
+        p.awaited -= usize::from(lane.is_finishing());
+        lane.stage = stage;
+        p.prepared += usize::from(lane.is_prepared());
+        p.awaited += usize::from(lane.is_finishing());
+    }
+
+    /// The order of a lane's turn.
+    fn ticket(&mut self, partition: i32, key: &Key, now: Now) -> Ticket {
+        let sequence = self.id();
+        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
+        let (priority, since) =
+            lane.and_then(|l| l.held.urgency().or_else(|| l.queue.urgency())).unwrap_or((u8::MAX, now.mono));
+        (priority, since, sequence)
+    }
+
+    /// Puts a lane in line for a turn, or drops it where nothing waits.
+    fn make_ready(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let empty = self.lane(partition, key).is_none_or(|l| l.queue.is_empty());
+        self.stage(partition, key, Stage::Idle);
+        if empty {
+            self.drop_lane(partition, key, out);
+            return;
+        }
+        let ticket = self.ticket(partition, key, now);
+        self.stage(partition, key, Stage::Ready);
+        if let Some(p) = self.partitions.get_mut(&partition)
+            && let Some(lane) = p.lanes.get_mut(key)
+        {
+            lane.ticket = Some(ticket);
+            p.ready.insert(ticket, key.clone());
+        }
+    }
+
+    /// Puts a lane in line for a permit.
+    fn make_want(&mut self, partition: i32, key: &Key, class: u8, stage: Stage, now: Now) {
+        let ticket = self.ticket(partition, key, now);
+        self.stage(partition, key, stage);
+        if let Some(p) = self.partitions.get_mut(&partition)
+            && let Some(lane) = p.lanes.get_mut(key)
+        {
+            lane.ticket = Some(ticket);
+            p.wants.insert((class, ticket), key.clone());
+        }
+    }
+
+    /// Lets a lane wait for an instant.
+    fn make_wait(&mut self, partition: i32, key: &Key, until: u64, stage: Stage) {
+        self.stage(partition, key, stage);
+        if let Some(p) = self.partitions.get(&partition) {
+            self.timers.push(Reverse((until, partition, p.life, key.clone())));
+        }
+    }
+
+    fn lane(&mut self, partition: i32, key: &Key) -> Option<&mut Lane> {
+        self.partitions.get_mut(&partition)?.lanes.get_mut(key)
+    }
+
+    /// Removes a lane that has nothing to do. A claim that it leaves behind is withdrawn.
+    fn drop_lane(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(lane) = p.lanes.remove(key) else { return };
+        let life = p.life;
+        if let Some(token) = lane.void {
+            self.tombstone_claim(partition, life, key, token, out);
+        }
+    }
+
+    /// Resolves an event.
+    fn resolve(&mut self, partition: i32, offset: i64, bytes: usize) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let resolved = p.tracker.resolve(offset);
+        debug_assert!(resolved, "offset {offset} of partition {partition} resolved twice");
+        if resolved {
+            self.budget.free(1, bytes);
+        }
+    }
+
+    fn observe(out: &mut Vec<Effect>, observation: Observation) {
+        out.push(Effect::Observe(observation));
+    }
+
+    fn tell_standing(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let standing = self.breaker.standing(now.mono);
+        if standing != self.standing {
+            self.standing.clone_from(&standing);
+            Self::observe(out, Observation::Standing(standing));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        while self.timers.peek().is_some_and(|Reverse((at, ..))| *at <= now.mono) {
+            let Some(Reverse((_, partition, life, key))) = self.timers.pop() else { return };
+            if self.live(partition, life).is_some() {
+                self.timer(partition, &key, now);
+            }
+        }
+    }
+
+    /// Keys of this partition's lanes; for the rare steps that touch all of them.
+    fn keys(&self, partition: i32) -> BTreeSet<Key> {
+        self.partitions.get(&partition).map(|p| p.lanes.keys().cloned().collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,415 @@
+//! Folding: several intents of one key become one write.
+//!
+//! An intent is folded the moment it arrives, so a storm costs memory by key, not by event. What the lane keeps is a
+//! [`Segment`]: what the events do to a ticket *whatever state it is in*, because nobody knows the state until the
+//! lane's turn comes. The part before the first opening event (`pre`) applies only to a ticket that exists; the part
+//! from there on (`post`) makes or reopens one. Folding guarantees: applying a segment gives the same ticket as
+//! applying its events one by one; the last value wins for each column; every note is kept, in order. An opening
+//! event that occurs more than the reopen window after a closing one starts a new segment, since it needs a new ticket.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::model::{Action, Column, Intent, Phase, Position, Record};
+
+/// How many native event ids of a key are remembered against repetition (protocol rule 5b).
+pub const REMEMBERED_IDS: usize = 16;
+
+/// A note waiting to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingNote {
+    /// The event it came with; its marker is made of this.
+    pub position: Position,
+    /// The text.
+    pub text: String,
+    /// Parts of it that are already written, where it is split.
+    pub parts_done: u32,
+}
+
+/// An event that a segment carries.
+#[derive(Debug, Clone)]
+pub struct Contribution {
+    /// Its position, resolved when the segment is applied.
+    pub position: Position,
+    /// The original, for a dead letter; `None` once later events have superseded all of it.
+    pub raw: Option<Arc<Record>>,
+    /// Bytes the original holds.
+    pub bytes: usize,
+    /// Native event id.
+    pub event_id: Option<u64>,
+    /// True where it carries a note or may have changed the lifecycle: never superseded.
+    pinned: bool,
+    /// Its columns, kept only while it may still be superseded.
+    columns: Vec<Column>,
+}
+
+/// What a run of events does to a ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The phase after, by the phase before.
+    pub map: [Phase; 6],
+    /// Last value per column, sorted by column.
+    pub fields: Vec<(Column, String)>,
+    /// Columns of the last closing event.
+    pub closing: Vec<(Column, String)>,
+    /// Notes in order.
+    pub notes: Vec<PendingNote>,
+    /// When the last closing event occurred, unless an opening one followed.
+    pub closed_at: Option<i64>,
+    /// `occurred_at` of the newest state-bearing event.
+    pub occurred_at: i64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            map: Phase::ALL,
+            fields: Vec::new(),
+            closing: Vec::new(),
+            notes: Vec::new(),
+            closed_at: None,
+            occurred_at: i64::MIN,
+        }
+    }
+}
+
+impl Part {
+    fn add(&mut self, action: Action, fields: Vec<(Column, String)>, closing: Vec<(Column, String)>, at: i64) {
+        for phase in &mut self.map {
+            *phase = phase.after(action);
+        }
+        merge_fields(&mut self.fields, fields);
+        if action.bears_state() {
+            self.occurred_at = self.occurred_at.max(at);
+        }
+        if action.closes() {
+            self.closing = closing;
+            self.closed_at = Some(at);
+        } else if action.opens() {
+            self.closed_at = None;
+        }
+    }
+
+    /// This part and then `later`.
+    fn then(&mut self, later: Part, opens: bool) {
+        for phase in &mut self.map {
+            *phase = later.map[*phase as usize];
+        }
+        merge_fields(&mut self.fields, later.fields);
+        if !later.closing.is_empty() {
+            self.closing = later.closing;
+        }
+        self.notes.extend(later.notes);
+        self.occurred_at = self.occurred_at.max(later.occurred_at);
+        if later.closed_at.is_some() || opens {
+            self.closed_at = later.closed_at;
+        }
+    }
+
+    /// This part and then `post`.
+    pub fn append(&mut self, post: Part) {
+        self.then(post, true);
+    }
+
+    /// The phase after, for a ticket in `before`.
+    pub fn apply(&self, before: Phase) -> Phase {
+        self.map[before as usize]
+    }
+}
+
+/// Both sorted by column; the later value wins.
+fn merge_fields(into: &mut Vec<(Column, String)>, later: Vec<(Column, String)>) {
+    for (column, value) in later {
+        match into.binary_search_by(|(c, _)| c.cmp(&column)) {
+            Ok(at) => into[at].1 = value,
+            Err(at) => into.insert(at, (column, value)),
+        }
+    }
+}
+
+/// A run of events that end in one ticket.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Before the first opening event.
+    pub pre: Part,
+    /// From the first opening event on.
+    pub post: Option<Part>,
+    /// Position of the first opening event: `post` begins with it.
+    pub opened_by: Option<Position>,
+    /// When the first opening event occurred.
+    pub first_open_at: Option<i64>,
+    /// When the newest opening event occurred.
+    pub last_open_at: Option<i64>,
+    /// All events, in order.
+    pub events: Vec<Contribution>,
+    /// When the first of them was received, on the mono clock.
+    pub received_at: u64,
+    /// The most urgent priority among them.
+    pub priority: u8,
+}
+
+impl Segment {
+    fn empty(received_at: u64) -> Self {
+        Self {
+            pre: Part::default(),
+            post: None,
+            opened_by: None,
+            first_open_at: None,
+            last_open_at: None,
+            events: Vec::new(),
+            received_at,
+            priority: u8::MAX,
+        }
+    }
+
+    /// `occurred_at` of its newest state-bearing event; `i64::MIN` where there is none.
+    pub fn occurred_at(&self) -> i64 {
+        self.post.as_ref().map_or(i64::MIN, |p| p.occurred_at).max(self.pre.occurred_at)
+    }
+
+    /// When the segment leaves the ticket closed by an event of its own, and when that occurred.
+    fn closed_at(&self) -> Option<i64> {
+        match &self.post {
+            Some(post) => post.closed_at,
+            None => self.pre.closed_at,
+        }
+    }
+
+    /// Whether an opening event at `at` belongs to the same ticket as this segment.
+    fn takes(&self, at: i64, window: i64) -> bool {
+        self.closed_at().is_none_or(|closed| at.saturating_sub(closed) <= window)
+    }
+
+    /// Folds one more intent in; returns the bytes of an earlier original that it superseded.
+    fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize) -> usize {
+        let opens = intent.action.opens();
+        let lasting = intent.note.is_some() || self.changes_phase(&intent);
+        let freed = self.supersede(&intent);
+        let columns = if lasting { Vec::new() } else { intent.fields.iter().map(|(c, _)| c.clone()).collect() };
+        self.events.push(Contribution {
+            position: intent.position,
+            raw: Some(Arc::clone(raw)),
+            bytes,
+            event_id: intent.event_id,
+            pinned: lasting,
+            columns,
+        });
+        if opens {
+            self.opened_by.get_or_insert(intent.position);
+            self.first_open_at.get_or_insert(intent.occurred_at);
+            self.last_open_at = self.last_open_at.max(Some(intent.occurred_at));
+        }
+        self.priority = self.priority.min(intent.priority);
+        let part = match &mut self.post {
+            Some(post) => post,
+            None if opens => self.post.insert(Part::default()),
+            None => &mut self.pre,
+        };
+        if let Some(text) = intent.note {
+            part.notes.push(PendingNote { position: intent.position, text, parts_done: 0 });
+        }
+        part.add(intent.action, intent.fields, intent.closing, intent.occurred_at);
+        freed
+    }
+
+    /// Whether the action moves any phase that this segment may leave a ticket in.
+    fn changes_phase(&self, intent: &Intent) -> bool {
+        let part = self.post.as_ref().unwrap_or(&self.pre);
+        (self.post.is_none() && intent.action.opens()) || part.map.iter().any(|&p| p.after(intent.action) != p)
+    }
+
+    /// Drops the bytes of the last event where the new one says all that it said.
+    fn supersede(&mut self, intent: &Intent) -> usize {
+        let Some(last) = self.events.last_mut() else { return 0 };
+        let covered = last.columns.iter().all(|c| intent.fields.binary_search_by(|(f, _)| f.cmp(c)).is_ok());
+        if !last.pinned && last.raw.is_some() && covered {
+            last.raw = None;
+            last.columns = Vec::new();
+            return std::mem::take(&mut last.bytes);
+        }
+        0
+    }
+
+    /// This segment and then `later`, which [`Segment::takes`] allowed.
+    fn then(&mut self, later: Segment) {
+        self.opened_by = self.opened_by.or(later.opened_by);
+        self.first_open_at = self.first_open_at.or(later.first_open_at);
+        match (&mut self.post, later.post) {
+            (None, None) => self.pre.then(later.pre, false),
+            (None, Some(post)) => {
+                self.pre.then(later.pre, false);
+                self.post = Some(post);
+            }
+            (Some(mine), post) => {
+                mine.then(later.pre, false);
+                if let Some(post) = post {
+                    mine.then(post, true);
+                }
+            }
+        }
+        self.last_open_at = self.last_open_at.max(later.last_open_at);
+        self.priority = self.priority.min(later.priority);
+        self.events.extend(later.events);
+    }
+
+    /// Splits off `post`, for a ticket of its own. `None` where there is no `post`.
+    pub fn split_post(&mut self) -> Option<Segment> {
+        let post = self.post.take()?;
+        let from = self.opened_by.take()?;
+        let at = self.events.partition_point(|e| e.position < from);
+        let rest = Segment {
+            pre: Part::default(),
+            post: Some(post),
+            opened_by: Some(from),
+            first_open_at: self.first_open_at.take(),
+            last_open_at: self.last_open_at.take(),
+            events: self.events.split_off(at),
+            received_at: self.received_at,
+            priority: self.priority,
+        };
+        Some(rest)
+    }
+
+    /// Splits off the notes after the first `keep`, which are then written by another request, and the events from
+    /// the first such note on. `parts` of that note are written with what is kept.
+    pub fn split_notes(&mut self, keep: usize, parts: u32) -> Segment {
+        let mut rest = Segment::empty(self.received_at);
+        rest.priority = self.priority;
+        let in_pre = self.pre.notes.len();
+        let post_notes = self.post.as_mut().map(|p| p.notes.split_off(keep.saturating_sub(in_pre).min(p.notes.len())));
+        rest.pre.notes = self.pre.notes.split_off(keep.min(in_pre));
+        rest.pre.notes.extend(post_notes.unwrap_or_default());
+        if let Some(first) = rest.pre.notes.first_mut() {
+            first.parts_done = parts;
+            let from = first.position;
+            let at = self.events.partition_point(|e| e.position < from);
+            rest.events = self.events.split_off(at);
+        }
+        rest
+    }
+
+    /// Bytes of originals it still holds.
+    pub fn bytes(&self) -> usize {
+        self.events.iter().filter(|e| e.raw.is_some()).map(|e| e.bytes).sum()
+    }
+
+    /// Position of its first event.
+    pub fn lo(&self) -> Option<Position> {
+        self.events.first().map(|e| e.position)
+    }
+
+    /// Position of its last event.
+    pub fn hi(&self) -> Option<Position> {
+        self.events.last().map(|e| e.position)
+    }
+}
+
+/// The folded queue of a lane.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    segments: VecDeque<Segment>,
+}
+
+impl Queue {
+    /// Folds one more intent in. `window` is the reopen window in milliseconds. Returns the bytes of an earlier
+    /// original that it superseded.
+    pub fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, window: i64, now: u64) -> usize {
+        let fits = self.segments.back().is_some_and(|s| !intent.action.opens() || s.takes(intent.occurred_at, window));
+        if !fits {
+            self.segments.push_back(Segment::empty(now));
+        }
+        self.segments.back_mut().map_or(0, |last| last.push(intent, raw, bytes))
+    }
+
+    /// Takes the first segment.
+    pub fn pop(&mut self) -> Option<Segment> {
+        self.segments.pop_front()
+    }
+
+    /// Looks at the first segment.
+    pub fn first(&self) -> Option<&Segment> {
+        self.segments.front()
+    }
+
+    /// Puts a segment that was not applied back in front and folds it with what has come since.
+    pub fn put_back(&mut self, mut segment: Segment, window: i64) {
+        let joins = match self.segments.front() {
+            Some(next) => next.first_open_at.is_none_or(|at| segment.takes(at, window)),
+            None => false,
+        };
+        if joins && let Some(next) = self.segments.pop_front() {
+            segment.then(next);
+        }
+        self.segments.push_front(segment);
+    }
+
+    /// Puts a segment back in front as it is, because what follows must not be folded into it.
+    pub fn put_back_apart(&mut self, segment: Segment) {
+        self.segments.push_front(segment);
+    }
+
+    /// Puts a whole queue back in front.
+    pub fn put_back_all(&mut self, earlier: Queue, window: i64) {
+        for segment in earlier.segments.into_iter().rev() {
+            self.put_back(segment, window);
+        }
+    }
+
+    /// Notes of which a former owner wrote some parts already go on after them.
+    pub fn set_parts_done(&mut self, position: Position, parts: u32) {
+        for segment in &mut self.segments {
+            let post = segment.post.as_mut().map(|p| &mut p.notes);
+            for note in segment.pre.notes.iter_mut().chain(post.into_iter().flatten()) {
+                if note.position == position {
+                    note.parts_done = parts;
+                }
+            }
+        }
+    }
+
+    /// True where nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// All events that wait, in order.
+    pub fn events(&self) -> impl Iterator<Item = &Contribution> {
+        self.segments.iter().flat_map(|s| s.events.iter())
+    }
+
+    /// `occurred_at` of the newest state-bearing event that waits.
+    pub fn newest(&self) -> Option<i64> {
+        self.segments.iter().map(Segment::occurred_at).max()
+    }
+
+    /// True where an event with this id waits.
+    pub fn has_event(&self, id: u64) -> bool {
+        self.segments
+            .iter()
+            .rev()
+            .flat_map(|s| s.events.iter().rev())
+            .take(REMEMBERED_IDS)
+            .any(|e| e.event_id == Some(id))
+    }
+
+    /// Takes everything.
+    pub fn take(&mut self) -> Queue {
+        std::mem::take(self)
+    }
+
+    /// The segments, oldest first.
+    pub fn into_segments(self) -> VecDeque<Segment> {
+        self.segments
+    }
+
+    /// Bytes of originals that it holds.
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    /// Most urgent priority and earliest receipt among what waits.
+    pub fn urgency(&self) -> Option<(u8, u64)> {
+        let priority = self.segments.iter().map(|s| s.priority).min()?;
+        self.segments.front().map(|s| (priority, s.received_at))
+    }
+}

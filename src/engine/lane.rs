@@ -1,0 +1,129 @@
+//! The queue of one key and the stage of its one attempt.
+
+use super::decide::Plan;
+use super::event::{OpId, RequestId};
+use super::fold::Queue;
+use super::retry::Delays;
+use crate::model::entry::Entry;
+use crate::model::{Claim, Row, Token};
+
+/// Everything that happens to one key at the moment. A lane exists only while something does.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Folded events that wait for their turn.
+    pub queue: Queue,
+    /// What the attempt under way carries. While an attempt of a former owner is in doubt: the events up to its last
+    /// position that have arrived, which must not be folded with later ones.
+    pub held: Queue,
+    /// The claim under way, and the token its ledger key carries.
+    pub claim: Option<(Token, Box<Claim>)>,
+    /// Token of a claim that stands in the ledger although its write certainly did not happen.
+    pub void: Option<Token>,
+    /// The instance was asked whether the key has a ticket that the ledger does not know.
+    pub proven: bool,
+    /// What is being done.
+    pub stage: Stage,
+    /// The row, where it was read for the next decision.
+    pub row: Option<Box<Row>>,
+    /// Its place among lanes that wait for a turn or a permit.
+    pub ticket: Option<Ticket>,
+    /// Delays of the present trouble; none while all is well.
+    pub delays: Option<Delays>,
+    /// Requests made for what is held, for the report.
+    pub requests: u32,
+}
+
+/// Order of turns: priority, then age, then a counter that keeps them apart.
+pub type Ticket = (u8, u64, u64);
+
+/// What a lane is doing.
+#[derive(Debug, Default)]
+pub enum Stage {
+    /// Nothing; a lane with an empty queue is dropped in this stage.
+    #[default]
+    Idle,
+    /// Has its ticket for a turn.
+    Ready,
+    /// Wants a permit for this.
+    Wants(Wish),
+    /// A read or look is out.
+    Asking(RequestId, Wish),
+    /// The claim is on its way to the ledger.
+    Claiming(OpId, Box<Plan>),
+    /// The claim stands; wants a permit.
+    Claimed(Box<Plan>),
+    /// The write is out.
+    Sending(RequestId, Box<Plan>),
+    /// The entry waits for a lease.
+    Settled(Box<Settlement>),
+    /// The entry is on its way to the ledger.
+    Settling(OpId, Box<Settlement>),
+    /// In doubt; the next look is due at this instant on the mono clock.
+    Doubt(Doubt, u64),
+    /// Tries again at this instant.
+    Waiting(u64),
+    /// Dead letters and the parking are on their way: this many answers are missing.
+    Refusing(usize),
+}
+
+/// A request without effect that a lane wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Read the row before writing it.
+    Read,
+    /// Find out whether the key has a ticket already, because the ledger may not know.
+    Discover,
+    /// Settle the doubt; `conclusive` where finding nothing settles it as well.
+    Look(Doubt, bool),
+    /// The row answered 404: is it gone?
+    Confirm,
+}
+
+/// A write that may or may not have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// Until this instant on the mono clock the instance may still commit it.
+    pub alive_until: u64,
+    /// True where the transaction has ended, so that the first look is conclusive.
+    pub ended: bool,
+    /// True once a look has been made.
+    pub looked: bool,
+}
+
+/// An entry to be written, and what its ack resolves.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The entry.
+    pub entry: Entry,
+    /// For the report: what happened.
+    pub outcome: &'static str,
+    /// Columns that were written.
+    pub fields: Vec<(crate::model::Column, String)>,
+    /// Notes that were written.
+    pub notes: usize,
+    /// Differences between what was sent and what stands.
+    pub warnings: Vec<String>,
+}
+
+impl Lane {
+    /// True while something of this lane may be known to the instance and not to the ledger.
+    pub fn in_doubt(&self) -> bool {
+        matches!(self.stage, Stage::Doubt(..) | Stage::Wants(Wish::Look(..)) | Stage::Asking(_, Wish::Look(..)))
+    }
+
+    /// True while the lane has a place in the number of lanes that may be prepared ahead of a permit.
+    pub fn is_prepared(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Claiming(..)
+                | Stage::Claimed(_)
+                | Stage::Wants(Wish::Read | Wish::Discover)
+                | Stage::Asking(_, Wish::Read | Wish::Discover)
+        )
+    }
+
+    /// True while an answer of the instance or the ledger is awaited that a drain should wait for.
+    pub fn is_finishing(&self) -> bool {
+        matches!(self.stage, Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Refusing(_))
+    }
+}

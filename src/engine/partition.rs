@@ -1,0 +1,125 @@
+//! One assigned partition: its epoch, token and lease, its share of the ledger, its tracker and its lanes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::event::{LedgerKey, Loaded};
+use super::lane::{Lane, Ticket};
+use super::settings::Settings;
+use super::tracker::Tracker;
+use crate::model::{Entry, Epoch, Key, Park, Token};
+
+/// Where an assigned partition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its ledger is being read.
+    Loading,
+    /// Working.
+    Running,
+    /// Revoked: finishes what is in flight until this instant on the mono clock.
+    Leaving(u64),
+}
+
+/// One assigned partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Its assignment epoch.
+    pub epoch: Epoch,
+    /// Counts loads of partitions: what belongs to an older life is stale, within one epoch too.
+    pub life: u64,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whose writing counts: ours.
+    pub token: Token,
+    /// When the last accepted commit of this epoch was sent, on the mono clock.
+    pub lease_sent: Option<u64>,
+    /// Offsets received and unresolved.
+    pub tracker: Tracker,
+    /// What was done for which key.
+    pub entries: HashMap<Key, Entry>,
+    /// Keys whose record was refused.
+    pub parks: HashMap<Key, Park>,
+    /// Ledger records of lower tokens that still stand.
+    pub stale: HashMap<LedgerKey, Vec<Token>>,
+    /// Keys at work.
+    pub lanes: HashMap<Key, Lane>,
+    /// Lanes that wait for a turn.
+    pub ready: BTreeMap<Ticket, Key>,
+    /// Lanes that want a permit: looks first (0), then reads (1), then writes (2).
+    pub wants: BTreeMap<(u8, Ticket), Key>,
+    /// Lanes whose entry waits for a lease.
+    pub unleased: Vec<Key>,
+    /// Entries that may be forgotten, by when.
+    pub expiry: BTreeSet<(i64, Key)>,
+    /// Attempts made with this token.
+    pub attempts: u64,
+    /// Last watermark given to the committer, and when.
+    pub committed: (i64, u64),
+    /// Last mark produced, last mark acked, and when the last one was produced.
+    pub mark: (i64, i64, u64),
+    /// Unknown keys are looked up before a ticket is made.
+    pub unproven: bool,
+    /// Lanes prepared ahead of a permit.
+    pub prepared: usize,
+    /// Answers of the ledger or the instance that a drain waits for.
+    pub awaited: usize,
+    /// True once the final mark is under way.
+    pub closing_mark: bool,
+}
+
+impl Partition {
+    /// A partition that was assigned just now.
+    pub fn assigned(epoch: Epoch, life: u64) -> Self {
+        Self {
+            epoch,
+            life,
+            standing: Standing::Loading,
+            token: Token::default(),
+            lease_sent: None,
+            tracker: Tracker::default(),
+            entries: HashMap::new(),
+            parks: HashMap::new(),
+            stale: HashMap::new(),
+            lanes: HashMap::new(),
+            ready: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            unleased: Vec::new(),
+            expiry: BTreeSet::new(),
+            attempts: 0,
+            committed: (-1, 0),
+            mark: (-1, -1, 0),
+            unproven: false,
+            prepared: 0,
+            awaited: 0,
+            closing_mark: false,
+        }
+    }
+
+    /// Takes over what the ledger said. Lanes of claims in doubt are made by the dispatcher.
+    pub fn load(&mut self, ledger: Loaded) -> HashMap<Key, (Token, crate::model::Claim, u64)> {
+        self.standing = Standing::Running;
+        self.token = ledger.token;
+        self.tracker = Tracker::starting_at(ledger.start);
+        self.entries = ledger.entries;
+        self.parks = ledger.parks;
+        self.unproven = ledger.unproven;
+        self.mark = (ledger.mark, ledger.mark, 0);
+        self.stale.clear();
+        for (key, token) in ledger.stale {
+            self.stale.entry(key).or_default().push(token);
+        }
+        ledger.claims
+    }
+
+    /// The instant on the mono clock until which requests, claims and entries may be issued (protocol rule 2).
+    pub fn lease_until(&self, last_poll: u64, settings: &Settings) -> u64 {
+        let Some(sent) = self.lease_sent else { return 0 };
+        let by_commit = sent + settings.session_timeout / 2;
+        let by_poll = last_poll + settings.max_poll_interval.saturating_sub(settings.poll_margin);
+        by_commit.min(by_poll)
+    }
+
+    /// Tokens of older records of this kind and key, which are tombstoned once ours stands.
+    pub fn take_stale(&mut self, key: &LedgerKey) -> Vec<Token> {
+        if self.stale.is_empty() { Vec::new() } else { self.stale.remove(key).unwrap_or_default() }
+    }
+}
