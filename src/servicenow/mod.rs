@@ -1,1 +1,34 @@
-//! The ServiceNow client.
+//! The ServiceNow client: one request is one attempt, and every answer is classified once, here.
+//!
+//! It guarantees that nothing is repeated, redirected or guessed behind the caller's back; that a failure is called
+//! *certain* only where no byte of the request can have left or the instance itself refused it; that look-ups return
+//! only rows which were checked to carry what was asked for; and that a journal look which could not have seen
+//! anything says so. It does not retry, pace itself or decide what a failure means for a ticket: that is the
+//! engine's.
+//!
+//! [`Client`] performs the engine's requests ([`Request`]) and plain reads ([`Client::get`]); [`query::Query`] builds
+//! encoded queries; [`pace::Pace`] says when the next request may leave, and on which slot.
+
+mod answer;
+mod auth;
+mod classify;
+pub mod client;
+pub mod connection;
+pub mod journal;
+mod lookup;
+pub mod pace;
+pub mod query;
+pub mod request;
+mod slot;
+pub mod tables;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Reply};
+pub use connection::{Auth, Connection, Error};
+pub use pace::{Pace, PaceSettings, Take};
+pub use query::{Query, QueryError};
+pub use request::{Note, Request};
+pub use tables::Page;
