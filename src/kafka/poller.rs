@@ -90,6 +90,14 @@ pub enum PollerEvent {
         /// The record.
         record: Record,
     },
+    /// From here on, records of this partition come from where the last `fetch` asked; what came before was read
+    /// for an older one.
+    Fetching {
+        /// The partition.
+        partition: i32,
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// The coordinator accepted an offset commit of the epoch that still stands.
     Committed {
         /// The partition.
