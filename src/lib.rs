@@ -11,6 +11,7 @@ pub mod engine;
 pub mod kafka;
 pub mod ledger;
 pub mod mapping;
+pub mod metrics;
 pub mod model;
 pub mod servicenow;
 pub mod simulator;

@@ -1,0 +1,120 @@
+//! One request: the engine's words turned into the client's, sent if the lease still stands, answered once.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::engine::event::{Event, RequestBody, RequestId};
+use crate::kafka::PollerHandle;
+use crate::mapping::correlation;
+use crate::model::{Answer, Epoch, Failure, answer::Class};
+use crate::servicenow::{Client, Note, Pace, Request};
+
+/// What one attempt needs.
+pub struct Attempt {
+    /// Answer with this id.
+    pub id: RequestId,
+    /// Partition and epoch whose lease counts.
+    pub owner: (i32, Epoch),
+    /// The lease's end; `u64::MAX` for requests that change nothing.
+    pub lease_until: u64,
+    /// What to send.
+    pub body: RequestBody,
+    /// Concurrency slot, given back when it is answered.
+    pub slot: usize,
+}
+
+/// Sends it on a task of its own. The answer comes as an event, also where the task dies.
+pub fn spawn(
+    attempt: Attempt,
+    client: &Client,
+    pace: &Arc<Pace>,
+    poller: &PollerHandle,
+    correlation_display: &str,
+    answers: &mpsc::UnboundedSender<Event>,
+) {
+    let Attempt { id, owner, lease_until, body, slot } = attempt;
+    let request = request(body, correlation_display);
+    let (client, poller) = (client.clone(), poller.clone());
+    let mut guard = Guard { id, slot, pace: Arc::clone(pace), answers: answers.clone(), answered: false };
+    tokio::spawn(async move {
+        let may_send = || may_send(&poller, owner, lease_until);
+        let reply = client.perform_if(slot, request, may_send).await;
+        guard.answer(Event::Answered {
+            request: id,
+            issued_at: reply.issued_at,
+            instance_date: reply.instance_date,
+            answer: reply.answer,
+        });
+    });
+}
+
+/// The one check immediately before sending (protocol rule 4).
+fn may_send(poller: &PollerHandle, (partition, epoch): (i32, Epoch), lease_until: u64) -> Result<(), String> {
+    if lease_until == u64::MAX {
+        return Ok(());
+    }
+    if clock::mono() >= lease_until {
+        return Err("the lease ended before the request was sent".into());
+    }
+    if poller.epoch_of(partition) != Some(epoch) {
+        return Err("the partition was taken back before the request was sent".into());
+    }
+    Ok(())
+}
+
+/// Answers for a task that ended without an answer: the request may have been sent, so it is in doubt.
+struct Guard {
+    id: RequestId,
+    slot: usize,
+    pace: Arc<Pace>,
+    answers: mpsc::UnboundedSender<Event>,
+    answered: bool,
+}
+
+impl Guard {
+    fn answer(&mut self, event: Event) {
+        self.answered = true;
+        self.pace.release(self.slot);
+        // The loop ends before its tasks only when the process does.
+        let _ = self.answers.send(event);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.answered {
+            let failure = Failure {
+                class: Class::Ambiguous { ended: false },
+                code: "abandoned".into(),
+                message: "the attempt ended without an answer".into(),
+            };
+            self.answer(Event::Answered {
+                request: self.id,
+                issued_at: clock::mono(),
+                instance_date: None,
+                answer: Answer::Failed(failure),
+            });
+        }
+    }
+}
+
+fn request(body: RequestBody, correlation_display: &str) -> Request {
+    let notes = |notes: Vec<crate::engine::event::MarkedNote>| {
+        notes.into_iter().map(|n| Note { text: n.text, marker: n.marker }).collect()
+    };
+    match body {
+        RequestBody::Create { key, fields, notes: list, .. } => Request::Create {
+            correlation: correlation(&key),
+            correlation_display: correlation_display.to_owned(),
+            fields,
+            notes: notes(list),
+        },
+        RequestBody::Update { sys_id, fields, notes: list, .. } => {
+            Request::Update { sys_id, fields, notes: notes(list) }
+        }
+        RequestBody::Read { sys_id, columns, markers, .. } => Request::Read { sys_id, columns, markers },
+        RequestBody::Find { key, columns } => Request::Find { correlation: correlation(&key), columns },
+    }
+}
