@@ -13,6 +13,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -177,7 +178,8 @@ impl KafkaOptions {
     /// For look-ups only: metadata, watermarks. Creates no topics.
     pub fn lookup(&self) -> ClientConfig {
         let mut config = self.base(Role::Consumer);
-        config.set("allow.auto.create.topics", "false");
+        // Ends are asked for as they are, open transactions included.
+        config.set("allow.auto.create.topics", "false").set("isolation.level", "read_uncommitted");
         config
     }
 
@@ -366,6 +368,8 @@ impl ClientContext for Logging {
         tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
 }
+
+impl ConsumerContext for Logging {}
 
 /// The same for contexts that do more than log.
 pub(super) fn log(level: RDKafkaLogLevel, fac: &str, message: &str) {

@@ -1,8 +1,17 @@
 //! The topics that the bridge needs: what they must be like, making them, and finding out what is wrong with them.
+//!
+//! What a ledger acknowledges must survive the loss of a broker, or an acknowledgement proves nothing: hence the
+//! demands on replicas, which only `unsafe_topics` lifts. [`judge`] is pure; [`Topics`] asks the cluster. No look-up
+//! here ever makes a topic by accident.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::options::Logging;
 use super::{Error, KafkaOptions};
 
 /// What a topic is for; decides which settings it needs.
@@ -103,36 +112,298 @@ impl Topics {
 
     /// The settings that a topic of this spec is made with.
     pub fn creation_settings(spec: &TopicSpec, strictness: Strictness) -> BTreeMap<String, String> {
-        let _ = strictness;
-        spec.settings.clone()
+        let mut settings = BTreeMap::new();
+        let mut set = |name: &str, value: &str| {
+            settings.insert(name.to_owned(), value.to_owned());
+        };
+        match spec.purpose {
+            Purpose::Ledger | Purpose::Table => {
+                set("cleanup.policy", "compact");
+                // Compacted early and often, so that it is read in the size of what stands in it.
+                set("segment.bytes", "16777216");
+                set("segment.ms", "3600000");
+                set("min.cleanable.dirty.ratio", "0.1");
+                set("delete.retention.ms", "3600000");
+            }
+            Purpose::DeadLetters | Purpose::Stream => set("cleanup.policy", "delete"),
+            Purpose::Input => {}
+        }
+        if spec.purpose == Purpose::Ledger {
+            set("message.timestamp.type", "LogAppendTime");
+        }
+        if is_durable(spec.purpose) && !strictness.unsafe_topics {
+            set("min.insync.replicas", "2");
+            set("unclean.leader.election.enable", "false");
+        }
+        settings.extend(spec.settings.clone());
+        settings
+    }
+
+    /// Replicas that a topic of this spec is made with; -1 is the broker's default.
+    pub fn creation_replication(spec: &TopicSpec, strictness: Strictness) -> i32 {
+        let default = if is_durable(spec.purpose) && !strictness.unsafe_topics { 3 } else { -1 };
+        spec.replication.unwrap_or(default)
     }
 
     /// The cluster's id, where it tells one.
     pub async fn cluster_id(&self) -> Result<Option<String>, Error> {
-        Err(Error::Unexpected("not built yet".into()))
+        let timeout = self.timeout;
+        self.look(move |client| Ok(client.client().fetch_cluster_id(timeout))).await
     }
 
     /// The topic as it is; `None` where there is none.
     pub async fn describe(&self, name: &str) -> Result<Option<TopicState>, Error> {
-        let _ = (name, &self.options, self.timeout);
-        Err(Error::Unexpected("not built yet".into()))
+        let Some(mut state) = self.shape(name, false).await? else { return Ok(None) };
+        match self.settings(name).await {
+            Ok(settings) => state.settings = settings,
+            Err(error) => tracing::debug!(topic = name, %error, "the broker doesn't tell the topic's settings"),
+        }
+        Ok(Some(state))
     }
 
     /// Makes those topics that are not there. Answers the names of those made.
     pub async fn create_missing(&self, specs: &[TopicSpec], strictness: Strictness) -> Result<Vec<String>, Error> {
-        let _ = (specs, strictness);
-        Err(Error::Unexpected("not built yet".into()))
+        let mut made = Vec::new();
+        for spec in specs {
+            if self.shape(&spec.name, false).await?.is_some() {
+                continue;
+            }
+            if !strictness.embedded && !self.create(spec, strictness).await? {
+                continue;
+            }
+            self.await_leaders(&spec.name, strictness.embedded).await?;
+            made.push(spec.name.clone());
+        }
+        Ok(made)
     }
 
     /// Everything that is wrong with these topics.
     pub async fn check(&self, specs: &[TopicSpec], strictness: Strictness) -> Result<Vec<Finding>, Error> {
-        let _ = (specs, strictness);
-        Err(Error::Unexpected("not built yet".into()))
+        let mut findings = Vec::new();
+        for spec in specs {
+            let state = self.describe(&spec.name).await?;
+            findings.extend(judge(spec, state.as_ref(), strictness));
+        }
+        Ok(findings)
     }
+
+    /// True where it was made, false where somebody else was quicker.
+    async fn create(&self, spec: &TopicSpec, strictness: Strictness) -> Result<bool, Error> {
+        let what = || format!("can't create the topic {}", spec.name);
+        let settings = Self::creation_settings(spec, strictness);
+        let replication = TopicReplication::Fixed(Self::creation_replication(spec, strictness));
+        let mut topic = NewTopic::new(&spec.name, spec.partitions.unwrap_or(-1), replication);
+        for (name, value) in &settings {
+            topic = topic.set(name, value);
+        }
+        let answer = self.admin()?.create_topics([&topic], &self.patience()).await;
+        let results = answer.map_err(|error| Error::call(what(), error))?;
+        match results.into_iter().next() {
+            Some(Ok(_)) => Ok(true),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(Error::call(what(), KafkaError::AdminOp(code))),
+            None => Err(Error::Unexpected(format!("{}: the broker did not answer", what()))),
+        }
+    }
+
+    /// A new topic can be written to when each partition has a leader.
+    async fn await_leaders(&self, name: &str, make: bool) -> Result<(), Error> {
+        let deadline = Instant::now() + self.timeout;
+        while self.shape(name, make).await?.is_none() {
+            if Instant::now() > deadline {
+                return Err(Error::Unexpected(format!("the topic {name} was made, but has no leaders yet")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Partitions and replicas; `None` where the topic is not there or has no leaders yet.
+    async fn shape(&self, name: &str, make: bool) -> Result<Option<TopicState>, Error> {
+        let (name, timeout) = (name.to_owned(), self.timeout);
+        let mut config = self.options.lookup();
+        config.set("allow.auto.create.topics", if make { "true" } else { "false" });
+        let look = move |client: &BaseConsumer<Logging>| {
+            let what = || format!("can't describe the topic {name}");
+            let metadata = client.fetch_metadata(Some(&name), timeout).map_err(|error| Error::call(what(), error))?;
+            let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+            match topic.error().map(RDKafkaErrorCode::from) {
+                None => {}
+                Some(
+                    RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::LeaderNotAvailable,
+                ) => return Ok(None),
+                Some(code) => return Err(Error::call(what(), KafkaError::MetadataFetch(code))),
+            }
+            if topic.partitions().is_empty() || topic.partitions().iter().any(|partition| partition.leader() < 0) {
+                return Ok(None);
+            }
+            let fewest = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+            let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+            Ok(Some(TopicState {
+                partitions: count(topic.partitions().len()),
+                replication: count(fewest.unwrap_or(0)),
+                settings: BTreeMap::new(),
+            }))
+        };
+        self.look_with(config, look).await
+    }
+
+    async fn settings(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
+        let what = || format!("can't read the settings of the topic {name}");
+        let resource = ResourceSpecifier::Topic(name);
+        let answer = self.admin()?.describe_configs([&resource], &self.patience()).await;
+        let results = answer.map_err(|error| Error::call(what(), error))?;
+        let Some(result) = results.into_iter().next() else { return Err(Error::Unexpected(what())) };
+        let entries = result.map_err(|code| Error::call(what(), KafkaError::AdminOp(code)))?.entries;
+        Ok(entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+    }
+
+    fn admin(&self) -> Result<AdminClient<Logging>, Error> {
+        let client = self.options.admin().create_with_context(Logging);
+        client.map_err(|error| Error::call("can't make an admin client", error))
+    }
+
+    fn patience(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.look_with(self.options.lookup(), what).await
+    }
+
+    async fn look_with<T: Send + 'static>(
+        &self,
+        config: rdkafka::ClientConfig,
+        what: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let blocking = move || {
+            let client: BaseConsumer<Logging> =
+                config.create_with_context(Logging).map_err(|error| Error::call("can't make a client", error))?;
+            what(&client)
+        };
+        let joined = tokio::task::spawn_blocking(blocking).await;
+        joined.unwrap_or_else(|error| Err(Error::Unexpected(format!("a look-up was cut short: {error}"))))
+    }
+}
+
+/// Purposes whose records must survive the loss of a broker.
+fn is_durable(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Ledger | Purpose::Table | Purpose::DeadLetters)
 }
 
 /// What is wrong with one topic.
 pub fn judge(spec: &TopicSpec, state: Option<&TopicState>, strictness: Strictness) -> Vec<Finding> {
-    let _ = (spec, state, strictness);
-    Vec::new()
+    let mut judge = Judge { spec, strictness, findings: Vec::new() };
+    match state {
+        None => judge.wrong(true, "it does not exist", "make it: `nowbridge topics create`"),
+        Some(state) => {
+            judge.partitions(state);
+            judge.settings(state);
+        }
+    }
+    judge.findings
+}
+
+struct Judge<'a> {
+    spec: &'a TopicSpec,
+    strictness: Strictness,
+    findings: Vec<Finding>,
+}
+
+impl Judge<'_> {
+    fn wrong(&mut self, fatal: bool, what: impl Into<String>, remedy: impl Into<String>) {
+        let topic = self.spec.name.clone();
+        self.findings.push(Finding { topic, what: what.into(), remedy: remedy.into(), fatal });
+    }
+
+    fn partitions(&mut self, state: &TopicState) {
+        let Some(wanted) = self.spec.partitions else { return };
+        if state.partitions == wanted {
+            return;
+        }
+        let name = &self.spec.name;
+        let remedy =
+            format!("give it {wanted} partitions: `kafka-topics.sh --alter --topic {name} --partitions {wanted}`");
+        // More of them do no harm: those beyond the input's are never used.
+        let fatal = state.partitions < wanted;
+        self.wrong(fatal, format!("it has {} partitions, and needs {wanted}", state.partitions), remedy);
+    }
+
+    fn settings(&mut self, state: &TopicState) {
+        if self.strictness.embedded {
+            return;
+        }
+        let durable = is_durable(self.spec.purpose);
+        if state.settings.is_empty() {
+            let what = "the broker does not tell its settings";
+            self.wrong(durable, what, "allow this user DescribeConfigs on the topic");
+            return;
+        }
+        let setting = |name: &str| state.settings.get(name).map_or("", String::as_str);
+        self.cleanup(setting("cleanup.policy"));
+        if self.spec.purpose == Purpose::Ledger && setting("message.timestamp.type") != "LogAppendTime" {
+            let what = "its records carry the writers' clocks, and doubts are timed by the broker's";
+            self.wrong(true, what, self.alter("message.timestamp.type=LogAppendTime"));
+        }
+        if durable {
+            let in_sync = setting("min.insync.replicas").parse().unwrap_or(1);
+            self.durability(state.replication, in_sync, setting("unclean.leader.election.enable"));
+        }
+    }
+
+    fn cleanup(&mut self, policy: &str) {
+        match self.spec.purpose {
+            Purpose::Ledger | Purpose::Table if policy != "compact" => {
+                let what =
+                    format!("its cleanup.policy is `{policy}`: what the bridge remembers would be deleted by age");
+                self.wrong(true, what, self.alter("cleanup.policy=compact"));
+            }
+            Purpose::DeadLetters if policy.contains("compact") => {
+                let what =
+                    format!("its cleanup.policy is `{policy}`: of the dead letters of a key only the last would stay");
+                self.wrong(true, what, self.alter("cleanup.policy=delete"));
+            }
+            Purpose::Input if policy.contains("compact") => {
+                let what = format!(
+                    "its cleanup.policy is `{policy}`: events that were not read yet may vanish behind later ones"
+                );
+                self.wrong(false, what, self.alter("cleanup.policy=delete"));
+            }
+            _ => {}
+        }
+    }
+
+    fn durability(&mut self, replicas: i32, in_sync: i32, unclean: &str) {
+        if in_sync > replicas {
+            let what = format!("it wants {in_sync} replicas in sync and has {replicas}: nothing can be written to it");
+            self.wrong(true, what, self.alter(&format!("min.insync.replicas={replicas}")));
+        }
+        if self.strictness.unsafe_topics {
+            return;
+        }
+        let fatal = self.spec.purpose != Purpose::DeadLetters;
+        let or_unsafe = "or set `unsafe_topics: true` where losing it does not matter";
+        if replicas < 3 {
+            let what = format!("it has {replicas} replicas, and an acknowledgement means little with fewer than 3");
+            self.wrong(fatal, what, format!("reassign it to three brokers, {or_unsafe}"));
+        }
+        if in_sync < 2 {
+            let what = format!("its min.insync.replicas is {in_sync}: a single broker may acknowledge, and be lost");
+            self.wrong(fatal, what, format!("{}, {or_unsafe}", self.alter("min.insync.replicas=2")));
+        }
+        if unclean == "true" {
+            let what = "unclean leader election is on: acknowledged records may be thrown away";
+            self.wrong(fatal, what, format!("{}, {or_unsafe}", self.alter("unclean.leader.election.enable=false")));
+        }
+    }
+
+    fn alter(&self, setting: &str) -> String {
+        let name = &self.spec.name;
+        format!("`kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {setting}`")
+    }
 }

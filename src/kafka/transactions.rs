@@ -4,9 +4,17 @@
 //! All calls block in librdkafka, so the client lives on a thread of its own, behind an async interface. A second
 //! producer with the same transactional id fences the first, which learns it at its next transaction.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError, mpsc as threads};
+use std::time::{Duration, Instant};
 
-use super::{Error, KafkaOptions, ProduceRequest};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use tokio::sync::oneshot;
+
+use super::producer::native_headers;
+use super::{KafkaOptions, ProduceRequest, options};
 
 /// Why a transaction did not commit.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +29,23 @@ pub enum TransactionError {
     /// transaction), read the checkpoint, and go on from there.
     #[error("the commit was not answered: {0}")]
     InDoubt(String),
+    /// A record can never be written as it is (too large, no such topic, no right to it). Nothing is visible.
+    #[error("a record was refused: {0}")]
+    Refused(String),
     /// This producer is of no use any more; a new one may be.
     #[error("the transactional producer has failed: {0}")]
     Fatal(String),
 }
 
-/// A producer that writes transactions.
+/// A producer that writes transactions, one at a time. Dropping it ends its thread; a transaction under way is aborted
+/// by the broker.
 pub struct TransactionalProducer {
-    _private: (),
+    jobs: threads::Sender<Job>,
+}
+
+struct Job {
+    records: Vec<ProduceRequest>,
+    answer: oneshot::Sender<Result<(), TransactionError>>,
 }
 
 impl TransactionalProducer {
@@ -39,16 +56,191 @@ impl TransactionalProducer {
         transactional_id: &str,
         timeout: Duration,
     ) -> Result<Self, TransactionError> {
-        let _ = (options, transactional_id, timeout);
-        Err(TransactionError::Fatal("not built yet".into()))
+        let config = options.transactional_producer(transactional_id, timeout);
+        let (jobs, inbox) = threads::channel();
+        let (ready, answer) = oneshot::channel();
+        let run = move || match Worker::init(&config, timeout) {
+            Ok(worker) => {
+                let _ = ready.send(Ok(()));
+                worker.run(&inbox);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        };
+        let thread = std::thread::Builder::new().name("kafka-transactions".into()).spawn(run);
+        thread.map_err(|error| TransactionError::Fatal(format!("can't start a thread: {error}")))?;
+        answer.await.unwrap_or_else(|_| Err(gone()))?;
+        Ok(Self { jobs })
     }
 
     /// Writes all these records in one transaction. Tags are not used.
     pub async fn send_all(&self, records: Vec<ProduceRequest>) -> Result<(), TransactionError> {
-        let _ = records;
-        Err(TransactionError::Fatal("not built yet".into()))
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job { records, answer }).map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
-/// Kept until the thread uses it.
-pub type ThreadError = Error;
+fn gone() -> TransactionError {
+    TransactionError::Fatal("its thread has ended".into())
+}
+
+/// Keeps the first failed delivery, which says more than the transaction's own error.
+#[derive(Default)]
+struct Context {
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl Context {
+    fn take_failure(&self) -> Option<KafkaError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        options::log(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+struct Worker {
+    client: BaseProducer<Context>,
+    timeout: Duration,
+}
+
+impl Worker {
+    fn init(config: &rdkafka::ClientConfig, timeout: Duration) -> Result<Self, TransactionError> {
+        let client: BaseProducer<Context> = config
+            .create_with_context(Context::default())
+            .map_err(|error| TransactionError::Fatal(error.to_string()))?;
+        let worker = Self { client, timeout };
+        let deadline = Instant::now() + timeout;
+        loop {
+            match worker.client.init_transactions(left(deadline)) {
+                Ok(()) => return Ok(worker),
+                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) if is_retriable(&error) => return Err(TransactionError::Retriable(error.to_string())),
+                Err(error) => return Err(worker.useless(&error)),
+            }
+        }
+    }
+
+    fn run(self, inbox: &threads::Receiver<Job>) {
+        while let Ok(job) = inbox.recv() {
+            let result = self.transact(&job.records);
+            // After these nothing more can be done with this client.
+            let ended = matches!(
+                result,
+                Err(TransactionError::Fenced(_) | TransactionError::Fatal(_) | TransactionError::InDoubt(_))
+            );
+            let _ = job.answer.send(result);
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn transact(&self, records: &[ProduceRequest]) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + self.timeout;
+        self.client.context().take_failure();
+        self.client.begin_transaction().map_err(|error| self.useless(&error))?;
+        for record in records {
+            if let Err(error) = self.send(record, deadline) {
+                return Err(self.abort(&error));
+            }
+        }
+        self.commit(deadline)
+    }
+
+    fn send(&self, request: &ProduceRequest, deadline: Instant) -> Result<(), KafkaError> {
+        loop {
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&request.topic);
+            record.partition = request.partition;
+            record.key = request.key.as_deref();
+            record.payload = request.value.as_deref();
+            record.headers = native_headers(&request.headers);
+            match self.client.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
+                    self.client.poll(Duration::from_millis(5));
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Flushes and commits. A commit that is not answered may be repeated; what it did is not known until then.
+    fn commit(&self, deadline: Instant) -> Result<(), TransactionError> {
+        loop {
+            let error = match self.client.commit_transaction(left(deadline)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match &error {
+                // Before the commit was sent.
+                KafkaError::Flush(_) => return Err(self.abort(&error)),
+                KafkaError::Transaction(cause) if cause.txn_requires_abort() => return Err(self.abort(&error)),
+                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.useless(&error)),
+                KafkaError::Transaction(cause) if cause.is_retriable() && Instant::now() < deadline => {}
+                _ => return Err(TransactionError::InDoubt(error.to_string())),
+            }
+        }
+    }
+
+    fn abort(&self, error: &KafkaError) -> TransactionError {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.client.abort_transaction(left(deadline)) {
+                Ok(()) => break,
+                Err(again) if is_retriable(&again) && Instant::now() < deadline => {}
+                Err(failed) => return self.useless(&failed),
+            }
+        }
+        let error = self.client.context().take_failure().unwrap_or_else(|| error.clone());
+        let text = error.to_string();
+        match super::producer::outcome_of(&error) {
+            super::Outcome::Refused(_) if !is_purge(&error) => TransactionError::Refused(text),
+            _ => TransactionError::Retriable(text),
+        }
+    }
+
+    fn useless(&self, error: &KafkaError) -> TransactionError {
+        let fatal = self.client.client().fatal_error();
+        let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code());
+        let text = fatal.map_or_else(|| error.to_string(), |(_, text)| text);
+        match code {
+            Some(
+                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
+            ) => TransactionError::Fenced(text),
+            _ => TransactionError::Fatal(text),
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(cause) if cause.is_retriable())
+}
+
+/// An abort purges what was queued; that says nothing about the records.
+fn is_purge(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,5 @@
+//! The Kafka clients against a real broker: what the delivery rests on, seen rather than believed.
+
+mod member;
+mod poller;
+mod producer;

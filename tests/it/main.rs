@@ -1,0 +1,4 @@
+//! Integration tests, all in one binary: they share one broker, and link once.
+
+mod kafka;
+mod support;

@@ -1,0 +1,4 @@
+//! What the integration tests stand on.
+
+pub mod kafka;
+pub mod kafka_local;
