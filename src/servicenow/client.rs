@@ -1,12 +1,19 @@
-//! The client: performs requests on numbered slots.
+//! The client: performs requests on numbered slots, one HTTP exchange at a time per slot.
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 
 use crate::model::{Answer, Class, Failure};
 
-use super::{Auth, Connection, Error, Request};
+use super::answer::{self, Fields};
+use super::auth::Authority;
+use super::classify::{self, Head, Kind, failure};
+use super::request::Urls;
+use super::slot::{Parts, Slot};
+use super::text::is_name;
+use super::{Auth, Connection, Error, Request, journal, lookup};
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,47 +27,261 @@ pub struct Reply {
     pub instance_date: Option<i64>,
 }
 
-/// A client of one instance. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Client(Arc<Connection>);
+/// A client of one instance. Cheap to clone; clones share slots, sessions and credentials.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connection: Connection,
+    clock: fn() -> u64,
+    urls: Urls,
+    parts: Parts,
+    authority: Authority,
+    slots: Vec<Slot>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("connection", &self.inner.connection).finish_non_exhaustive()
+    }
+}
+
+/// An answer of any status.
+pub(super) struct Heard {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+/// Why an exchange gave no answer to look into.
+pub(super) enum Missed {
+    /// The last check said no.
+    NotSent(String),
+    /// It failed; the instance's clock, where it answered.
+    Failed(Failure, Option<i64>),
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Missed::Failed(failure, None)
+    }
+}
+
+/// The last check before bytes leave.
+type MaySend<'a> = &'a mut (dyn FnMut() -> Result<(), String> + Send);
 
 impl Client {
     /// Makes a client. `clock` gives milliseconds on a clock that never steps and counts suspend. Sends nothing.
+    ///
+    /// # Errors
+    /// Where a setting cannot be used; each names the setting.
     pub fn new(connection: Connection, clock: fn() -> u64) -> Result<Client, Error> {
-        let _ = clock;
-        Ok(Client(Arc::new(connection)))
+        for (what, name) in [
+            ("table", &connection.table),
+            ("state column", &connection.state_column),
+            ("journal column", &connection.journal_column),
+            ("correlation column", &connection.correlation_column),
+            ("correlation display column", &connection.correlation_display_column),
+        ] {
+            if !is_name(name) {
+                return Err(Error::Name { what, name: name.clone() });
+            }
+        }
+        if connection.deadline.is_zero() {
+            return Err(Error::Range { what: "the request deadline", least: "1 ms" });
+        }
+        if connection.slots == 0 {
+            return Err(Error::Range { what: "the number of concurrent requests", least: "1" });
+        }
+        let urls = Urls::new(&connection)?;
+        let parts = Parts::new(&connection)?;
+        let authority = Authority::new(connection.auth.clone(), &urls.root, connection.deadline)?;
+        let slots: Vec<Slot> = (0..connection.slots).map(|_| Slot::default()).collect();
+        if let Some(first) = slots.first() {
+            first.http(&parts)?;
+        }
+        Ok(Client { inner: Arc::new(Inner { connection, clock, urls, parts, authority, slots }) })
     }
 
-    /// The settings it was made with.
+    /// The settings it was made with. Credentials may have been replaced since.
     pub fn connection(&self) -> &Connection {
-        &self.0
+        &self.inner.connection
     }
 
-    /// Performs one request on a slot (`0..slots`); the caller never uses a slot twice at once.
+    /// Performs one request on a slot (`0..slots`); the caller never uses a slot twice at once. Writes are one HTTP
+    /// request; a look-up or a read is one, with markers a few more.
     pub async fn perform(&self, slot: usize, request: Request) -> Reply {
         self.perform_if(slot, request, || Ok(())).await
     }
 
-    /// As [`Client::perform`], with a last check immediately before a write is handed to the connection, after any
-    /// token was fetched. Where it says why not, nothing is sent and the answer is `NotSent` with that reason.
+    /// As [`Client::perform`], with a last check immediately before the request is handed to the connection, after
+    /// any token was fetched. Where it says why not, nothing is sent and the answer is `NotSent` with that reason.
     pub async fn perform_if(
         &self,
         slot: usize,
         request: Request,
-        may_send: impl FnOnce() -> Result<(), String>,
+        mut may_send: impl FnMut() -> Result<(), String> + Send,
     ) -> Reply {
-        let _ = (slot, request, may_send());
-        Reply {
-            answer: Answer::Failed(Failure { class: Class::Transient, code: "unbuilt".into(), message: String::new() }),
-            issued_at: 0,
-            instance_date: None,
-        }
+        let outcome = match &request {
+            Request::Create { .. } | Request::Update { .. } => self.write(slot, &request, &mut may_send).await,
+            Request::Read { sys_id, columns, markers } => {
+                journal::read(self, slot, sys_id, columns, markers, &mut may_send).await
+            }
+            Request::Find { correlation, columns } => {
+                lookup::find(self, slot, correlation, columns, &mut may_send).await
+            }
+        };
+        let issued_at = (self.inner.clock)();
+        let (answer, instance_date) = match outcome {
+            Ok((answer, date)) => (answer, date),
+            Err(Missed::NotSent(reason)) => (Answer::NotSent { reason }, None),
+            Err(Missed::Failed(failure, date)) => (Answer::Failed(self.scrubbed(failure)), date),
+        };
+        Reply { answer, issued_at, instance_date }
     }
 
-    /// Takes new credentials: cookie jars are dropped, and the next request uses them.
+    /// Takes new credentials: the next requests use them, in new sessions.
+    ///
+    /// # Errors
+    /// Where they cannot be sent; the old ones stay.
     pub fn replace_credentials(&self, auth: Auth) -> Result<(), Error> {
-        let _ = auth;
-        let _: Option<SecretString> = None;
-        Ok(())
+        self.inner.authority.replace(auth)
     }
+
+    async fn write(
+        &self,
+        slot: usize,
+        request: &Request,
+        may_send: MaySend<'_>,
+    ) -> Result<(Answer, Option<i64>), Missed> {
+        let connection = &self.inner.connection;
+        let wire = request.wire(connection, &self.inner.urls)?;
+        let method = if wire.kind == Kind::Create { Method::POST } else { Method::PATCH };
+        let heard = self.exchange(slot, wire.kind, method, wire.url, Some(wire.body), may_send).await?;
+        let date = heard.head.date;
+        let applied = classify::result::<Fields>(wire.kind, &heard.head, &heard.body)
+            .and_then(|fields| answer::row(wire.kind, connection, fields, &[]))
+            .and_then(|row| {
+                let warnings = answer::check(wire.kind, connection, request, &row)?;
+                Ok(Answer::Applied { row: Box::new(row), warnings })
+            });
+        applied.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+    }
+
+    /// GETs a URL made by [`Urls`]; any status is an answer, but 401 is a failure already.
+    pub(super) async fn read(
+        &self,
+        slot: usize,
+        kind: Kind,
+        url: String,
+        may_send: MaySend<'_>,
+    ) -> Result<Heard, Missed> {
+        self.exchange(slot, kind, Method::GET, url, None, may_send).await
+    }
+
+    pub(super) fn urls(&self) -> &Urls {
+        &self.inner.urls
+    }
+
+    /// A failure without our secrets in its message, should the instance have repeated one.
+    pub(super) fn scrubbed(&self, mut failure: Failure) -> Failure {
+        self.inner.authority.scrub(&mut failure.message);
+        failure
+    }
+
+    /// One request, one answer.
+    async fn exchange(
+        &self,
+        slot: usize,
+        kind: Kind,
+        method: Method,
+        url: String,
+        body: Option<Vec<u8>>,
+        may_send: MaySend<'_>,
+    ) -> Result<Heard, Missed> {
+        let inner = &*self.inner;
+        let Some(slot) = inner.slots.get(slot) else {
+            let why = format!("slot {slot} of {}: nothing was sent", inner.slots.len());
+            return Err(failure(Class::Transient, "no_slot", &why).into());
+        };
+        let http = slot.http(&inner.parts).map_err(|error| {
+            failure(Class::Transient, "http_client", &format!("{error}: {:?}", std::error::Error::source(&error)))
+        })?;
+        let pass = inner.authority.admit(http, inner.clock).await?;
+        slot.align(pass.generation);
+        let mut request = http.request(method, url).header(AUTHORIZATION, pass.header.clone());
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+        }
+        may_send().map_err(Missed::NotSent)?;
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                slot.forget_session();
+                return Err(classify::transport(kind, &error).into());
+            }
+        };
+        let head = head(&answer);
+        let date = head.date;
+        let limit = inner.connection.max_answer;
+        let body = match self::body(answer, limit).await {
+            Ok(body) => body,
+            Err(error) => {
+                slot.forget_session();
+                return Err(Missed::Failed(error.failure(kind, limit), date));
+            }
+        };
+        match head.status {
+            401 => {
+                slot.forget_session();
+                let refusal = inner.authority.refused(pass.generation, classify::refusal(kind, &head, &body));
+                return Err(Missed::Failed(refusal, date));
+            }
+            202 | 500.. => slot.forget_session(),
+            // Only the application can have checked the credentials, and it answers in JSON.
+            _ if body.trim_ascii_start().first() == Some(&b'{') => inner.authority.accepted(pass.generation),
+            _ => {}
+        }
+        Ok(Heard { head, body })
+    }
+}
+
+/// What an answer's head says.
+pub(super) fn head(answer: &reqwest::Response) -> Head {
+    let text = |name: &reqwest::header::HeaderName| answer.headers().get(name).and_then(|v| v.to_str().ok());
+    let date = text(&DATE).and_then(classify::http_date);
+    Head {
+        status: answer.status().as_u16(),
+        date,
+        retry_after: text(&RETRY_AFTER).and_then(|value| classify::retry_after(value, date)),
+        total: answer.headers().get("x-total-count").and_then(|v| v.to_str().ok()).and_then(|v| v.trim().parse().ok()),
+    }
+}
+
+/// Why a body could not be read.
+pub(super) enum BodyError {
+    TooLong,
+    Lost(reqwest::Error),
+}
+
+impl BodyError {
+    pub fn failure(&self, kind: Kind, limit: usize) -> Failure {
+        match self {
+            BodyError::TooLong => classify::too_long(kind, limit),
+            BodyError::Lost(error) => classify::transport(kind, error),
+        }
+    }
+}
+
+/// The body, of at most `limit` bytes after decompression.
+pub(super) async fn body(mut answer: reqwest::Response, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(BodyError::Lost)? {
+        if body.len() + chunk.len() > limit {
+            return Err(BodyError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }

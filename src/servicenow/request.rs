@@ -1,6 +1,13 @@
 //! The requests that the engine asks for, and their form on the wire.
 
-use crate::model::Column;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::model::{Class, Column, Failure};
+
+use super::answer::STANDARD;
+use super::classify::{Kind, failure};
+use super::text::{bounded, is_sys_id, push_encoded};
+use super::{Connection, Error};
 
 /// A work note with the marker that recognises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,5 +63,181 @@ impl Request {
     /// True where it changes something on the instance.
     pub fn writes(&self) -> bool {
         matches!(self, Request::Create { .. } | Request::Update { .. })
+    }
+}
+
+/// A write as it is sent.
+pub(super) struct Wire {
+    pub kind: Kind,
+    pub url: String,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The form of a write on the wire: raw values, and an answer with only the columns that are looked at.
+    pub(super) fn wire(&self, connection: &Connection, urls: &Urls) -> Result<Wire, Failure> {
+        let (kind, url, correlation, fields, notes) = match self {
+            Request::Create { correlation, correlation_display, fields, notes } => {
+                let url = urls.create(fields.iter().map(|(column, _)| &**column));
+                (Kind::Create, url, Some((correlation, correlation_display)), fields, notes)
+            }
+            Request::Update { sys_id, fields, notes } => {
+                let url = urls.row(sys_id, fields.iter().map(|(column, _)| &**column))?;
+                (Kind::Update, url, None, fields, notes)
+            }
+            Request::Read { .. } | Request::Find { .. } => {
+                return Err(failure(Class::Rejected, "request", "a read is not a write"));
+            }
+        };
+        let body = serde_json::to_vec(&Body { connection, correlation, fields, notes })
+            .map_err(|error| failure(Class::Rejected, "request", &error.to_string()))?;
+        Ok(Wire { kind, url, body })
+    }
+}
+
+/// The JSON object of a write.
+struct Body<'a> {
+    connection: &'a Connection,
+    correlation: Option<(&'a String, &'a String)>,
+    fields: &'a [(Column, String)],
+    notes: &'a [Note],
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some((correlation, display)) = self.correlation {
+            map.serialize_entry(&self.connection.correlation_column, correlation)?;
+            if !display.is_empty() {
+                map.serialize_entry(&self.connection.correlation_display_column, display)?;
+            }
+        }
+        for (column, value) in self.fields {
+            map.serialize_entry(&**column, value)?;
+        }
+        if !self.notes.is_empty() {
+            map.serialize_entry(&self.connection.journal_column, &super::journal::render(self.notes))?;
+        }
+        map.end()
+    }
+}
+
+/// The URLs of a connection, their fixed parts made once.
+#[derive(Debug)]
+pub(super) struct Urls {
+    /// The instance, without a trailing slash.
+    pub root: String,
+    /// `<root>/api/now/table/<table>`
+    table: String,
+    /// Parameters common to all requests, ending in the standard columns of `sysparm_fields`.
+    tail: String,
+}
+
+impl Urls {
+    pub fn new(connection: &Connection) -> Result<Self, Error> {
+        let address = |why: &str| Error::Address { url: shown(&connection.base_url), why: why.into() };
+        let url = reqwest::Url::parse(&connection.base_url).map_err(|error| address(&error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(address("it must begin with https:// (or http:// for a simulator)"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(address("it must not hold credentials"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(address("it must not hold parameters"));
+        }
+        let root = url.as_str().trim_end_matches('/').to_owned();
+        let table = format!("{root}/api/now/table/{}", connection.table);
+        let mut tail = String::from(
+            "?sysparm_display_value=false&sysparm_exclude_reference_link=true\
+             &sysparm_suppress_pagination_header=true&sysparm_fields=",
+        );
+        tail.push_str(&STANDARD.join("%2C"));
+        for column in [&connection.state_column, &connection.correlation_column] {
+            tail.push_str("%2C");
+            tail.push_str(column);
+        }
+        Ok(Self { root, table, tail })
+    }
+
+    /// POST of a row; the answer gives `columns` back.
+    pub fn create<'a>(&self, columns: impl Iterator<Item = &'a str>) -> String {
+        let mut url = String::with_capacity(self.table.len() + self.tail.len() + 160);
+        url.push_str(&self.table);
+        self.push_tail(&mut url, columns);
+        url
+    }
+
+    /// GET or PATCH of one row.
+    pub fn row<'a>(&self, sys_id: &str, columns: impl Iterator<Item = &'a str>) -> Result<String, Failure> {
+        let mut url = String::with_capacity(self.table.len() + self.tail.len() + 192);
+        url.push_str(&self.table);
+        push_sys_id(&mut url, sys_id)?;
+        self.push_tail(&mut url, columns);
+        Ok(url)
+    }
+
+    /// GET of the rows that a query gives.
+    pub fn list<'a>(&self, columns: impl Iterator<Item = &'a str>, query: &str, limit: usize) -> String {
+        let mut url = self.create(columns);
+        url.push_str("&sysparm_no_count=true&sysparm_limit=");
+        url.push_str(&limit.to_string());
+        url.push_str("&sysparm_query=");
+        push_encoded(&mut url, query);
+        url
+    }
+
+    /// GET of one row's journal with its entries, which raw values do not show.
+    pub fn journal(&self, sys_id: &str, column: &str) -> Result<String, Failure> {
+        let mut url = self.table.clone();
+        push_sys_id(&mut url, sys_id)?;
+        url.push_str("?sysparm_display_value=all&sysparm_exclude_reference_link=true&sysparm_fields=sys_id%2C");
+        push_encoded(&mut url, column);
+        Ok(url)
+    }
+
+    /// Any path of the instance with these parameters.
+    pub fn path(&self, path: &str, query: &[(&str, String)]) -> String {
+        let mut url = self.root.clone();
+        if !path.starts_with('/') {
+            url.push('/');
+        }
+        url.push_str(path);
+        for (index, (name, value)) in query.iter().enumerate() {
+            url.push(if index == 0 { '?' } else { '&' });
+            push_encoded(&mut url, name);
+            url.push('=');
+            push_encoded(&mut url, value);
+        }
+        url
+    }
+
+    fn push_tail<'a>(&self, url: &mut String, columns: impl Iterator<Item = &'a str>) {
+        url.push_str(&self.tail);
+        for column in columns {
+            if !STANDARD.contains(&column) {
+                url.push_str("%2C");
+                push_encoded(url, column);
+            }
+        }
+    }
+}
+
+/// A sys_id goes into a path, so nothing else may.
+fn push_sys_id(url: &mut String, sys_id: &str) -> Result<(), Failure> {
+    if !is_sys_id(sys_id) {
+        let why = format!("{:?} is no sys_id (32 lower-case hex digits)", bounded(sys_id, 40));
+        return Err(failure(Class::Rejected, "request", &why));
+    }
+    url.push('/');
+    url.push_str(sys_id);
+    Ok(())
+}
+
+/// An address as it may be shown: what stands before an `@` may be a password.
+fn shown(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => address.to_owned(),
     }
 }

@@ -1,1 +1,129 @@
-//! Being built.
+//! A concurrency slot: one HTTP client, one connection, one cookie jar, so one session on the instance.
+//!
+//! The jar keeps the session (and with it the node) between requests; it is emptied where the session is suspect:
+//! after a 401, a 202, a 5xx, a lost answer (the session may still be busy with the request) or new credentials (a
+//! valid session cookie would hide that the old ones were revoked).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use reqwest::cookie::{CookieStore, Jar};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use secrecy::ExposeSecret;
+
+use super::{Connection, Error};
+
+/// The instance closes idle connections after 20 s, and a request that meets a closing connection is a needless doubt.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// A cookie jar that can be emptied while the client that holds it lives on.
+#[derive(Default)]
+struct SlotJar(Mutex<Jar>);
+
+impl CookieStore for SlotJar {
+    fn set_cookies(&self, cookies: &mut dyn Iterator<Item = &HeaderValue>, url: &reqwest::Url) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_cookies(cookies, url);
+    }
+
+    fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cookies(url)
+    }
+}
+
+/// What every HTTP client of a connection is built from.
+pub struct Parts {
+    certificates: Vec<reqwest::Certificate>,
+    proxy: Option<reqwest::Proxy>,
+    user_agent: HeaderValue,
+    deadline: Duration,
+    connect_timeout: Duration,
+}
+
+impl Parts {
+    pub fn new(connection: &Connection) -> Result<Self, Error> {
+        let certificates = match &connection.ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let pem = std::fs::read(path).map_err(|source| Error::CaFile { path: path.clone(), source })?;
+                let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(Error::Build)?;
+                if found.is_empty() {
+                    return Err(Error::CaEmpty { path: path.clone() });
+                }
+                found
+            }
+        };
+        let proxy = match &connection.proxy {
+            None => None,
+            Some(address) => Some(reqwest::Proxy::all(address.expose_secret()).map_err(|_| Error::Proxy)?),
+        };
+        let user_agent =
+            HeaderValue::from_str(&connection.user_agent).map_err(|_| Error::Credential { what: "user agent" })?;
+        Ok(Self {
+            certificates,
+            proxy,
+            user_agent,
+            deadline: connection.deadline,
+            connect_timeout: connection.connect_timeout.min(connection.deadline),
+        })
+    }
+
+    /// A client that sends each request once, follows nothing, and uses no proxy but the configured one.
+    ///
+    /// Hyper sends a request again only where it never began to write it (a pooled connection was found closed).
+    pub fn client(&self) -> Result<reqwest::ClientBuilder, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
+            .user_agent(self.user_agent.clone())
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .http1_only()
+            .gzip(true)
+            .no_proxy()
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1)
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.deadline);
+        if !self.certificates.is_empty() {
+            builder = builder.tls_certs_merge(self.certificates.iter().cloned());
+        }
+        if let Some(proxy) = &self.proxy {
+            builder = builder.proxy(proxy.clone());
+        }
+        Ok(builder)
+    }
+}
+
+/// One slot. Its HTTP client is made when it is first used: each costs about 0.13 MB.
+#[derive(Default)]
+pub struct Slot {
+    http: OnceLock<reqwest::Client>,
+    jar: Arc<SlotJar>,
+    generation: AtomicU64,
+}
+
+impl Slot {
+    /// The slot's HTTP client.
+    pub fn http(&self, parts: &Parts) -> Result<&reqwest::Client, Error> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let made = parts.client()?.cookie_provider(Arc::clone(&self.jar)).build().map_err(Error::Build)?;
+        Ok(self.http.get_or_init(|| made))
+    }
+
+    /// Empties the jar where the credentials changed since the last request.
+    pub fn align(&self, generation: u64) {
+        if self.generation.swap(generation, Ordering::AcqRel) != generation {
+            self.forget_session();
+        }
+    }
+
+    /// Empties the jar: the next request opens a session of its own.
+    pub fn forget_session(&self) {
+        *self.jar.0.lock().unwrap_or_else(PoisonError::into_inner) = Jar::default();
+    }
+}
