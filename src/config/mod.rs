@@ -5,9 +5,14 @@
 //! may be `file:/path`. Reading a configuration opens no connection.
 
 pub mod human;
+mod interpolate;
 mod problems;
+mod raw;
+mod resolve;
 pub mod resolved;
 mod secret;
+mod shape;
+mod tree;
 
 use std::path::Path;
 
@@ -32,6 +37,38 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
-    let _ = (text, env);
-    Err(ConfigErrors::whole(path, "reading configurations is not there yet".into()))
+    let root = tree::parse(text).map_err(|error| ConfigErrors { path: path.to_owned(), errors: vec![error] })?;
+    let shaped = shape::shape(&root, &raw::schema(), env);
+    let mut errors = shaped.errors;
+    let raw = match serde_json::from_value(shaped.json) {
+        Ok(raw) => raw,
+        Err(error) if errors.is_empty() => {
+            return Err(ConfigErrors::whole(path, format!("can't be understood: {error}")));
+        }
+        Err(_) => raw::Raw::default(),
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut context = resolve::Context { places: &shaped.places, folder, errors: Vec::new() };
+    let config = resolve::resolve(raw, path, &mut context);
+    errors.append(&mut context.errors);
+    if errors.is_empty() {
+        return Ok(config);
+    }
+    errors.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+    errors.dedup();
+    Err(ConfigErrors { path: path.to_owned(), errors })
 }
+
+/// The JSON schema of the configuration file, for editors.
+pub fn schema() -> serde_json::Value {
+    raw::schema()
+}
+
+/// A configuration with every key and what it means.
+pub const EXAMPLE: &str = include_str!("example.yaml");
+
+/// The least that works.
+pub const MINIMAL: &str = include_str!("minimal.yaml");
+
+#[cfg(test)]
+mod tests;

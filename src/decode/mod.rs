@@ -9,6 +9,7 @@ mod canonical;
 mod json;
 mod key;
 mod time;
+mod words;
 
 use crate::model::{AlertEvent, Record};
 
@@ -20,6 +21,12 @@ pub const MAX_BODY: usize = 8 << 20;
 
 /// Alert events in one record, at most.
 pub const MAX_EVENTS: usize = 10_000;
+
+/// Characters of any text taken from an event.
+pub const MAX_TEXT: usize = 64 << 10;
+
+/// Labels of one alert.
+pub const MAX_LABELS: usize = 1_000;
 
 /// Bytes of the longest alert key.
 pub const MAX_KEY: usize = 1_024;

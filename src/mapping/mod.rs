@@ -13,5 +13,5 @@ mod template;
 
 pub use correlation::{CORRELATION_LENGTH, correlation};
 pub use digest::event_id_digest;
-pub use rules::{ActionRule, Problem, Rules, Weight};
+pub use rules::{ActionRule, Problem, Rules, Weight, action_name, action_names};
 pub use sink::{MappingError, SinkMapping};

@@ -62,7 +62,7 @@ pub struct Problem {
 pub const JOURNAL_COLUMNS: [&str; 4] = ["work_notes", "comments", "work_notes_list", "comments_and_work_notes"];
 
 /// Columns that the bridge or the instance itself keeps.
-pub const RESERVED_COLUMNS: [&str; 11] = [
+pub const RESERVED_COLUMNS: [&str; 10] = [
     "correlation_id",
     "correlation_display",
     "sys_id",
@@ -73,8 +73,46 @@ pub const RESERVED_COLUMNS: [&str; 11] = [
     "sys_updated_on",
     "sys_updated_by",
     "sys_class_name",
-    "priority",
 ];
+
+/// Every action and its name, as it stands in events and in configurations.
+pub fn action_names() -> impl Iterator<Item = (&'static str, Action)> {
+    const ALL: [Action; 13] = [
+        Action::Open,
+        Action::Update,
+        Action::Acknowledge,
+        Action::Unacknowledge,
+        Action::Assign,
+        Action::Note,
+        Action::Suppress,
+        Action::Unsuppress,
+        Action::Resolve,
+        Action::Reopen,
+        Action::Merge,
+        Action::Split,
+        Action::FollowUp,
+    ];
+    ALL.into_iter().map(|action| (action_name(action), action))
+}
+
+/// The name of an action.
+pub fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Open => "open",
+        Action::Update => "update",
+        Action::Acknowledge => "acknowledge",
+        Action::Unacknowledge => "unacknowledge",
+        Action::Assign => "assign",
+        Action::Note => "note",
+        Action::Suppress => "suppress",
+        Action::Unsuppress => "unsuppress",
+        Action::Resolve => "resolve",
+        Action::Reopen => "reopen",
+        Action::Merge => "merge",
+        Action::Split => "split",
+        Action::FollowUp => "follow_up",
+    }
+}
 
 fn template(text: &str) -> Option<String> {
     Some(text.to_owned())

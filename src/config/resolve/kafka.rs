@@ -1,0 +1,101 @@
+//! The Kafka cluster.
+
+use std::time::Duration;
+
+use super::super::raw::{RawKafka, RawMechanism, RawSasl, RawTls};
+use super::super::resolved::{Kafka, Sasl, Tls};
+use super::super::shape::join;
+use super::Context;
+
+pub(super) fn resolve(raw: RawKafka, context: &mut Context<'_>) -> Kafka {
+    let bootstrap = raw.bootstrap.unwrap_or_default();
+    if context.has("kafka.bootstrap") && !bootstrap.is_empty() && !bootstrap.split(',').all(is_broker) {
+        let message = "write the brokers as `host:port`, several separated by commas";
+        context.error("kafka.bootstrap", message);
+    }
+    let session_timeout = context.duration_in(
+        "kafka.session_timeout",
+        raw.session_timeout.as_deref(),
+        Duration::from_secs(45),
+        ("6s", "30m"),
+    );
+    let max_poll_interval = context.duration_in(
+        "kafka.max_poll_interval",
+        raw.max_poll_interval.as_deref(),
+        Duration::from_secs(300).max(session_timeout),
+        ("6s", "24h"),
+    );
+    if max_poll_interval < session_timeout {
+        context.error("kafka.max_poll_interval", "must not be shorter than `session_timeout`");
+    }
+    let properties = raw.properties.unwrap_or_default();
+    for name in properties.keys() {
+        let at = join("kafka.properties", name);
+        if let Some((_, reason)) = PROTECTED.iter().find(|(protected, _)| protected == name) {
+            context.error(&at, &format!("`{name}` can't be passed through: {reason}"));
+        }
+    }
+    Kafka {
+        bootstrap,
+        sasl: raw.sasl.and_then(|sasl| credentials(sasl, context)),
+        tls: raw.tls.map(|tls| encryption(tls, context)),
+        session_timeout,
+        max_poll_interval,
+        properties,
+    }
+}
+
+fn is_broker(text: &str) -> bool {
+    text.trim().rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn credentials(raw: RawSasl, context: &mut Context<'_>) -> Option<Sasl> {
+    let mechanism = match raw.mechanism? {
+        RawMechanism::Plain => "PLAIN",
+        RawMechanism::Scram256 => "SCRAM-SHA-256",
+        RawMechanism::Scram512 => "SCRAM-SHA-512",
+    };
+    let password = context.secret("kafka.sasl.password", raw.password)?;
+    Some(Sasl { mechanism, user: raw.user?, password })
+}
+
+fn encryption(raw: RawTls, context: &mut Context<'_>) -> Tls {
+    if raw.certificate_file.is_some() != raw.key_file.is_some() {
+        context.error("kafka.tls", "a client certificate needs both `certificate_file` and `key_file`");
+    }
+    Tls {
+        ca_file: context.file("kafka.tls.ca_file", raw.ca_file),
+        certificate_file: context.file("kafka.tls.certificate_file", raw.certificate_file),
+        key_file: context.file("kafka.tls.key_file", raw.key_file),
+        key_password: context.secret("kafka.tls.key_password", raw.key_password),
+    }
+}
+
+/// librdkafka properties that may not be passed through, and why.
+const PROTECTED: &[(&str, &str)] = &[
+    ("group.protocol", "ownership of partitions rests on the classic group protocol"),
+    ("partition.assignment.strategy", "ownership of partitions rests on cooperative-sticky assignment"),
+    ("enable.auto.commit", "an offset is committed only when its record is resolved"),
+    ("enable.auto.offset.store", "an offset is committed only when its record is resolved"),
+    ("auto.commit.interval.ms", "an offset is committed only when its record is resolved"),
+    ("auto.offset.reset", "where reading begins is set per route by `start`"),
+    ("isolation.level", "the bridge chooses it per use"),
+    ("acks", "an acknowledgement must mean that a record is safe"),
+    ("request.required.acks", "an acknowledgement must mean that a record is safe"),
+    ("enable.idempotence", "the order of ledger records rests on it"),
+    ("transactional.id", "the source's exactly-once publishing rests on it"),
+    ("message.timeout.ms", "how long a ledger record may be late is part of the protocol"),
+    ("delivery.timeout.ms", "how long a ledger record may be late is part of the protocol"),
+    ("allow.auto.create.topics", "a topic made by accident has the wrong settings"),
+    ("session.timeout.ms", "use `kafka.session_timeout`"),
+    ("max.poll.interval.ms", "use `kafka.max_poll_interval`"),
+    ("bootstrap.servers", "use `kafka.bootstrap`"),
+    ("metadata.broker.list", "use `kafka.bootstrap`"),
+    ("group.id", "use the sink's `group`"),
+    ("security.protocol", "it follows from `kafka.sasl` and `kafka.tls`"),
+    ("sasl.mechanism", "use `kafka.sasl.mechanism`"),
+    ("sasl.mechanisms", "use `kafka.sasl.mechanism`"),
+    ("sasl.username", "use `kafka.sasl.user`"),
+    ("sasl.password", "use `kafka.sasl.password`"),
+    ("ssl.key.password", "use `kafka.tls.key_password`"),
+];

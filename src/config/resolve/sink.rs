@@ -1,0 +1,188 @@
+//! Routes from Kafka to ServiceNow.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::decode::{By, Decoder};
+use crate::engine::settings::Settings;
+use crate::mapping::{Rules, SinkMapping};
+use crate::model::StateModel;
+
+use super::super::human;
+use super::super::raw::{RawBy, RawFormat, RawOnLost, RawPeople, RawSink, RawStates};
+use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics};
+use super::super::shape::join;
+use super::{Context, rules};
+
+pub(super) fn resolve(
+    name: String,
+    mut raw: RawSink,
+    at: &str,
+    instance: Arc<Instance>,
+    kafka: &Kafka,
+    topics: &Topics,
+    context: &mut Context<'_>,
+) -> Sink {
+    let key = |key: &str| join(at, key);
+    let topic = raw.topic.take().unwrap_or_default();
+    if context.has(&key("topic")) {
+        context.topic_name(&key("topic"), &topic);
+    }
+    let mut own_topic = |given: Option<String>, what: &str, suffix: &str| {
+        let topic = given.unwrap_or_else(|| format!("{}.{name}{suffix}", topics.prefix));
+        context.topic_name(&key(what), &topic);
+        topic
+    };
+    let group = own_topic(raw.group.take(), "group", "");
+    let results = own_topic(raw.results.take(), "results", ".results");
+    let dead_letters = own_topic(raw.dead_letters.take(), "dead_letters", ".dead-letters");
+    let ledger = own_topic(raw.ledger.take(), "ledger", ".ledger");
+    let table = raw.table.take().unwrap_or_else(|| "incident".into());
+    context.column_name(&key("table"), &table);
+    let decoder = decoder(&raw, &key("by"), context);
+    let start = start(raw.start.as_deref(), &key("start"), context);
+    let correlation_display = raw.correlation_display.take().unwrap_or_else(|| "nowbridge".into());
+    if correlation_display.is_empty() || correlation_display.chars().count() > 100 {
+        context.error(&key("correlation_display"), "use 1 to 100 characters");
+    }
+    let states = states(raw.states.take().unwrap_or_default(), &key("states"), context);
+    let mut settings = engine_settings(&raw, at, &instance, kafka, context);
+    let rules = rules::resolve(&mut raw, at, &states, context);
+    settings.states = states;
+    settings.marker_prefix.clone_from(&topic);
+    Sink {
+        mapping: compile(rules, at, context),
+        instance,
+        table,
+        topic,
+        group,
+        results: raw.publish_results.unwrap_or(true).then_some(results),
+        dead_letters,
+        ledger,
+        decoder,
+        start,
+        copartitioned: raw.copartitioned.unwrap_or(false),
+        correlation_display,
+        on_lost: match raw.on_lost {
+            Some(RawOnLost::LookUp) => OnLost::LookUp,
+            Some(RawOnLost::Refuse) | None => OnLost::Refuse,
+        },
+        settings,
+        name,
+    }
+}
+
+fn compile(rules: Rules, at: &str, context: &mut Context<'_>) -> Arc<SinkMapping> {
+    let mapping = SinkMapping::compile(rules).unwrap_or_else(|problems| {
+        for problem in problems {
+            context.error(&format!("{at}.{}", problem.at), &problem.message);
+        }
+        SinkMapping::default()
+    });
+    Arc::new(mapping)
+}
+
+fn decoder(raw: &RawSink, at: &str, context: &mut Context<'_>) -> Decoder {
+    match raw.format {
+        Some(RawFormat::Alertmanager) => Decoder::Alertmanager(match raw.by {
+            Some(RawBy::Alert) => By::Alert,
+            Some(RawBy::Group) | None => By::Group,
+        }),
+        Some(RawFormat::Canonical) | None => {
+            if raw.by.is_some() {
+                context.error(at, "`by` belongs to the format `alertmanager`; remove it or set that format");
+            }
+            Decoder::Canonical
+        }
+    }
+}
+
+fn start(text: Option<&str>, at: &str, context: &mut Context<'_>) -> Start {
+    match text {
+        None | Some("earliest") => Start::Earliest,
+        Some("latest") => Start::Latest,
+        Some(text) => text.parse::<jiff::Timestamp>().map_or_else(
+            |_| {
+                let message =
+                    format!("`{text}` is neither `earliest`, `latest` nor a time such as `2026-01-31T00:00:00Z`");
+                context.error(at, &message);
+                Start::Earliest
+            },
+            |time| Start::At(time.as_millisecond()),
+        ),
+    }
+}
+
+/// The state values. The engine tells phases apart by them, so no value may mean two.
+fn states(raw: RawStates, at: &str, context: &mut Context<'_>) -> StateModel {
+    let default = StateModel::default();
+    let model = StateModel {
+        column: raw.column.unwrap_or(default.column),
+        new: raw.new.unwrap_or(default.new),
+        in_progress: raw.in_progress.unwrap_or(default.in_progress),
+        on_hold: raw.on_hold.unwrap_or(default.on_hold),
+        resolved: raw.resolved.unwrap_or(default.resolved),
+        closed: raw.closed.unwrap_or(default.closed),
+    };
+    context.column_name(&join(at, "column"), &model.column);
+    let mut seen = BTreeSet::new();
+    let single = [&model.new, &model.in_progress, &model.resolved];
+    for value in single.into_iter().chain(&model.on_hold).chain(&model.closed) {
+        if value.is_empty() {
+            context.error(at, "a state value is empty");
+        } else if !seen.insert(value) {
+            context.error(at, &format!("the value `{value}` means two states; each value may stand once"));
+        }
+    }
+    model
+}
+
+fn engine_settings(raw: &RawSink, at: &str, instance: &Instance, kafka: &Kafka, context: &mut Context<'_>) -> Settings {
+    let default = Settings::default();
+    let key = |key: &str| join(at, key);
+    let time = Duration::from_millis;
+    let window = raw.reopen_window.as_deref();
+    let window = context.duration_in(&key("reopen_window"), window, time(default.reopen_window), ("0", "365d"));
+    let freshness = raw.row_freshness.as_deref();
+    let freshness = context.duration_in(&key("row_freshness"), freshness, time(default.row_freshness), ("0", "365d"));
+    let budget = raw.budget.as_ref();
+    let size = budget.and_then(|b| b.size.as_deref()).map_or(default.budget.1, |text| {
+        human::size(text).unwrap_or_else(|message| {
+            context.error(&join(&key("budget"), "size"), &message);
+            default.budget.1
+        })
+    });
+    if size < 1 << 20 {
+        context.error(&join(&key("budget"), "size"), "must be at least 1MiB, so that any one record fits");
+    }
+    let mut overwrite = BTreeSet::new();
+    for (column, whose) in raw.people.iter().flatten() {
+        context.column_name(&join(&key("people"), column), column);
+        if *whose == RawPeople::Overwrite {
+            overwrite.insert(column.as_str().into());
+        }
+    }
+    let max_poll_interval = millis(kafka.max_poll_interval);
+    Settings {
+        bridge_user: instance.auth.user().to_owned(),
+        reopen_window: millis(window),
+        row_freshness: millis(freshness),
+        request_deadline: millis(instance.request_deadline),
+        settle_time: millis(instance.settle_time),
+        session_timeout: millis(kafka.session_timeout),
+        max_poll_interval,
+        // A short interval, as tests have it, must leave some lease over.
+        poll_margin: default.poll_margin.min(max_poll_interval / 4),
+        auth_retry: (millis(instance.auth_retry.0), millis(instance.auth_retry.1)),
+        brake: raw.brake.unwrap_or(default.brake),
+        budget: (budget.and_then(|b| b.events).map_or(default.budget.0, |n| n as usize), size),
+        note_limit: raw.note_limit.map_or(default.note_limit, |n| n as usize),
+        overwrite,
+        ..default
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,181 @@
+//! What a person sees who gets a configuration right, and who gets it wrong.
+
+use std::path::Path;
+
+use super::*;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SERVICENOW_PASSWORD" => Some("hunter2-secret".into()),
+        "KAFKA_PASSWORD" => Some("kafka-secret".into()),
+        "CONCURRENCY" => Some("12".into()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    parse(text, Path::new("bridge.yaml"), &env)
+}
+
+fn complaints(text: &str) -> String {
+    read(text).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn the_examples_load_and_show_no_secret() {
+    let minimal = read(MINIMAL).unwrap_or_else(|errors| panic!("{errors}"));
+    let sink = &minimal.sinks[0];
+    assert_eq!(sink.group, "nowbridge.incidents");
+    assert_eq!(sink.ledger, "nowbridge.incidents.ledger");
+    assert_eq!(sink.dead_letters, "nowbridge.incidents.dead-letters");
+    assert_eq!((sink.settings.bridge_user.as_str(), sink.settings.marker_prefix.as_str()), ("nowbridge", "alerts"));
+    assert_eq!(minimal.sources[0].topic, "nowbridge.incident-changes.changes");
+    assert_eq!(minimal.admin.listen.to_string(), "127.0.0.1:9464");
+
+    let full = read(EXAMPLE).unwrap_or_else(|errors| panic!("{errors}"));
+    let shown = format!("{full:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("kafka-secret"), "a secret shows");
+    let Auth::Basic { password, .. } = &full.instances["prod"].auth else { panic!("basic") };
+    assert_eq!(password.expose(), "hunter2-secret");
+    assert_eq!(full.instances["prod"].rate, Some(Rate { count: 300, per: std::time::Duration::from_secs(60) }));
+}
+
+#[test]
+fn every_key_stands_in_the_example() {
+    let schema = schema();
+    let words: std::collections::BTreeSet<&str> =
+        EXAMPLE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let structs = schema["$defs"].as_object().into_iter().flat_map(|d| d.values()).chain([&schema]);
+    for one in structs {
+        for key in one["properties"].as_object().into_iter().flat_map(|p| p.keys()) {
+            assert!(words.contains(key.as_str()), "`{key}` is missing in example.yaml");
+        }
+    }
+}
+
+#[test]
+fn everything_wrong_comes_at_once_with_its_place() {
+    let text = "\
+instances:
+  prod:
+    url: http://sn.example.com
+    auth:
+      basic: { user: nowbridge, password: \"${NOT_THERE}\" }
+    settle_time: soon
+    concurency: 4
+kafka:
+  bootstrap: [a, b]
+  session_timeout: 10m
+  properties:
+    enable.auto.commit: true
+sinks:
+  Incidents:
+    format: alertmanger
+    fields:
+      state: 2
+      category: \"{{ lables.team }}\"
+      impact: \"{% if %}\"
+sources:
+  cis:
+    instance: test
+    table: cmdb_ci
+";
+    let expected = "\
+bridge.yaml:3:10: instances.prod.url: credentials would travel in the clear; use https, or set `allow_http: true` for a simulator
+bridge.yaml:5:43: instances.prod.auth.basic.password: the environment variable NOT_THERE is not set; set it, or give a default as `${NOT_THERE:-default}`
+bridge.yaml:6:18: instances.prod.settle_time: `soon` is no duration; write for example `250ms`, `30s`, `5m`, `24h` or `1h30m`
+bridge.yaml:7:5: instances.prod.concurency: unknown key `concurency`; did you mean `concurrency`? Accepted here: ";
+    let actual = complaints(text);
+    assert!(actual.starts_with(expected), "{actual}");
+    for part in [
+        "9:14: kafka.bootstrap: this is a list, and text is expected",
+        "12:25: kafka.properties.'enable.auto.commit': `enable.auto.commit` can't be passed through: an offset is",
+        "14:3: sinks.Incidents: `Incidents` can't be a name; use up to 60 of a-z",
+        "sinks.Incidents: `topic` is missing: Topic with the alert events.",
+        "15:13: sinks.Incidents.format: `alertmanger` is not among what is accepted here: canonical, alertmanager",
+        "17:14: sinks.Incidents.fields.state: the state follows from the alert's life",
+        "18:17: sinks.Incidents.fields.category: `lables` is nothing a template knows",
+        "19:15: sinks.Incidents.fields.impact: the template can't be read: syntax error",
+        "22:15: sources.cis.instance: there is no instance `test`; under `instances` there are: prod",
+        "sources.cis: `fields` is missing: there is no default list for the table `cmdb_ci`",
+    ] {
+        assert!(actual.contains(part), "not said: {part}\n\n{actual}");
+    }
+    let lines: Vec<u32> =
+        actual.lines().filter_map(|line| line.split(':').nth(1)).filter_map(|line| line.parse().ok()).collect();
+    assert!(lines.is_sorted(), "in the order of the file: {lines:?}");
+}
+
+#[test]
+fn a_syntax_error_comes_alone() {
+    for text in ["instances:\n  prod: [\n", "kafka: {}\nkafka: {}\n"] {
+        let errors = read(text).expect_err("must be refused");
+        assert_eq!(errors.errors.len(), 1, "{errors}");
+        assert!(errors.errors[0].line > 0 && errors.errors[0].message.contains("no valid YAML"), "{errors}");
+    }
+    assert!(complaints("").contains("there is no route"));
+    assert!(complaints("just text").contains("a mapping"));
+}
+
+#[test]
+fn text_keeps_its_spelling_and_numbers_may_come_from_the_environment() {
+    let text = MINIMAL
+        .replace("\"${SERVICENOW_PASSWORD}\"", "0123")
+        .replace("    auth:", "    concurrency: ${CONCURRENCY}\n    auth:");
+    let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let Auth::Basic { password, .. } = &config.instances["prod"].auth else { panic!("basic") };
+    assert_eq!(password.expose(), "0123");
+    assert_eq!(config.instances["prod"].concurrency, 12);
+}
+
+#[test]
+fn a_secret_file_is_read_without_its_line_end_and_noticed_when_it_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "first\n").expect("written");
+    let text = MINIMAL.replace("\"${SERVICENOW_PASSWORD}\"", "file:password");
+    let config = parse(&text, &folder.path().join("bridge.yaml"), &env).unwrap_or_else(|errors| panic!("{errors}"));
+    let Auth::Basic { password, .. } = &config.instances["prod"].auth else { panic!("basic") };
+    assert_eq!(password.expose(), "first");
+    assert!(password.changed().expect("readable").is_none());
+    std::fs::write(&file, "second\n").expect("written");
+    assert_eq!(password.changed().expect("readable").map(|s| s.expose().to_owned()).as_deref(), Some("second"));
+    std::fs::remove_file(&file).expect("removed");
+    let errors = parse(&text, &folder.path().join("bridge.yaml"), &env).expect_err("refused").to_string();
+    assert!(errors.contains("password can't be read"), "{errors}");
+}
+
+#[test]
+fn credentials_in_the_url_are_refused_and_not_repeated() {
+    let text = MINIMAL.replace("https://example", "https://admin:opensesame@example");
+    let errors = complaints(&text);
+    assert!(errors.contains("under `auth`") && !errors.contains("opensesame"), "{errors}");
+}
+
+#[test]
+fn things_that_must_fit_together() {
+    let refused = |from: &str, to: &str, part: &str| {
+        let text = MINIMAL.replace(from, to);
+        assert_ne!(text, MINIMAL, "{from}");
+        let errors = complaints(&text);
+        assert!(errors.contains(part), "{errors}");
+    };
+    refused("topic: alerts", "topic: alerts\n    ledger: alerts", "already the ledger of the sink");
+    refused("topic: alerts", "topic: alerts\n    by: alert", "belongs to the format `alertmanager`");
+    refused("topic: alerts", "topic: alerts\n    states: { new: 2 }", "means two states");
+    refused("kafka:", "topics: { replication: 1 }\nkafka:", "unsafe_topics: true");
+    refused("table: incident", "table: incident\n    filter: a=1^NQb=2", "begins a new query");
+    refused("localhost:9092", "localhost:9092\n  max_poll_interval: 10s", "shorter than `session_timeout`");
+}
+
+/// Run with `NOWBRIDGE_BLESS=1` to rewrite the file.
+#[test]
+fn the_published_schema_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/config.schema.json");
+    let text = format!("{}\n", serde_json::to_string_pretty(&schema()).expect("serialises"));
+    if std::env::var_os("NOWBRIDGE_BLESS").is_some() {
+        std::fs::write(&path, &text).expect("written");
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == text, "schemas/config.schema.json is out of date; run the tests once with NOWBRIDGE_BLESS=1");
+}

@@ -1,0 +1,82 @@
+//! The words of alert events: actions, states and severities, and which stand for which.
+
+use crate::model::Action;
+
+/// Names of the actions, as they are published.
+pub(super) const ACTIONS: [(&str, Action); 13] = [
+    ("open", Action::Open),
+    ("update", Action::Update),
+    ("acknowledge", Action::Acknowledge),
+    ("unacknowledge", Action::Unacknowledge),
+    ("assign", Action::Assign),
+    ("note", Action::Note),
+    ("suppress", Action::Suppress),
+    ("unsuppress", Action::Unsuppress),
+    ("resolve", Action::Resolve),
+    ("reopen", Action::Reopen),
+    ("merge", Action::Merge),
+    ("split", Action::Split),
+    ("follow_up", Action::FollowUp),
+];
+
+/// The action of a name, without regard to case; `followup` and `follow-up` are accepted too.
+pub(super) fn action(name: &str) -> Option<Action> {
+    let name = name.trim().to_ascii_lowercase().replace('-', "_");
+    let name = if name == "followup" { "follow_up" } else { name.as_str() };
+    ACTIONS.iter().find(|(known, _)| *known == name).map(|(_, action)| *action)
+}
+
+/// The name of an action.
+pub(super) fn action_name(action: Action) -> &'static str {
+    ACTIONS.iter().find(|(_, known)| *known == action).map_or("update", |(name, _)| name)
+}
+
+/// Names of the states.
+pub(super) const STATUSES: [&str; 6] = ["open", "acknowledged", "suppressed", "resolved", "closed", "unknown"];
+
+/// The action of an event that only tells the state.
+pub(super) fn action_of_status(status: &str) -> Option<Action> {
+    match status {
+        "open" => Some(Action::Open),
+        "acknowledged" => Some(Action::Acknowledge),
+        "suppressed" => Some(Action::Suppress),
+        "resolved" | "closed" => Some(Action::Resolve),
+        _ => None,
+    }
+}
+
+/// The state after an event that only tells the action.
+pub(super) fn status_of_action(action: Action) -> &'static str {
+    match action {
+        Action::Open | Action::Reopen | Action::Unacknowledge | Action::Unsuppress => "open",
+        Action::Acknowledge => "acknowledged",
+        Action::Suppress => "suppressed",
+        Action::Resolve | Action::Merge => "resolved",
+        Action::Update | Action::Assign | Action::Note | Action::Split | Action::FollowUp => "unknown",
+    }
+}
+
+/// A canonical severity from the words that people and systems use for it. An unknown word must not cost an alert
+/// its ticket, so it is `unknown`.
+pub(super) fn severity(word: &str) -> &'static str {
+    match word.trim().to_ascii_lowercase().as_str() {
+        "critical" | "crit" | "page" | "emergency" | "fatal" | "disaster" | "p1" | "sev1" => "critical",
+        "high" | "error" | "major" | "p2" | "sev2" => "high",
+        "medium" | "warning" | "warn" | "moderate" | "p3" | "sev3" => "medium",
+        "low" | "minor" | "p4" | "sev4" => "low",
+        "info" | "informational" | "none" | "negligible" | "p5" | "sev5" => "info",
+        _ => "unknown",
+    }
+}
+
+/// Which of two severities weighs more: 0 the most.
+pub(super) fn rank(severity: &str) -> u8 {
+    match severity {
+        "critical" => 0,
+        "high" => 1,
+        "medium" => 2,
+        "unknown" => 3,
+        "low" => 4,
+        _ => 5,
+    }
+}
