@@ -10,7 +10,7 @@ const RAW: &str = "%Y-%m-%d %H:%M:%S";
 /// Unix seconds of a raw value; `None` where it is empty or not a raw date-time.
 pub fn parse(raw: &str) -> Option<i64> {
     let time = DateTime::strptime(RAW, raw.trim()).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+    Some(TimeZone::UTC.to_timestamp(time).ok()?.as_second())
 }
 
 /// The raw value of an instant, as an encoded query wants it. An instant out of range is written as the epoch, which
