@@ -257,6 +257,12 @@ impl Memory {
         }
     }
 
+    /// All of it, as records.
+    pub fn into_memos(self) -> impl Iterator<Item = Memo> {
+        let marks = self.marks.into_iter().map(|mark| Memo::Mark(mark, true));
+        self.rows.into_iter().map(|(sys_id, state)| Memo::Row(sys_id, Some(Box::new(state)))).chain(marks)
+    }
+
     /// Tombstones for the marks of `kind` that no sweep from `from` on can return any more.
     pub fn expired_marks(&self, kind: MarkKind, from: i64) -> Vec<Memo> {
         self.marks
