@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use super::Settings;
 use super::rows::{RowState, Verdict, Version};
 use super::stamp;
-use crate::model::change::{Change, FieldChange, JournalNote, Operation, Origin};
 use crate::model::Phase;
+use crate::model::change::{Change, FieldChange, JournalNote, Operation, Origin};
 
 const SCHEMA: &str = "servicenow-change/1";
 
@@ -134,9 +134,7 @@ fn kinds_of_first_sight(settings: &Settings, version: &Version, made_now: bool) 
     let ended = |raw: &&String| matches!(settings.states.phase(raw), Phase::Resolved | Phase::Closed);
     let mut kinds = vec![if made_now { "created" } else { "field_changed" }];
     // Of an older row the last state is unknown; that it has ended is worth saying all the same.
-    kinds.extend(
-        state.filter(|raw| made_now || ended(raw)).and_then(|raw| transition(settings, Phase::New, raw)),
-    );
+    kinds.extend(state.filter(|raw| made_now || ended(raw)).and_then(|raw| transition(settings, Phase::New, raw)));
     distinct(&kinds)
 }
 

@@ -113,9 +113,7 @@ pub fn read_memo(key: &[u8], value: Option<&[u8]>) -> Result<Option<Memo>, WireE
 /// Key and value of a record of the rows topic.
 pub fn write_memo(memo: &Memo) -> Result<(String, Option<Vec<u8>>), serde_json::Error> {
     match memo {
-        Memo::Row(sys_id, state) => {
-            Ok((sys_id.clone(), state.as_deref().map(serde_json::to_vec).transpose()?))
-        }
+        Memo::Row(sys_id, state) => Ok((sys_id.clone(), state.as_deref().map(serde_json::to_vec).transpose()?)),
         Memo::Mark(mark, stands) => {
             let kind = match mark.kind {
                 MarkKind::Journal => "journal",

@@ -187,7 +187,8 @@ impl Feed {
     /// Where the answer contradicts the query or lacks what decisions rest on; the feed is unchanged then.
     pub fn digest(&mut self, page: &Page) -> Result<Batch, FeedError> {
         let subject = self.stage.ok_or(FeedError::Unasked)?;
-        let mut batch = Batch { counts: Counts { read: page.rows.len() as u64, ..Counts::default() }, ..Batch::default() };
+        let mut batch =
+            Batch { counts: Counts { read: page.rows.len() as u64, ..Counts::default() }, ..Batch::default() };
         match subject {
             Subject::Clock => self.first_start(page, &mut batch)?,
             Subject::Rows => self.digest_rows(page, &mut batch)?,

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use super::change;
 use super::feed::{Absent, Batch, Counts, Feed, FeedError, Page, Subject};
 use super::rows::{Mark, MarkKind, Memo, UnusableRow};
-use super::window::{RowKey, is_sys_id};
 use super::stamp;
+use super::window::{RowKey, is_sys_id};
 use crate::model::change::JournalNote;
 
 /// Most sys_ids in one query: the request line stays below 4 KB.

@@ -17,9 +17,9 @@ pub mod stamp;
 pub mod status;
 pub mod window;
 
-pub use settings::{Settings, Start};
 pub use gate::{Gate, Permit};
 pub use ownership::{Error, Sharing, run as run_all};
 pub use publish::SourceTopics;
 pub use run::{SourceRoute, Timing};
+pub use settings::{Settings, Start};
 pub use status::{State, Stats, Status, StatusHandle};

@@ -6,7 +6,6 @@
 //! time and never a doubled change. A revoked route finishes its transaction first, at most for the drain time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -88,12 +87,12 @@ pub async fn run(
         drain: sharing.drain,
         ..PollerSettings::new(options, &sharing.topic, &sharing.group)
     };
-    let (handle, events) =
+    let (handle, mut events) =
         Poller::spawn(settings).map_err(|source| Error::Kafka { topic: sharing.topic.clone(), source })?;
     let mut owner = Owner { routes, options: options.clone(), drain: sharing.drain, handle, running: HashMap::new() };
-    let ended = owner.follow(events, &stop).await;
+    let ended = owner.follow(&mut events, &stop).await;
     owner.stop_all().await;
-    owner.close(sharing.drain).await;
+    owner.leave(events).await;
     if ended && !stop.is_cancelled() { Err(Error::Ended { group: sharing.group.clone() }) } else { Ok(()) }
 }
 
@@ -114,14 +113,13 @@ struct Owner {
 }
 
 struct Running {
-    epoch: Epoch,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Owner {
     /// Follows the group; true where it ended by itself.
-    async fn follow(&mut self, mut events: mpsc::Receiver<PollerEvent>, stop: &CancellationToken) -> bool {
+    async fn follow(&mut self, events: &mut mpsc::Receiver<PollerEvent>, stop: &CancellationToken) -> bool {
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return false,
@@ -153,7 +151,7 @@ impl Owner {
             run_owned(&route, &options, &owned, &token).await;
             route.status.state(State::Standby);
         });
-        if let Some(old) = self.running.insert(partition, Running { epoch, stop, task }) {
+        if let Some(old) = self.running.insert(partition, Running { stop, task }) {
             old.stop.cancel();
         }
     }
@@ -171,17 +169,10 @@ impl Owner {
     }
 
     async fn stop_all(&mut self) {
-        let mut tasks = Vec::new();
-        for (partition, running) in self.running.drain() {
-            running.stop.cancel();
-            let (handle, drain, epoch) = (self.handle.clone(), self.drain, running.epoch);
-            tasks.push(tokio::spawn(async move {
-                end(running, drain).await;
-                handle.release(partition, epoch, None);
-            }));
-        }
-        for task in tasks {
-            let _ = task.await;
+        let ends: Vec<_> = self.running.drain().map(|(_, running)| tokio::spawn(end(running, self.drain))).collect();
+        for end in ends {
+            // A task that was cut off has ended too.
+            let _ = end.await;
         }
         for route in &self.routes {
             route.status.state(State::Stopped { reason: String::new() });
@@ -189,13 +180,20 @@ impl Owner {
     }
 
     /// Leaves the group, so that the others need not wait for the session to end.
-    async fn close(self, patience: Duration) {
-        let handle = Arc::new(self.handle);
-        let _ = tokio::time::timeout(
-            patience + Duration::from_secs(2),
-            tokio::task::spawn_blocking(move || handle.close(patience)),
-        )
-        .await;
+    async fn leave(self, mut events: mpsc::Receiver<PollerEvent>) {
+        self.handle.close();
+        let closed = async {
+            while let Some(event) = events.recv().await {
+                match event {
+                    PollerEvent::Revoked { partition, epoch } => self.handle.release(partition, epoch, None),
+                    PollerEvent::Closed => break,
+                    _ => {}
+                }
+            }
+        };
+        if tokio::time::timeout(self.drain + Duration::from_secs(5), closed).await.is_err() {
+            tracing::warn!("leaving the group of source routes took too long; its session will end by itself");
+        }
     }
 }
 

@@ -230,8 +230,8 @@ impl Reader {
                 })
                 .await?;
             let Some(value) = found else { continue };
-            let found = read_checkpoint(&wanted, &value)
-                .map_err(|source| OpenError::Stored { topic: topic.into(), source })?;
+            let found =
+                read_checkpoint(&wanted, &value).map_err(|source| OpenError::Stored { topic: topic.into(), source })?;
             if best.as_ref().is_none_or(|b| b.seq < found.seq) {
                 best = Some(found);
             }
@@ -294,9 +294,10 @@ impl Memory {
     fn merge(&mut self, part: Memory) {
         for memo in part.into_memos() {
             match &memo {
-                Memo::Row(sys_id, Some(state)) if self.row(sys_id).is_some_and(|have| {
-                    (have.updated_on, have.mod_count) >= (state.updated_on, state.mod_count)
-                }) => {}
+                Memo::Row(sys_id, Some(state))
+                    if self.row(sys_id).is_some_and(|have| {
+                        (have.updated_on, have.mod_count) >= (state.updated_on, state.mod_count)
+                    }) => {}
                 _ => self.apply(memo),
             }
         }

@@ -121,8 +121,7 @@ async fn session(
     });
     let settings = Arc::clone(&route.settings);
     let (topics, id, group) = (&route.topics, &route.transactional_id, &route.group);
-    let (publisher, loaded) =
-        Publisher::open(options, settings, topics, id, group, route.timing.transaction).await?;
+    let (publisher, loaded) = Publisher::open(options, settings, topics, id, group, route.timing.transaction).await?;
     let Loaded { memory, checkpoint } = loaded;
     tracing::info!(
         route = %route.settings.route, rows = memory.len(), seq = checkpoint.as_ref().map_or(0, |c| c.seq), "source loaded"
@@ -285,11 +284,8 @@ struct Delays {
 
 impl Delays {
     fn new((first, most): (Duration, Duration)) -> Self {
-        let builder = ExponentialBuilder::default()
-            .with_min_delay(first)
-            .with_max_delay(most)
-            .without_max_times()
-            .with_jitter();
+        let builder =
+            ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).without_max_times().with_jitter();
         Self { left: builder.build(), builder, most }
     }
 

@@ -259,10 +259,7 @@ mod tests {
     #[test]
     fn an_instance_that_ignores_the_query_is_noticed() {
         let t = Track::at(1_000);
-        assert!(matches!(
-            t.advance(&W, "c", &[key(3, "a")], None, Some(1_100)),
-            Err(PagingError::OutOfWindow { .. })
-        ));
+        assert!(matches!(t.advance(&W, "c", &[key(3, "a")], None, Some(1_100)), Err(PagingError::OutOfWindow { .. })));
         assert!(matches!(
             t.advance(&W, "c", &[key(970, "a"), key(960, "b")], None, Some(1_100)),
             Err(PagingError::Unordered { .. })
