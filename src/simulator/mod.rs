@@ -5,12 +5,39 @@
 //! ignored, long text is cut without a word. It shares no code with the ServiceNow client of this project, so that one
 //! misunderstanding is not made twice. It keeps nothing on disk and is no replacement for a test against a real instance.
 
+mod auth;
+mod columns;
+mod control;
 mod faults;
+mod front;
+mod history;
+mod instance;
 mod options;
+mod page;
+mod pressure;
+mod query;
+mod render;
+mod reply;
+mod rules;
+mod schema;
+mod select;
+mod serve;
+mod storage;
+mod strike;
+mod table_api;
+#[cfg(test)]
+mod tests;
+mod time;
+mod world;
+mod write;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use instance::Instance;
 
 pub use faults::{BusinessRule, CloseCodes, Faults, GhostAnswer, Throttle};
 pub use options::{ApiInt, ExtraColumn, Latency, OauthClient, Options, RateLimit, Switches, User};
@@ -42,18 +69,22 @@ impl Simulator {
     /// # Errors
     /// The address cannot be listened on, or the options name an account, table or time zone that does not exist.
     pub async fn start(options: Options) -> Result<Running, Error> {
-        let listener = tokio::net::TcpListener::bind(options.listen)
-            .await
-            .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let address = listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
-        Ok(Running { address })
+        let failed = |source| Error::Listen { address: options.listen, source };
+        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let url = options.instance_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let url = url.trim_end_matches('/').to_owned();
+        let instance = Arc::new(Instance::new(options, url).map_err(Error::Options)?);
+        let serving = tokio::spawn(serve::run(instance.clone(), listener));
+        Ok(Running { address, instance, serving })
     }
 }
 
 /// A started instance. It runs until [`Running::shutdown`] or until this is dropped.
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    instance: Arc<Instance>,
+    serving: JoinHandle<()>,
 }
 
 impl Running {
@@ -62,47 +93,69 @@ impl Running {
         self.address
     }
 
-    /// Its base address, `http://host:port`.
+    /// The address to reach it at, `http://host:port`; also of its page.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// What `GET /simulator/state` answers: all counts.
     pub fn state(&self) -> Value {
-        Value::Null
+        self.instance.state()
     }
 
-    /// What `GET /simulator/rows` answers: rows of a table with raw values and their journals.
-    pub fn rows(&self, _table: &str, _offset: usize, _limit: usize) -> Value {
-        Value::Null
+    /// What `GET /simulator/rows` answers: `{total, rows}` with raw values and journals, in order of creation.
+    /// `null` if there is no such table.
+    pub fn rows(&self, table: &str, offset: usize, limit: usize) -> Value {
+        control::rows(&self.instance, table, &control::Pick::default(), offset, limit).unwrap_or(Value::Null)
     }
 
-    /// What `GET /simulator/log` answers: writes in commit order after `seq`.
-    pub fn log(&self, _after: u64, _limit: usize) -> Value {
-        Value::Null
+    /// What `GET /simulator/log` answers: `{length, entries}`, writes in commit order after `seq`.
+    pub fn log(&self, after: u64, limit: usize) -> Value {
+        control::log(&self.instance, after, limit)
     }
 
-    /// What `GET /simulator/history` answers: the writes of one row in commit order.
-    pub fn history(&self, _sys_id: &str) -> Value {
-        Value::Null
+    /// What `GET /simulator/history` answers: `{entries}`, the writes of one row in commit order.
+    pub fn history(&self, sys_id: &str) -> Value {
+        control::history(&self.instance, sys_id)
     }
 
-    /// What `POST /simulator/faults` does: changes the named faults and leaves the others.
+    /// What `POST /simulator/faults` does: changes the named faults and leaves the others; the faults now in force.
     ///
     /// # Errors
     /// A text that says which field is wrong.
-    pub fn set_faults(&self, _changes: &Value) -> Result<Value, String> {
-        Ok(Value::Null)
+    pub fn set_faults(&self, changes: &Value) -> Result<Value, String> {
+        self.instance.change_faults(changes)
     }
 
-    /// What `POST /simulator/people` does: acts as a person on a row.
+    /// What `POST /simulator/people` does: acts as a person on a row; the row afterwards.
     ///
     /// # Errors
     /// A text: no such row, or the instance's refusal.
-    pub fn person(&self, _act: &Value) -> Result<Value, String> {
-        Ok(Value::Null)
+    pub fn person(&self, act: &Value) -> Result<Value, String> {
+        control::person(&self.instance, act)
     }
 
     /// Stops listening and cuts the open connections; pending ghosts never commit.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(mut self) {
+        self.instance.stop.cancel();
+        // It ends by itself once the connections noticed.
+        let _ = (&mut self.serving).await;
+    }
+
+    /// Waits until the instance stops by itself, which it never does unless its runtime ends.
+    pub async fn wait(mut self) {
+        let _ = (&mut self.serving).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.instance.stop.cancel();
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,500 @@
+//! Which tables and columns exist, how long they are, and which choices they allow. Data only.
+//!
+//! Taken from recorded answers and the vendor's documentation of the out-of-the-box tables; columns nobody here has seen
+//! are left out, and custom ones are added by [`super::ExtraColumn`].
+
+use super::faults::CloseCodes;
+
+/// The type of a column, as far as storage, comparison and display differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Integer,
+    Boolean,
+    /// A value of the list in `CHOICES`; others are dropped.
+    Choice,
+    /// The sys_id of a row of that table; any text of at most 32 characters is stored.
+    Reference(&'static str),
+    DateTime,
+    Duration,
+    /// Appends; reads back blank.
+    Journal,
+    /// The name of the row's own table.
+    Class,
+}
+
+/// Where an unset value comes from: a leading `@` is computed.
+pub(super) const CREATED: &str = "@created";
+pub(super) const CREATOR: &str = "@creator";
+pub(super) const NUMBER: &str = "@number";
+pub(super) const DOCUMENT: &str = "@sys_id";
+
+type ColumnLine = (&'static str, &'static str, Kind, u32, &'static str);
+
+/// A table as shipped: name, label, parent, number prefix, display column, own columns.
+pub(super) struct TableLine {
+    pub name: &'static str,
+    pub label: &'static str,
+    pub parent: Option<&'static str>,
+    pub prefix: &'static str,
+    pub display: &'static str,
+    pub columns: &'static [ColumnLine],
+    /// Defaults of inherited columns.
+    pub defaults: &'static [(&'static str, &'static str)],
+}
+
+use Kind::{Boolean, Choice, Class, DateTime, Duration, Integer, Journal, Reference, Text};
+
+const USER: Kind = Reference("sys_user");
+const GROUP: Kind = Reference("sys_user_group");
+const CI: Kind = Reference("cmdb_ci");
+
+/// The columns every table has, in this order: storage relies on the positions of the first seven.
+pub(super) const SYSTEM: &[ColumnLine] = &[
+    ("sys_id", "Sys ID", Text, 32, DOCUMENT),
+    ("sys_created_on", "Created", DateTime, 40, ""),
+    ("sys_created_by", "Created by", Text, 40, ""),
+    ("sys_updated_on", "Updated", DateTime, 40, ""),
+    ("sys_updated_by", "Updated by", Text, 40, ""),
+    ("sys_mod_count", "Updates", Integer, 40, "0"),
+    ("sys_class_name", "Class", Class, 80, ""),
+    ("sys_tags", "Tags", Text, 255, ""),
+];
+
+const TASK: &[ColumnLine] = &[
+    ("number", "Number", Text, 40, NUMBER),
+    ("state", "State", Choice, 40, "1"),
+    ("active", "Active", Boolean, 40, "true"),
+    ("short_description", "Short description", Text, 160, ""),
+    ("description", "Description", Text, 0, ""),
+    ("impact", "Impact", Choice, 40, "3"),
+    ("urgency", "Urgency", Choice, 40, "3"),
+    ("priority", "Priority", Choice, 40, "4"),
+    ("assigned_to", "Assigned to", USER, 32, ""),
+    ("assignment_group", "Assignment group", GROUP, 32, ""),
+    ("opened_at", "Opened", DateTime, 40, CREATED),
+    ("opened_by", "Opened by", USER, 32, CREATOR),
+    ("closed_at", "Closed", DateTime, 40, ""),
+    ("closed_by", "Closed by", USER, 32, ""),
+    ("close_notes", "Close notes", Text, 0, ""),
+    ("work_notes", "Work notes", Journal, 0, ""),
+    ("comments", "Additional comments", Journal, 0, ""),
+    ("comments_and_work_notes", "Comments and Work notes", Journal, 0, ""),
+    ("correlation_id", "Correlation ID", Text, 100, ""),
+    ("correlation_display", "Correlation display", Text, 100, ""),
+    ("contact_type", "Contact type", Choice, 40, ""),
+    ("cmdb_ci", "Configuration item", CI, 32, ""),
+    ("business_service", "Service", CI, 32, ""),
+    ("service_offering", "Service offering", CI, 32, ""),
+    ("location", "Location", Reference("cmn_location"), 32, ""),
+    ("company", "Company", Reference("core_company"), 32, ""),
+    ("parent", "Parent", Reference("task"), 32, ""),
+    ("approval", "Approval", Text, 40, "not requested"),
+    ("approval_history", "Approval history", Journal, 0, ""),
+    ("approval_set", "Approval set", DateTime, 40, ""),
+    ("upon_approval", "Upon approval", Text, 40, "proceed"),
+    ("upon_reject", "Upon reject", Text, 40, "cancel"),
+    ("escalation", "Escalation", Integer, 40, "0"),
+    ("knowledge", "Knowledge", Boolean, 40, "false"),
+    ("made_sla", "Made SLA", Boolean, 40, "true"),
+    ("reassignment_count", "Reassignment count", Integer, 40, "0"),
+    ("due_date", "Due date", DateTime, 40, ""),
+    ("expected_start", "Expected start", DateTime, 40, ""),
+    ("follow_up", "Follow up", DateTime, 40, ""),
+    ("sla_due", "SLA due", DateTime, 40, ""),
+    ("activity_due", "Activity due", DateTime, 40, ""),
+    ("work_start", "Actual start", DateTime, 40, ""),
+    ("work_end", "Actual end", DateTime, 40, ""),
+    ("time_worked", "Time worked", Duration, 40, ""),
+    ("business_duration", "Business duration", Duration, 40, ""),
+    ("calendar_duration", "Duration", Duration, 40, ""),
+    ("group_list", "Group list", Text, 0, ""),
+    ("watch_list", "Watch list", Text, 0, ""),
+    ("work_notes_list", "Work notes list", Text, 0, ""),
+    ("additional_assignee_list", "Additional assignee list", Text, 0, ""),
+    ("user_input", "User input", Text, 0, ""),
+    ("order", "Order", Integer, 40, ""),
+    ("route_reason", "Transfer reason", Integer, 40, ""),
+    ("universal_request", "Universal Request", Reference("task"), 32, ""),
+    ("task_effective_number", "Effective number", Text, 40, NUMBER),
+    ("delivery_plan", "Delivery plan", Text, 32, ""),
+    ("delivery_task", "Delivery task", Text, 32, ""),
+    ("contract", "Contract", Text, 32, ""),
+    ("sys_domain", "Domain", Reference("sys_user_group"), 32, "global"),
+    ("sys_domain_path", "Domain Path", Text, 255, "/"),
+];
+
+const INCIDENT: &[ColumnLine] = &[
+    ("caller_id", "Caller", USER, 32, ""),
+    ("incident_state", "Incident state", Choice, 40, "1"),
+    ("hold_reason", "On hold reason", Choice, 40, ""),
+    ("category", "Category", Choice, 40, "inquiry"),
+    ("subcategory", "Subcategory", Choice, 40, ""),
+    ("severity", "Severity", Choice, 40, "3"),
+    ("notify", "Notify", Integer, 40, "1"),
+    ("close_code", "Resolution code", Choice, 40, ""),
+    ("resolved_at", "Resolved", DateTime, 40, ""),
+    ("resolved_by", "Resolved by", USER, 32, ""),
+    ("reopen_count", "Reopen count", Integer, 40, "0"),
+    ("reopened_by", "Last reopened by", USER, 32, ""),
+    ("reopened_time", "Last reopened at", DateTime, 40, ""),
+    ("problem_id", "Problem", Reference("problem"), 32, ""),
+    ("rfc", "Change Request", Reference("change_request"), 32, ""),
+    ("caused_by", "Caused by Change", Reference("change_request"), 32, ""),
+    ("parent_incident", "Parent Incident", Reference("incident"), 32, ""),
+    ("child_incidents", "Child Incidents", Integer, 40, "0"),
+    ("business_impact", "Business impact", Text, 0, ""),
+    ("cause", "Probable cause", Text, 0, ""),
+    ("calendar_stc", "Resolve time", Integer, 40, ""),
+    ("business_stc", "Business resolve time", Integer, 40, ""),
+    ("origin_table", "Origin table", Text, 80, ""),
+    ("origin_id", "Origin", Text, 32, ""),
+];
+
+const PROBLEM: &[ColumnLine] = &[
+    ("problem_state", "Problem state", Choice, 40, "101"),
+    ("resolution_code", "Resolution code", Choice, 40, ""),
+    ("cause_notes", "Cause notes", Text, 0, ""),
+    ("fix_notes", "Fix notes", Text, 0, ""),
+    ("workaround", "Workaround", Text, 0, ""),
+    ("known_error", "Known error", Boolean, 40, "false"),
+    ("duplicate_of", "Duplicate of", Reference("problem"), 32, ""),
+    ("first_reported_by_task", "First reported by", Reference("task"), 32, ""),
+];
+
+const CHANGE: &[ColumnLine] = &[
+    ("type", "Type", Choice, 40, "normal"),
+    ("risk", "Risk", Choice, 40, "3"),
+    ("start_date", "Planned start date", DateTime, 40, ""),
+    ("end_date", "Planned end date", DateTime, 40, ""),
+    ("on_hold", "On hold", Boolean, 40, "false"),
+    ("on_hold_reason", "On hold reason", Text, 0, ""),
+    ("cab_required", "CAB required", Boolean, 40, "false"),
+    ("requested_by", "Requested by", USER, 32, CREATOR),
+    ("justification", "Justification", Text, 0, ""),
+    ("close_code", "Close code", Choice, 40, ""),
+];
+
+const CMDB_CI: &[ColumnLine] = &[
+    ("name", "Name", Text, 255, ""),
+    ("short_description", "Description", Text, 0, ""),
+    ("operational_status", "Operational status", Choice, 40, "1"),
+    ("install_status", "Status", Choice, 40, "1"),
+    ("discovery_source", "Discovery source", Text, 40, ""),
+    ("correlation_id", "Correlation ID", Text, 100, ""),
+    ("support_group", "Support group", GROUP, 32, ""),
+    ("assignment_group", "Change Group", GROUP, 32, ""),
+    ("owned_by", "Owned by", USER, 32, ""),
+    ("fqdn", "Fully qualified domain name", Text, 255, ""),
+    ("ip_address", "IP Address", Text, 255, ""),
+    ("serial_number", "Serial number", Text, 255, ""),
+];
+
+const USERS: &[ColumnLine] = &[
+    ("user_name", "User ID", Text, 40, ""),
+    ("name", "Name", Text, 151, ""),
+    ("first_name", "First name", Text, 50, ""),
+    ("last_name", "Last name", Text, 50, ""),
+    ("email", "Email", Text, 100, ""),
+    ("active", "Active", Boolean, 40, "true"),
+    ("locked_out", "Locked out", Boolean, 40, "false"),
+    ("time_zone", "Time zone", Text, 40, ""),
+    ("web_service_access_only", "Web service access only", Boolean, 40, "false"),
+];
+
+const GROUPS: &[ColumnLine] = &[
+    ("name", "Name", Text, 80, ""),
+    ("description", "Description", Text, 0, ""),
+    ("active", "Active", Boolean, 40, "true"),
+    ("manager", "Manager", USER, 32, ""),
+    ("email", "Group email", Text, 100, ""),
+    ("type", "Type", Text, 0, ""),
+];
+
+const EM_EVENT: &[ColumnLine] = &[
+    ("source", "Source", Text, 100, ""),
+    ("event_class", "Source instance", Text, 100, ""),
+    ("node", "Node", Text, 100, ""),
+    ("resource", "Resource", Text, 100, ""),
+    ("metric_name", "Metric name", Text, 100, ""),
+    ("type", "Type", Text, 100, ""),
+    ("message_key", "Message key", Text, 0, ""),
+    ("severity", "Severity", Choice, 40, ""),
+    ("resolution_state", "Resolution state", Text, 40, "New"),
+    ("time_of_event", "Time of event", DateTime, 40, ""),
+    ("description", "Description", Text, 0, ""),
+    ("additional_info", "Additional information", Text, 0, ""),
+    ("state", "State", Text, 40, "Ready"),
+    ("alert", "Alert", Text, 32, ""),
+    ("processing_notes", "Processing notes", Text, 0, ""),
+];
+
+const JOURNAL_FIELD: &[ColumnLine] = &[
+    ("name", "Name", Text, 80, ""),
+    ("element", "Element", Text, 80, ""),
+    ("element_id", "Element ID", Text, 32, ""),
+    ("value", "Value", Text, 0, ""),
+];
+
+const AUDIT_DELETE: &[ColumnLine] = &[
+    ("tablename", "Table name", Text, 80, ""),
+    ("documentkey", "Document key", Text, 32, ""),
+    ("display_value", "Display value", Text, 255, ""),
+    ("payload", "Payload", Text, 0, ""),
+    ("user", "User", Text, 40, ""),
+];
+
+const CHOICE_TABLE: &[ColumnLine] = &[
+    ("name", "Table", Text, 80, ""),
+    ("element", "Element", Text, 80, ""),
+    ("value", "Value", Text, 100, ""),
+    ("label", "Label", Text, 255, ""),
+    ("sequence", "Sequence", Integer, 40, ""),
+    ("dependent_value", "Dependent value", Text, 100, ""),
+    ("hint", "Hint", Text, 255, ""),
+    ("inactive", "Inactive", Boolean, 40, "false"),
+    ("language", "Language", Text, 40, "en"),
+];
+
+const PROPERTIES: &[ColumnLine] =
+    &[("name", "Name", Text, 100, ""), ("value", "Value", Text, 0, ""), ("description", "Description", Text, 0, "")];
+
+const DB_OBJECT: &[ColumnLine] = &[
+    ("name", "Name", Text, 80, ""),
+    ("label", "Label", Text, 80, ""),
+    ("super_class", "Extends table", Reference("sys_db_object"), 32, ""),
+];
+
+const DICTIONARY: &[ColumnLine] = &[
+    ("name", "Table", Text, 80, ""),
+    ("element", "Column name", Text, 80, ""),
+    ("column_label", "Column label", Text, 80, ""),
+    ("internal_type", "Type", Text, 40, ""),
+    ("max_length", "Max length", Integer, 40, ""),
+    ("reference", "Reference", Text, 80, ""),
+    ("mandatory", "Mandatory", Boolean, 40, "false"),
+    ("read_only", "Read only", Boolean, 40, "false"),
+    ("default_value", "Default value", Text, 255, ""),
+];
+
+const fn plain(
+    name: &'static str,
+    label: &'static str,
+    display: &'static str,
+    columns: &'static [ColumnLine],
+) -> TableLine {
+    TableLine { name, label, parent: None, prefix: "", display, columns, defaults: &[] }
+}
+
+/// All tables; parents before their children.
+pub(super) const TABLES: &[TableLine] = &[
+    TableLine { prefix: "TASK", ..plain("task", "Task", "number", TASK) },
+    TableLine {
+        parent: Some("task"),
+        prefix: "INC",
+        defaults: &[("priority", "5")],
+        ..plain("incident", "Incident", "number", INCIDENT)
+    },
+    TableLine {
+        parent: Some("task"),
+        prefix: "PRB",
+        defaults: &[("state", "101"), ("priority", "5")],
+        ..plain("problem", "Problem", "number", PROBLEM)
+    },
+    TableLine {
+        parent: Some("task"),
+        prefix: "CHG",
+        defaults: &[("state", "-5")],
+        ..plain("change_request", "Change Request", "number", CHANGE)
+    },
+    plain("cmdb_ci", "Configuration Item", "name", CMDB_CI),
+    TableLine { parent: Some("cmdb_ci"), ..plain("cmdb_ci_service", "Service", "name", &[]) },
+    TableLine { parent: Some("cmdb_ci"), ..plain("cmdb_ci_server", "Server", "name", &[]) },
+    plain("sys_user", "User", "name", USERS),
+    plain("sys_user_group", "Group", "name", GROUPS),
+    plain("em_event", "Event", "source", EM_EVENT),
+    plain("sys_journal_field", "Journal Entry", "sys_id", JOURNAL_FIELD),
+    plain("sys_audit_delete", "Audit Deleted Record", "display_value", AUDIT_DELETE),
+    plain("sys_choice", "Choice", "label", CHOICE_TABLE),
+    plain("sys_properties", "System Property", "name", PROPERTIES),
+    plain("sys_db_object", "Table", "label", DB_OBJECT),
+    plain("sys_dictionary", "Dictionary Entry", "column_label", DICTIONARY),
+];
+
+type ChoiceLine = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const HIGH_MEDIUM_LOW: &[(&str, &str)] = &[("1", "1 - High"), ("2", "2 - Medium"), ("3", "3 - Low")];
+const INCIDENT_STATES: &[(&str, &str)] =
+    &[("1", "New"), ("2", "In Progress"), ("3", "On Hold"), ("6", "Resolved"), ("7", "Closed"), ("8", "Canceled")];
+const PROBLEM_STATES: &[(&str, &str)] = &[
+    ("101", "New"),
+    ("102", "Assess"),
+    ("103", "Root Cause Analysis"),
+    ("104", "Fix in Progress"),
+    ("106", "Resolved"),
+    ("107", "Closed"),
+];
+
+/// Choices by table and column, except `incident.close_code`. A child's list replaces its parent's.
+pub(super) const CHOICES: &[ChoiceLine] = &[
+    (
+        "task",
+        "state",
+        &[
+            ("-5", "Pending"),
+            ("1", "Open"),
+            ("2", "Work in Progress"),
+            ("3", "Closed Complete"),
+            ("4", "Closed Incomplete"),
+            ("7", "Closed Skipped"),
+        ],
+    ),
+    ("task", "impact", HIGH_MEDIUM_LOW),
+    ("task", "urgency", HIGH_MEDIUM_LOW),
+    (
+        "task",
+        "priority",
+        &[("1", "1 - Critical"), ("2", "2 - High"), ("3", "3 - Moderate"), ("4", "4 - Low"), ("5", "5 - Planning")],
+    ),
+    (
+        "task",
+        "contact_type",
+        &[
+            ("chat", "Chat"),
+            ("email", "Email"),
+            ("phone", "Phone"),
+            ("self-service", "Self-service"),
+            ("virtual_agent", "Virtual Agent"),
+            ("walk-in", "Walk-in"),
+        ],
+    ),
+    ("incident", "state", INCIDENT_STATES),
+    ("incident", "incident_state", INCIDENT_STATES),
+    (
+        "incident",
+        "hold_reason",
+        &[("1", "Awaiting Caller"), ("3", "Awaiting Problem"), ("4", "Awaiting Vendor"), ("5", "Awaiting Change")],
+    ),
+    ("incident", "severity", HIGH_MEDIUM_LOW),
+    (
+        "incident",
+        "category",
+        &[
+            ("inquiry", "Inquiry / Help"),
+            ("software", "Software"),
+            ("hardware", "Hardware"),
+            ("network", "Network"),
+            ("database", "Database"),
+        ],
+    ),
+    (
+        "incident",
+        "subcategory",
+        &[
+            ("antivirus", "Antivirus"),
+            ("email", "Email"),
+            ("internal application", "Internal Application"),
+            ("os", "Operating System"),
+            ("cpu", "CPU"),
+            ("disk", "Disk"),
+            ("keyboard", "Keyboard"),
+            ("memory", "Memory"),
+            ("monitor", "Monitor"),
+            ("mouse", "Mouse"),
+            ("dhcp", "DHCP"),
+            ("dns", "DNS"),
+            ("ip address", "IP Address"),
+            ("vpn", "VPN"),
+            ("wireless", "Wireless"),
+            ("db2", "DB2"),
+            ("sql server", "MS SQL Server"),
+            ("oracle", "Oracle"),
+        ],
+    ),
+    ("problem", "state", PROBLEM_STATES),
+    ("problem", "problem_state", PROBLEM_STATES),
+    (
+        "problem",
+        "resolution_code",
+        &[
+            ("fix_applied", "Fix Applied"),
+            ("risk_accepted", "Risk Accepted"),
+            ("duplicate", "Duplicate"),
+            ("canceled", "Canceled"),
+        ],
+    ),
+    (
+        "change_request",
+        "state",
+        &[
+            ("-5", "New"),
+            ("-4", "Assess"),
+            ("-3", "Authorize"),
+            ("-2", "Scheduled"),
+            ("-1", "Implement"),
+            ("0", "Review"),
+            ("3", "Closed"),
+            ("4", "Canceled"),
+        ],
+    ),
+    ("change_request", "type", &[("normal", "Normal"), ("standard", "Standard"), ("emergency", "Emergency")]),
+    ("change_request", "risk", &[("1", "Very High"), ("2", "High"), ("3", "Moderate"), ("4", "Low")]),
+    (
+        "change_request",
+        "close_code",
+        &[
+            ("successful", "Successful"),
+            ("successful_issues", "Successful with issues"),
+            ("unsuccessful", "Unsuccessful"),
+        ],
+    ),
+    (
+        "cmdb_ci",
+        "operational_status",
+        &[
+            ("1", "Operational"),
+            ("2", "Non-Operational"),
+            ("3", "Repair in Progress"),
+            ("4", "DR Standby"),
+            ("5", "Ready"),
+            ("6", "Retired"),
+        ],
+    ),
+    ("cmdb_ci", "install_status", &[("1", "Installed"), ("7", "Retired")]),
+    (
+        "em_event",
+        "severity",
+        &[("0", "Clear"), ("1", "Critical"), ("2", "Major"), ("3", "Minor"), ("4", "Warning"), ("5", "OK")],
+    ),
+];
+
+const NEW_CODES: &[&str] = &[
+    "Duplicate",
+    "Known error",
+    "No resolution provided",
+    "Resolved by caller",
+    "Resolved by change",
+    "Resolved by problem",
+    "Resolved by request",
+    "Solution provided",
+    "Workaround provided",
+    "User error",
+];
+const OLD_CODES: &[&str] = &[
+    "Solved (Work Around)",
+    "Solved (Permanently)",
+    "Solved Remotely (Work Around)",
+    "Solved Remotely (Permanently)",
+    "Not Solved (Not Reproducible)",
+    "Not Solved (Too Costly)",
+    "Closed/Resolved by Caller",
+];
+
+/// The values of `incident.close_code`, which are their labels too.
+pub(super) fn close_codes(set: CloseCodes) -> Vec<&'static str> {
+    match set {
+        CloseCodes::New => NEW_CODES.to_vec(),
+        CloseCodes::Old => OLD_CODES.to_vec(),
+        CloseCodes::Both => NEW_CODES.iter().chain(OLD_CODES).copied().collect(),
+    }
+}

@@ -1,0 +1,392 @@
+//! The way of a request through the instance: front end, account, limits, faults, execution, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+
+use super::auth::{Account, denied};
+use super::faults::Faults;
+use super::history::Via;
+use super::instance::{Instance, lock};
+use super::pressure::{Session, cookies, session_cookie};
+use super::reply::{HIBERNATING, LOGIN, MAINTENANCE, Reply, gateway};
+use super::strike::Strike;
+use super::table_api::{MAX_BODY, TableRequest, decode_form, perform, prepare, read};
+use super::write::execute;
+
+/// Longest accepted path and query; the real front end has about 8 KB for request line and headers.
+const MAX_URI: usize = 8_192;
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// A known method, or none.
+fn method(name: &str) -> Option<&'static str> {
+    ["GET", "POST", "PATCH", "PUT", "DELETE", "HEAD"].into_iter().find(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Answers everything that is ServiceNow's.
+pub(super) async fn answer(instance: &Arc<Instance>, parts: &Parts, body: Result<Bytes, Reply>) -> Reply {
+    let faults = instance.faults();
+    if faults.hibernating {
+        instance.count("answered_hibernating");
+        return Reply::html(200, HIBERNATING);
+    }
+    if faults.maintenance_503 {
+        instance.count("answered_maintenance");
+        return Reply::html(503, MAINTENANCE);
+    }
+    if parts.uri.path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URI) {
+        instance.count("answered_uri_too_long");
+        return Reply::html(
+            400,
+            "<html><body><h1>400 Bad Request</h1><p>Request header is too large</p></body></html>",
+        );
+    }
+    let body = match body {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    if parts.uri.path() == "/oauth_token.do" {
+        let reply = token(instance, parts, &body, &faults);
+        instance.count(if reply.status == 200 { "tokens_issued" } else { "tokens_denied" });
+        return reply;
+    }
+    api(instance, parts, body, &faults).await
+}
+
+fn token(instance: &Instance, parts: &Parts, body: &[u8], faults: &Faults) -> Reply {
+    if parts.method != axum::http::Method::POST || faults.unauthorised {
+        return denied();
+    }
+    let form = decode_form(&String::from_utf8_lossy(body));
+    lock(&instance.auth).token(header(&parts.headers, "content-type"), &form, &instance.options.switches)
+}
+
+/// The caller's account and session. A session's cookie counts even where the header is wrong or expired.
+fn identify(
+    instance: &Instance,
+    headers: &HeaderMap,
+    faults: &Faults,
+) -> Option<(Arc<Account>, Option<Arc<Session>>, bool)> {
+    if faults.unauthorised {
+        return None;
+    }
+    let switches = &instance.options.switches;
+    let session = session_cookie(header(headers, "cookie"))
+        .filter(|_| switches.sessions)
+        .and_then(|cookie| lock(&instance.sessions).find(cookie));
+    if let Some(session) = session {
+        return Some((session.account.clone(), Some(session), false));
+    }
+    let account = lock(&instance.auth).authorise(header(headers, "authorization"), switches)?;
+    if !switches.sessions {
+        return Some((account, None, false));
+    }
+    let session = lock(&instance.sessions).open(account.clone());
+    Some((account, Some(session), true))
+}
+
+async fn api(instance: &Arc<Instance>, parts: &Parts, body: Bytes, faults: &Arc<Faults>) -> Reply {
+    let wire_method = method(parts.method.as_str()).unwrap_or("OTHER");
+    let Some((account, session, is_new)) = identify(instance, &parts.headers, faults) else {
+        instance.count_request(wire_method, "", 401);
+        return Reply::not_authenticated();
+    };
+    let request = match table_request(instance, parts, body, account) {
+        Ok(request) => request,
+        Err(reply) => {
+            instance.count_request(wire_method, "", reply.status);
+            return reply;
+        }
+    };
+    let (method, table) = (request.method, request.table_name);
+    let mut reply = limited(instance, request, session.as_ref(), faults).await;
+    if reply.cut {
+        instance.count_request(method, table, 0);
+    } else {
+        instance.count_request(method, table, reply.status);
+    }
+    if let Some(session) = session.filter(|_| is_new && !reply.bare) {
+        reply.headers.extend(cookies(&session).map(|cookie| ("set-cookie", cookie)));
+    }
+    reply
+}
+
+fn table_request(
+    instance: &Instance,
+    parts: &Parts,
+    body: Bytes,
+    account: Arc<Account>,
+) -> Result<TableRequest, Reply> {
+    let path = parts.uri.path();
+    let unknown = || Reply::error(400, "Requested URI does not represent any resource", Some(path));
+    let rest = path.strip_prefix("/api/now/").ok_or_else(unknown)?;
+    let (version, rest) = match rest.split_once('/') {
+        Some((version @ ("v1" | "v2"), rest)) => (format!("{version}/"), rest),
+        _ => (String::new(), rest),
+    };
+    let mut segments = rest.strip_prefix("table/").ok_or_else(unknown)?.trim_end_matches('/').split('/');
+    let name = segments.next().filter(|name| !name.is_empty()).ok_or_else(unknown)?;
+    let sys_id = segments.next().map(str::to_owned);
+    if segments.next().is_some() {
+        return Err(unknown());
+    }
+    if account.user.roles.is_empty() {
+        return Err(Reply::error(403, "User Not Authorized", Some("Failed API level ACL Validation")));
+    }
+    let wire = header(&parts.headers, "x-http-method-override");
+    let wire = if wire.is_empty() { parts.method.as_str() } else { wire };
+    let method = method(wire).ok_or_else(|| Reply::error(405, "Method not supported", None))?;
+    negotiate(&parts.headers, method)?;
+    let (table, table_name) = {
+        let world = lock(&instance.world);
+        let table = world.schema.table(name);
+        table.map(|table| (table, world.schema.tables[table].name)).ok_or_else(|| {
+            let detail = format!("Table {name} does not exist");
+            let detail = instance.options.switches.invalid_table_detail.then_some(detail.as_str());
+            Reply::error(400, &format!("Invalid table {name}"), detail)
+        })?
+    };
+    Ok(TableRequest {
+        method,
+        version,
+        table,
+        table_name,
+        sys_id,
+        path: path.to_owned(),
+        params: decode_form(parts.uri.query().unwrap_or("")),
+        body: body.to_vec(),
+        account,
+        silent: header(&parts.headers, "x-no-response-body") == "true",
+    })
+}
+
+fn negotiate(headers: &HeaderMap, method: &str) -> Result<(), Reply> {
+    let accept = header(headers, "accept");
+    if !(accept.is_empty() || accept.contains("json") || accept.contains("*/*") || accept.contains("application/*")) {
+        return Err(Reply::error(406, "Not acceptable", Some("Only application/json is produced")));
+    }
+    let content = header(headers, "content-type");
+    if matches!(method, "POST" | "PUT" | "PATCH") && !(content.is_empty() || content.contains("json")) {
+        return Err(Reply::error(415, "Unsupported media type", Some(content)));
+    }
+    Ok(())
+}
+
+/// Rate-limit rules, throttle windows, the session's turn and a thread; then the transaction.
+async fn limited(
+    instance: &Arc<Instance>,
+    request: TableRequest,
+    session: Option<&Arc<Session>>,
+    faults: &Arc<Faults>,
+) -> Reply {
+    if let Some(reply) = throttled(instance, &request, faults) {
+        return reply;
+    }
+    let rules = &instance.options.rate_limits;
+    let verdict = if rules.is_empty() {
+        None
+    } else {
+        lock(&instance.rates).count(rules, &request.account, request.method, request.table_name)
+    };
+    let with_rate_headers = |reply: Reply| match &verdict {
+        None => reply,
+        Some(verdict) => reply
+            .with("x-ratelimit-limit", verdict.limit.to_string())
+            .with("x-ratelimit-reset", verdict.reset.to_string())
+            .with("x-ratelimit-rule", verdict.rule.clone()),
+    };
+    if let Some((verdict, seconds)) = verdict.as_ref().and_then(|verdict| Some((verdict, verdict.denied?))) {
+        instance.count("rate_limited");
+        let per = if verdict.window == 3_600 { "hour".into() } else { format!("{} seconds", verdict.window) };
+        let detail = format!("Rate limit of {} requests per {per} for Table API exceeded", verdict.limit);
+        let reply = Reply::error(429, "Rate limit exceeded", Some(&detail));
+        return with_rate_headers(reply).with("retry-after", seconds.to_string());
+    }
+    let turn = match session {
+        None => None,
+        Some(session) => match session.enter(instance.options.switches.session_queue).await {
+            Some(turn) => Some(turn),
+            None => {
+                instance.count("session_queue_full");
+                return Reply::bare(202);
+            }
+        },
+    };
+    let Ok(thread) = instance.pool.enter().await else {
+        instance.count("semaphore_queue_full");
+        return Reply::bare(429);
+    };
+    let (delay, after) = {
+        let options = instance.options.latency;
+        let mut strikes = lock(&instance.strikes);
+        let jitter = strikes.jitter(options.jitter_ms);
+        let total = options.base_ms + jitter + faults.latency_ms + strikes.slow(faults);
+        strikes.split(total)
+    };
+    let limited = instance.pool.is_limited();
+    let reply = if delay + after == 0 && !limited {
+        transact(instance, request, faults, delay, after).await
+    } else {
+        // The instance goes on when the caller hangs up.
+        let (instance, faults) = (instance.clone(), faults.clone());
+        let task = tokio::spawn(async move {
+            let _held = (turn, thread);
+            transact(&instance, request, &faults, delay, after).await
+        });
+        return with_rate_headers(task.await.unwrap_or_else(|_| Reply::cut()));
+    };
+    drop((turn, thread));
+    with_rate_headers(reply)
+}
+
+fn throttled(instance: &Instance, request: &TableRequest, faults: &Faults) -> Option<Reply> {
+    let throttle = faults.throttle.as_ref()?;
+    if throttle.writes_only && !request.is_write() {
+        return None;
+    }
+    let now = u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(0);
+    if now % throttle.every_ms.max(1) >= throttle.for_ms {
+        return None;
+    }
+    lock(&instance.strikes).count("throttle");
+    let Some(seconds) = throttle.retry_after else { return Some(Reply::bare(429)) };
+    let reset = super::time::now_ms().div_euclid(1_000) + i64::try_from(seconds).unwrap_or(0);
+    Some(
+        Reply::error(429, "Rate limit exceeded", Some("Rate limit of 100 requests per hour for Table API exceeded"))
+            .with("retry-after", seconds.to_string())
+            .with("x-ratelimit-limit", "100")
+            .with("x-ratelimit-reset", reset.to_string())
+            .with("x-ratelimit-rule", super::storage::hex(super::world::sys_id_of("sys_rate_limit_rules", "throttle"))),
+    )
+}
+
+async fn pause(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}
+
+/// One transaction: wait, be struck perhaps, commit, wait, answer.
+async fn transact(
+    instance: &Arc<Instance>,
+    request: TableRequest,
+    faults: &Arc<Faults>,
+    before: u64,
+    after: u64,
+) -> Reply {
+    let strike = if faults.table.as_ref().is_none_or(|table| table == request.table_name) {
+        lock(&instance.strikes).draw(faults, request.is_write(), request.is_list())
+    } else {
+        None
+    };
+    match strike {
+        Some(Strike::Accepted) => return Reply::bare(202),
+        Some(Strike::Html) => return Reply::html(200, LOGIN),
+        Some(Strike::Ghost { ms, cut, refused }) => {
+            haunt(instance, &request, faults, ms, refused);
+            pause(before).await;
+            return if cut { Reply::cut() } else { gateway(504) };
+        }
+        Some(Strike::Cut { commits: false }) => {
+            pause(before).await;
+            return Reply::cut();
+        }
+        Some(Strike::Status { status, commits: false }) => {
+            pause(before).await;
+            return struck_status(status);
+        }
+        _ => {}
+    }
+    pause(before).await;
+    if instance.stop.is_cancelled() {
+        return Reply::cut();
+    }
+    let reply = commit(instance, &request, faults);
+    pause(after).await;
+    match strike {
+        Some(Strike::Cut { .. }) => Reply::cut(),
+        Some(Strike::Status { status, .. }) => struck_status(status),
+        Some(Strike::Null) => Reply { body: b"null".to_vec(), ..reply },
+        Some(Strike::CutJson) => {
+            let mut reply = reply;
+            reply.body.truncate(reply.body.len() / 2);
+            reply
+        }
+        Some(Strike::Spliced) => spliced(reply),
+        _ => reply,
+    }
+}
+
+fn commit(instance: &Instance, request: &TableRequest, faults: &Faults) -> Reply {
+    if !request.is_write() {
+        return read(instance, request, faults);
+    }
+    let late = lock(&instance.strikes).late(faults);
+    match prepare(request, late, faults) {
+        Ok(write) => perform(instance, request, &write, faults),
+        Err(reply) => reply,
+    }
+}
+
+const CANCELLED: &str = "Transaction cancelled: maximum execution time exceeded";
+const SEE_LOGS: &str = "Transaction cancelled: maximum execution time exceeded Check logs for error trace or enable \
+    glide.rest.debug property to verify REST request processing";
+
+fn struck_status(status: u16) -> Reply {
+    if status == 500 { Reply::error(500, CANCELLED, Some(SEE_LOGS)) } else { gateway(status) }
+}
+
+/// A list that the quota ended while it was streamed: half of it, and an error beside the result.
+fn spliced(mut reply: Reply) -> Reply {
+    let Ok(text) = String::from_utf8(reply.body) else { return Reply::json(200, Vec::new()) };
+    let end = text.get(..text.len() / 2).and_then(|half| half.rfind("},{")).map_or("{\"result\":[".len(), |at| at + 1);
+    let kept = text.get(..end).unwrap_or("{\"result\":[");
+    let error = serde_json::json!({"detail": SEE_LOGS, "message": CANCELLED});
+    reply.body = format!("{kept}],\"error\":{error},\"status\":\"failure\"}}").into_bytes();
+    reply
+}
+
+/// Lets the write happen later, or be refused then.
+fn haunt(instance: &Arc<Instance>, request: &TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
+    let late = lock(&instance.strikes).late(faults);
+    let Ok(mut write) = prepare(request, late, faults) else { return };
+    write.via = Via::Ghost;
+    lock(&instance.strikes).ghosts_pending += 1;
+    let (instance, faults) = (instance.clone(), faults.clone());
+    tokio::spawn(async move {
+        let done = tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(ms)) => true,
+            () = instance.stop.cancelled() => false,
+        };
+        lock(&instance.strikes).ghosts_pending -= 1;
+        if !done {
+            return;
+        }
+        if refused {
+            instance.count("ghosts_refused");
+            return;
+        }
+        let result = execute(&mut lock(&instance.world), &write, &faults, &instance.options.switches);
+        instance.count(if result.is_ok() { "ghosts_committed" } else { "ghosts_rejected" });
+    });
+}
+
+/// Reads a body of accepted size.
+pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Reply> {
+    let announced: usize = header(headers, "content-length").parse().unwrap_or(0);
+    let too_large = |size: usize| {
+        let detail =
+            format!("Rejected large REST payload with content-length = {size} bytes. Max allowed: {MAX_BODY} bytes.");
+        Reply::error(400, "Exception while reading request", Some(&detail))
+    };
+    if announced > MAX_BODY {
+        return Err(too_large(announced));
+    }
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| too_large(MAX_BODY + 1))
+}
