@@ -150,6 +150,17 @@ pub(super) fn person(instance: &Instance, act: &Value) -> Result<Value, String> 
         let id = locate(&world, table, &act).ok_or_else(|| NO_ROW.to_owned())?;
         if act.delete { Op::Delete(id) } else { Op::Update(id) }
     };
+    for (name, value) in &mut fields {
+        // People may be given by their user name as well.
+        let store = world.schema.tables[table].store;
+        let to_user = world
+            .schema
+            .column(table, name)
+            .is_some_and(|col| world.schema.def(store, col).kind == Kind::Reference("sys_user"));
+        if let Some(account) = lock(&instance.auth).account(value).filter(|_| to_user) {
+            *value = hex(super::world::sys_id_of("sys_user", &account.user.name));
+        }
+    }
     let actor = world.actors.id(&act.user);
     let write = Write {
         op,

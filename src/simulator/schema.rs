@@ -196,11 +196,6 @@ impl Schema {
         &self.stores[store].columns[usize::from(col)]
     }
 
-    /// The table and its ancestors, nearest first.
-    pub fn chain(&self, table: usize) -> Vec<usize> {
-        chain_of(&self.tables, table)
-    }
-
     /// Whether `table` is `ancestor` or below it.
     pub fn is_a(&self, table: usize, ancestor: usize) -> bool {
         let mut at = Some(table);

@@ -46,11 +46,6 @@ impl Row {
         self.values.iter().find(|(at, _)| *at == col).map(|(_, value)| &**value)
     }
 
-    /// Whether the column was given a value other than its default.
-    pub fn is_set(&self, col: Col) -> bool {
-        self.stored(col).is_some()
-    }
-
     /// The same values, apart from who wrote them when.
     pub fn same_values(&self, other: &Self) -> bool {
         self.table == other.table
