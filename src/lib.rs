@@ -1,6 +1,8 @@
 //! nowbridge joins an Apache Kafka cluster and a ServiceNow instance: alert events on topics become tickets, each
 //! alert one, and what people change in ServiceNow comes back as events on topics.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
@@ -17,3 +19,5 @@ pub mod servicenow;
 pub mod simulator;
 pub mod sink;
 pub mod source;
+pub mod supervise;
+pub mod telemetry;

@@ -1,3 +1,10 @@
-//! The nowbridge command.
+//! The nowbridge command: parse, run, print the error chain once, set the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use nowbridge::cli::Cli;
+
+fn main() -> ExitCode {
+    nowbridge::app::main(Cli::parse())
+}

@@ -4,9 +4,11 @@
 //! [`wire`] is the form of its records, [`header`] says which route, instance and topic a partition belongs to, and
 //! [`load`] takes a partition over: a token, everything in it, and where to start reading the input.
 
+pub mod find;
 pub mod header;
 pub mod load;
 pub mod wire;
 
+pub use find::find;
 pub use header::{Header, Identity};
 pub use load::{LoadError, Loader, OnLost, StartAt};

@@ -1,6 +1,5 @@
 //! What a sink route is made of: plain values and ready clients, put together by `app`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +54,6 @@ pub struct Route {
     pub on_lost: OnLost,
     /// The instance's clock, Unix seconds, as learned at start.
     pub instance_date: Option<i64>,
-    /// Labels for metrics.
-    pub labels: BTreeMap<&'static str, String>,
 }
 
 /// Why a route can't go on.

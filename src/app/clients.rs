@@ -1,0 +1,81 @@
+//! From the configuration's plain values to ready clients.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use secrecy::SecretString;
+
+use crate::clock;
+use crate::config::{self, Instance, Secret};
+use crate::kafka::KafkaOptions;
+use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
+use crate::servicenow::{Auth, Client, Connection, Pace, PaceSettings};
+
+/// How to reach Kafka.
+pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
+    let sasl = kafka.sasl.as_ref().map(|s| Sasl {
+        mechanism: match s.mechanism {
+            "SCRAM-SHA-256" => Mechanism::ScramSha256,
+            "SCRAM-SHA-512" => Mechanism::ScramSha512,
+            _ => Mechanism::Plain,
+        },
+        username: s.user.clone(),
+        password: secret(&s.password),
+    });
+    let tls = kafka.tls.as_ref().map(|t| Tls {
+        ca: t.ca_file.clone(),
+        certificate: t.certificate_file.clone(),
+        key: t.key_file.clone(),
+        key_password: t.key_password.as_ref().map(secret),
+    });
+    KafkaOptions {
+        properties: kafka.properties.clone(),
+        security: Security { tls, sasl },
+        ..KafkaOptions::new(kafka.bootstrap.clone())
+    }
+}
+
+/// Credentials as the client wants them, read anew from their files.
+pub fn auth(instance: &Instance) -> Auth {
+    match &instance.auth {
+        config::Auth::Basic { user, password } => Auth::Basic { user: user.clone(), password: secret(password) },
+        config::Auth::ClientCredentials { client_id, client_secret, .. } => Auth::ClientCredentials {
+            client_id: client_id.clone(),
+            client_secret: secret(client_secret),
+            token_url: None,
+        },
+    }
+}
+
+/// A client of one table of an instance.
+///
+/// # Errors
+/// The address, the CA file or the proxy can't be used.
+pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Client> {
+    let mut connection = Connection::new(instance.url.clone(), table, auth(instance));
+    connection.deadline = instance.request_deadline;
+    connection.slots = instance.concurrency;
+    connection.proxy = instance.proxy.clone().map(Into::into);
+    connection.ca_file = instance.ca_file.clone();
+    connection.state_column = state_column.into();
+    connection.bridge_user = instance.auth.user().into();
+    Client::new(connection, clock::mono).with_context(|| format!("instance {}", instance.name))
+}
+
+/// The quota of an instance, shared by its routes.
+pub fn pace(instance: &Instance) -> Arc<Pace> {
+    let mut settings = PaceSettings { slots: instance.concurrency, ..PaceSettings::default() };
+    if let Some(rate) = instance.rate {
+        settings.rate = NonZeroU32::new(rate.count);
+        settings.per = rate.per;
+        // A little more than one at once saves wake-ups; a burst counts against the quota.
+        settings.burst = (rate.count / 50).clamp(1, 20);
+    }
+    Arc::new(Pace::new(&settings))
+}
+
+fn secret(secret: &Secret) -> SecretString {
+    SecretString::from(secret.expose().to_owned())
+}

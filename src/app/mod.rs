@@ -1,0 +1,70 @@
+//! The commands: configuration in, clients and routes out, supervised. Wiring only; every decision is elsewhere.
+
+mod clients;
+mod ledger;
+mod publish;
+mod run;
+mod simulate;
+mod topics;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Cli, Command, ConfigCommand, Ledger, Topics};
+use crate::{config, telemetry};
+
+/// Runs a command; prints what went wrong once, with its causes.
+pub fn main(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // The one place where an error leaves the process; the log may be off or elsewhere.
+            eprintln!("nowbridge: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    telemetry::start(&cli.log, cli.log_format)?;
+    match cli.command {
+        Command::Config(ConfigCommand::Check { file }) => {
+            let config = config::load(&file)?;
+            println!(
+                "{}: {} sink and {} source routes, nothing wrong",
+                file.display(),
+                config.sinks.len(),
+                config.sources.len()
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(ConfigCommand::Example) => {
+            print!("{}", config::EXAMPLE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(file) => done(run::run(config::load(&file.config)?)),
+        Command::Simulate(options) => done(simulate::simulate(options)),
+        Command::Publish(options) => done(publish::publish(options)),
+        Command::Topics(Topics::Create { file, print, partitions }) => {
+            done(topics::create(config::load(&file.config)?, print, partitions))
+        }
+        Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
+        Command::Check(_) | Command::Demo(_) => anyhow::bail!("not there yet"),
+    }
+}
+
+/// Runs a command's future to its end on a runtime of its own.
+fn done(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    runtime()?.block_on(command)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("nowbridge")
+        .enable_all()
+        .build()
+        .context("can't start the runtime")
+}

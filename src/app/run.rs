@@ -1,0 +1,196 @@
+//! `nowbridge run`: topics checked, routes made, everything supervised until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::{clients, topics};
+use crate::config::{Config, OnLost, Sink, Source, SourceStart, Start};
+use crate::kafka::KafkaOptions;
+use crate::kafka::topics::{Strictness, Topics};
+use crate::ledger::{self, Identity, StartAt};
+use crate::servicenow::Pace;
+use crate::sink::{self, Route, StatusHandle};
+use crate::source::{self, Sharing, SourceRoute, SourceTopics, Timing};
+use crate::supervise::{self, Supervisor};
+
+/// Each call to Kafka at start takes at most this long.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The rule by which keys become correlations; a ledger made with another rule is refused.
+const KEY_RULE: &str = "plain-or-sha256/1";
+
+/// What a running bridge shows of itself.
+#[derive(Default, Clone)]
+pub struct Views {
+    /// Sink routes by name.
+    pub sinks: Vec<(String, StatusHandle)>,
+    /// Source routes by name.
+    pub sources: Vec<(String, source::StatusHandle)>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Topics can't be used, or a route can't go on.
+pub async fn run(config: Config) -> Result<()> {
+    let stop = CancellationToken::new();
+    supervise::on_signals(stop.clone())?;
+    let supervisor = Supervisor::new(stop.clone());
+    run_until(config, topics::strictness, supervisor, stop).await
+}
+
+async fn run_until(
+    config: Config,
+    strictness: fn(&Config, bool) -> Strictness,
+    mut supervisor: Supervisor,
+    stop: CancellationToken,
+) -> Result<()> {
+    let strictness = strictness(&config, false);
+    let views = start(&config, strictness, &mut supervisor, &stop).await?;
+    serve_admin(&config, views, &mut supervisor, &stop)?;
+    tracing::info!(sinks = config.sinks.len(), sources = config.sources.len(), "runs");
+    supervisor.run().await
+}
+
+/// Starts every route of a configuration under a supervisor. The demo uses it, too.
+///
+/// # Errors
+/// Topics can't be used, or a client can't be made.
+pub async fn start(
+    config: &Config,
+    strictness: Strictness,
+    supervisor: &mut Supervisor,
+    stop: &CancellationToken,
+) -> Result<Views> {
+    let options = clients::kafka(&config.kafka);
+    let topics = Topics::new(&options, TIMEOUT);
+    let inputs = topics::ensure(config, &topics, strictness).await?;
+    let cluster_id = topics.cluster_id().await.context("can't learn the cluster's id")?;
+    let paces: BTreeMap<&str, Arc<Pace>> =
+        config.instances.iter().map(|(name, instance)| (name.as_str(), clients::pace(instance))).collect();
+    let mut views = Views::default();
+    for (sink, partitions) in config.sinks.iter().zip(inputs) {
+        let pace = paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance), Arc::clone);
+        let route = sink_route(config, sink, &options, partitions, cluster_id.clone(), pace).await?;
+        let status = StatusHandle::default();
+        views.sinks.push((sink.name.clone(), status.clone()));
+        let stop = stop.clone();
+        supervisor.spawn(format!("sink {}", sink.name), async move { Ok(sink::run(route, status, stop).await?) });
+    }
+    if !config.sources.is_empty() {
+        let mut routes = Vec::new();
+        for one in &config.sources {
+            let pace = paces.get(one.instance.name.as_str()).map_or_else(|| clients::pace(&one.instance), Arc::clone);
+            let route = source_route(config, one, pace)?;
+            views.sources.push((one.name.clone(), route.status.clone()));
+            routes.push(route);
+        }
+        let sharing = Sharing {
+            topic: config.topics.ownership(),
+            group: format!("{}.sources", config.topics.prefix),
+            session_timeout: config.kafka.session_timeout,
+            max_poll_interval: config.kafka.max_poll_interval,
+            drain: Duration::from_secs(10),
+            patience: TIMEOUT,
+        };
+        let stop = stop.clone();
+        supervisor.spawn("sources", async move { Ok(source::run_all(routes, &options, &sharing, stop).await?) });
+    }
+    Ok(views)
+}
+
+async fn sink_route(
+    config: &Config,
+    sink: &Sink,
+    options: &KafkaOptions,
+    partitions: i32,
+    cluster_id: Option<String>,
+    pace: Arc<Pace>,
+) -> Result<Route> {
+    let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
+    let instance_date = crate::doctor::instance_date(&client).await;
+    let identity = Identity {
+        cluster_id,
+        topic: sink.topic.clone(),
+        partitions,
+        instance: sink.instance.url.clone(),
+        route: sink.name.clone(),
+        table: sink.table.clone(),
+        key_rule: KEY_RULE.into(),
+        reprocess: 0,
+    };
+    Ok(Route {
+        name: sink.name.as_str().into(),
+        kafka: options.clone(),
+        topic: sink.topic.as_str().into(),
+        partitions: usize::try_from(partitions).unwrap_or(1),
+        group: sink.group.clone(),
+        session_timeout: config.kafka.session_timeout,
+        max_poll_interval: config.kafka.max_poll_interval,
+        ledger: sink.ledger.as_str().into(),
+        results: sink.results.as_deref().map(Into::into),
+        dead_letters: sink.dead_letters.as_str().into(),
+        decoder: sink.decoder.clone(),
+        copartitioned: sink.copartitioned,
+        mapping: Arc::clone(&sink.mapping),
+        correlation_display: sink.correlation_display.clone(),
+        client,
+        pace,
+        settings: sink.settings.clone(),
+        identity,
+        start: match sink.start {
+            Start::Earliest => StartAt::Earliest,
+            Start::Latest => StartAt::Latest,
+            Start::At(time) => StartAt::Time(time),
+        },
+        on_lost: match sink.on_lost {
+            OnLost::Refuse => ledger::OnLost::Refuse,
+            OnLost::LookUp => ledger::OnLost::LookUp,
+        },
+        instance_date,
+    })
+}
+
+fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<SourceRoute> {
+    let instance = &source.instance;
+    let client = clients::client(instance, &source.table, "state")?;
+    let mut settings = source::Settings::new(&source.name, &instance.name, &source.table, instance.auth.user());
+    settings.filter.clone_from(&source.filter);
+    settings.watched.clone_from(&source.fields);
+    settings.integrations = source.integration_users.iter().cloned().collect();
+    settings.publish_echoes = source.include_echoes;
+    settings.journal = source.journal;
+    settings.start = match source.start {
+        SourceStart::All => source::Start::All,
+        SourceStart::None => source::Start::None,
+        SourceStart::Since(ms) => source::Start::Since(ms.div_euclid(1000)),
+    };
+    settings.overlap = i64::try_from(source.overlap.as_secs()).unwrap_or(i64::MAX);
+    settings.lag = i64::try_from(source.lag.as_secs()).unwrap_or(i64::MAX);
+    settings.page = u32::try_from(source.page).unwrap_or(1000);
+    let mut timing = Timing { interval: source.interval, auth_retry: instance.auth_retry, ..Timing::default() };
+    timing.quota = instance.rate.map(|rate| f64::from(rate.count) / rate.per.as_secs_f64());
+    Ok(SourceRoute {
+        settings: Arc::new(settings),
+        topics: SourceTopics {
+            changes: source.topic.clone(),
+            rows: source.rows.clone(),
+            checkpoints: config.topics.checkpoints(),
+        },
+        transactional_id: format!("{}.{}", config.topics.prefix, source.name),
+        group: format!("{}.{}", config.topics.prefix, source.name),
+        timing,
+        client,
+        gate: Arc::new(pace),
+        status: source::StatusHandle::default(),
+    })
+}
+
+fn serve_admin(config: &Config, views: Views, supervisor: &mut Supervisor, stop: &CancellationToken) -> Result<()> {
+    let _ = (config, views, supervisor, stop);
+    Ok(())
+}

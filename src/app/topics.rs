@@ -1,0 +1,162 @@
+//! The topics of a configuration: which there must be, made where they are missing, shown with the rights they need.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::clients;
+use crate::config::Config;
+use crate::kafka::topics::{Purpose, Strictness, TopicSpec, Topics};
+
+/// Each call to the cluster takes at most this long.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Topics that a configuration uses. The number of partitions of an input topic decides that of its ledger.
+pub struct Layout {
+    /// Input topics of sink routes.
+    pub inputs: Vec<TopicSpec>,
+    /// What the bridge makes for itself.
+    pub own: Vec<TopicSpec>,
+}
+
+/// Strictness that the configuration asks for.
+pub fn strictness(config: &Config, embedded: bool) -> Strictness {
+    Strictness { unsafe_topics: config.topics.unsafe_topics, embedded }
+}
+
+/// The layout, given the partitions of each sink's input topic, in the order of the sinks.
+pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
+    let replication = config.topics.replication;
+    let spec =
+        |name: &str, purpose, partitions| TopicSpec::new(name, purpose).partitions(partitions).replication(replication);
+    let mut layout = Layout { inputs: Vec::new(), own: Vec::new() };
+    for (sink, &partitions) in config.sinks.iter().zip(inputs) {
+        layout.inputs.push(spec(&sink.topic, Purpose::Input, partitions));
+        layout.own.push(spec(&sink.ledger, Purpose::Ledger, partitions));
+        layout.own.push(spec(&sink.dead_letters, Purpose::DeadLetters, partitions));
+        layout.own.extend(sink.results.iter().map(|name| spec(name, Purpose::Stream, partitions)));
+    }
+    if !config.sources.is_empty() {
+        let routes = i32::try_from(config.sources.len()).unwrap_or(i32::MAX);
+        layout.own.push(spec(&config.topics.checkpoints(), Purpose::Table, 1));
+        layout.own.push(spec(&config.topics.ownership(), Purpose::Stream, routes));
+    }
+    for source in &config.sources {
+        layout.own.push(spec(&source.topic, Purpose::Stream, 1));
+        layout.own.push(spec(&source.rows, Purpose::Table, 1));
+    }
+    layout
+}
+
+/// Partitions of each sink's input topic; topics that are missing count as `otherwise`.
+///
+/// # Errors
+/// The cluster does not answer, or a topic is missing and `otherwise` is `None`.
+pub async fn input_partitions(config: &Config, topics: &Topics, otherwise: Option<i32>) -> Result<Vec<i32>> {
+    let mut counts = Vec::new();
+    for sink in &config.sinks {
+        let state = topics.describe(&sink.topic).await.with_context(|| format!("can't describe {}", sink.topic))?;
+        match (state, otherwise) {
+            (Some(state), _) => counts.push(state.partitions),
+            (None, Some(partitions)) => counts.push(partitions),
+            (None, None) => bail!(
+                "route {}: its input topic {} does not exist; make it, or let `nowbridge topics create` make it",
+                sink.name,
+                sink.topic
+            ),
+        }
+    }
+    Ok(counts)
+}
+
+/// Makes what is missing, then tells everything that is wrong. For `run`: input topics must exist already.
+///
+/// # Errors
+/// The cluster refuses, or a topic can't be used as it is.
+pub async fn ensure(config: &Config, topics: &Topics, strictness: Strictness) -> Result<Vec<i32>> {
+    let inputs = input_partitions(config, topics, None).await?;
+    let layout = layout(config, &inputs);
+    let made = topics.create_missing(&layout.own, strictness).await.context("can't make the bridge's topics")?;
+    for topic in made {
+        tracing::info!(topic, "made a topic");
+    }
+    let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
+    let findings = topics.check(&all, strictness).await.context("can't check the topics")?;
+    if findings.is_empty() {
+        return Ok(inputs);
+    }
+    let lines: Vec<String> = findings.iter().map(|f| format!("\n  {}: {}; {}", f.topic, f.what, f.remedy)).collect();
+    bail!("topics can't be used as they are:{}", lines.concat())
+}
+
+/// The command.
+///
+/// # Errors
+/// The cluster does not answer or refuses.
+pub async fn create(config: Config, print: bool, partitions: i32) -> Result<()> {
+    let options = clients::kafka(&config.kafka);
+    let topics = Topics::new(&options, TIMEOUT);
+    let strictness = strictness(&config, false);
+    let inputs = if print {
+        // Shown without a cluster too: what is not known is shown as it would be made.
+        input_partitions(&config, &topics, Some(partitions)).await.unwrap_or(vec![partitions; config.sinks.len()])
+    } else {
+        input_partitions(&config, &topics, Some(partitions)).await?
+    };
+    let layout = layout(&config, &inputs);
+    let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
+    if print {
+        show(&config, &all, strictness);
+        return Ok(());
+    }
+    let made = topics.create_missing(&all, strictness).await.context("can't make the topics")?;
+    for name in &made {
+        println!("made {name}");
+    }
+    println!("{} topics made, {} were there", made.len(), all.len() - made.len());
+    Ok(())
+}
+
+fn show(config: &Config, specs: &[TopicSpec], strictness: Strictness) {
+    println!("topics");
+    for spec in specs {
+        let settings: Vec<String> =
+            Topics::creation_settings(spec, strictness).iter().map(|(name, value)| format!("{name}={value}")).collect();
+        println!(
+            "  {}  partitions={} replication={} {}",
+            spec.name,
+            spec.partitions.unwrap_or(1),
+            spec.replication.unwrap_or(1),
+            settings.join(" ")
+        );
+    }
+    println!("\nrights that the bridge's Kafka user needs");
+    for line in rights(config) {
+        println!("  {line}");
+    }
+}
+
+/// The ACLs, in the words of `kafka-acls`.
+pub fn rights(config: &Config) -> Vec<String> {
+    let mut lines = vec!["IdempotentWrite, Describe on the cluster".to_owned()];
+    for sink in &config.sinks {
+        lines.push(format!("Read, Describe on topic {}", sink.topic));
+        lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {}", sink.ledger));
+        lines.push(format!("Write, Describe on topic {}", sink.dead_letters));
+        lines.extend(sink.results.iter().map(|name| format!("Write, Describe on topic {name}")));
+        lines.push(format!("Read on group {}", sink.group));
+    }
+    if !config.sources.is_empty() {
+        let prefix = &config.topics.prefix;
+        lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {}", config.topics.checkpoints()));
+        lines.push(format!("Read, Describe on topic {}", config.topics.ownership()));
+        lines.push(format!("Read on groups with prefix {prefix}"));
+    }
+    for source in &config.sources {
+        lines.push(format!("Write, Describe on topic {}", source.topic));
+        lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {}", source.rows));
+        lines.push(format!("Write, Describe on transactional id {}.{}", config.topics.prefix, source.name));
+    }
+    lines.push("Create on the topics above, unless somebody else makes them".to_owned());
+    lines
+}

@@ -1,0 +1,184 @@
+//! The command line: what there is, said so that `--help` is enough to use it. Nothing is done here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Joins Apache Kafka and ServiceNow: each alert one ticket, each change one record.
+#[derive(Debug, Parser)]
+#[command(name = "nowbridge", version, max_term_width = 100)]
+pub struct Cli {
+    /// Log level and targets, such as `info` or `nowbridge::sink=debug,warn`.
+    #[arg(long, global = true, env = "NOWBRIDGE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// How log lines look.
+    #[arg(long, global = true, env = "NOWBRIDGE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the bridge until it is told to stop (SIGTERM or Ctrl-C: drain, commit, exit 0; a second one: exit at once).
+    Run(ConfigFile),
+    /// Show the whole thing on this machine: a broker, a simulated instance, the bridge and a storm of alerts, then a
+    /// count of what arrived. Nothing else is needed. Exits with 1 if any count is wrong.
+    Demo(Demo),
+    /// Run a simulated ServiceNow instance, to try a mapping without a real one. Its page shows the incidents.
+    Simulate(Simulate),
+    /// Check that Kafka and ServiceNow are as the bridge needs them: a table of what passed, what failed, what to do.
+    Check(ConfigFile),
+    /// Publish an alert to a topic.
+    Publish(Publish),
+    /// The bridge's topics.
+    #[command(subcommand)]
+    Topics(Topics),
+    /// What the ledger remembers.
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, short, env = "NOWBRIDGE_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// The demo's options.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Go on running after the summary, to look around; Ctrl-C ends it.
+    #[arg(long)]
+    pub keep: bool,
+    /// Tickets that the storm makes.
+    #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(10..=3_000))]
+    pub tickets: u32,
+    /// Where the simulated instance's page listens.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Seed of the storm.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// The simulator's options.
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// A YAML file with users, limits, switches and faults; see the simulator's documentation.
+    #[arg(long, value_name = "FILE")]
+    pub options: Option<PathBuf>,
+    /// The instance's own address in its answers; default: the listening address.
+    #[arg(long, value_name = "URL")]
+    pub instance_url: Option<String>,
+    /// Milliseconds that each request takes.
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub latency: u64,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What to publish. Either a file (or `-`) with one JSON event a line, or one event by its fields.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The configuration file: gives Kafka's address, login and topics.
+    #[arg(long, short, env = "NOWBRIDGE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Kafka's address, where there is no configuration file.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", required_unless_present = "config")]
+    pub bootstrap: Option<String>,
+    /// Topic; default: the topic of the first sink route.
+    #[arg(long, value_name = "TOPIC", required_unless_present = "config")]
+    pub topic: Option<String>,
+    /// File of events, one JSON object a line; `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "title", "action"])]
+    pub file: Option<PathBuf>,
+    /// The alert's key: one key, one ticket.
+    #[arg(long, required_unless_present = "file")]
+    pub key: Option<String>,
+    /// The system that raised it.
+    #[arg(long, default_value = "manual")]
+    pub source: String,
+    /// open, update, acknowledge, unacknowledge, assign, note, suppress, unsuppress, resolve, reopen, merge, split,
+    /// follow_up.
+    #[arg(long, default_value = "open")]
+    pub action: String,
+    /// One line for people.
+    #[arg(long, required_unless_present = "file")]
+    pub title: Option<String>,
+    /// Longer text.
+    #[arg(long)]
+    pub description: Option<String>,
+    /// critical, high, medium, low, info or unknown.
+    #[arg(long)]
+    pub severity: Option<String>,
+    /// A work note.
+    #[arg(long)]
+    pub note: Option<String>,
+}
+
+/// Topic commands.
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// Make the topics that are missing; `--print` only shows them and the rights that are needed.
+    Create {
+        /// Which configuration.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Show the topics with their settings, and the ACLs that the bridge's Kafka user needs; make nothing.
+        #[arg(long)]
+        print: bool,
+        /// Partitions of input topics that do not exist.
+        #[arg(long, default_value_t = 4, value_name = "N")]
+        partitions: i32,
+    },
+}
+
+/// Ledger commands.
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Show what the ledger remembers of an alert key: its ticket, what was written last, whether it is parked.
+    Get {
+        /// Which configuration.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Sink route; default: the only one.
+        #[arg(long)]
+        route: Option<String>,
+        /// The alert's key.
+        key: String,
+    },
+}
+
+/// Configuration commands.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read a configuration and say everything that is wrong with it; opens no connection.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// Print the commented example.
+    Example,
+}

@@ -1,0 +1,67 @@
+//! What stands in a ledger partition about one key, for people: read only, nothing is taken over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::wire::{self, WireKey};
+use crate::engine::event::LedgerKey;
+use crate::kafka::options::Isolation;
+use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::{self, KafkaOptions};
+
+/// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn find(
+    options: &KafkaOptions,
+    topic: &str,
+    group: &str,
+    partition: i32,
+    key: &str,
+    timeout: Duration,
+) -> Result<Vec<serde_json::Value>, kafka::Error> {
+    let what = TableRead {
+        topic: topic.into(),
+        partition,
+        isolation: Isolation::Uncommitted,
+        until: Until::End,
+        group: group.to_owned(),
+        patience: timeout,
+    };
+    let (options, key): (KafkaOptions, Arc<str>) = (options.clone(), key.into());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut standing: BTreeMap<Vec<u8>, (i64, serde_json::Value)> = BTreeMap::new();
+        table::read(&options, &what, &mut |record| {
+            let Some(name) = record.key.filter(|k| is_about(k, &key)) else { return };
+            match record.value {
+                None => {
+                    standing.remove(name);
+                }
+                Some(value) => {
+                    let value = serde_json::from_slice(value).unwrap_or(serde_json::Value::Null);
+                    standing.insert(name.to_vec(), (record.offset, value));
+                }
+            }
+        })?;
+        Ok(standing)
+    });
+    let standing = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
+    let mut found: Vec<(i64, serde_json::Value)> = standing
+        .into_iter()
+        .map(|(name, (offset, value))| {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            (offset, serde_json::json!({ "name": name, "offset": offset, "value": value }))
+        })
+        .collect();
+    found.sort_by_key(|(offset, _)| *offset);
+    Ok(found.into_iter().map(|(_, value)| value).collect())
+}
+
+fn is_about(name: &[u8], key: &str) -> bool {
+    match wire::decode_key(name) {
+        Ok(WireKey::Tokened(LedgerKey::Entry(k) | LedgerKey::Claim(k) | LedgerKey::Park(k), _)) => &*k == key,
+        _ => false,
+    }
+}
