@@ -1,6 +1,7 @@
 //! The commands: configuration in, clients and routes out, supervised. Wiring only; every decision is elsewhere.
 
 mod clients;
+mod demo;
 mod ledger;
 mod publish;
 mod run;
@@ -50,7 +51,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             done(topics::create(config::load(&file.config)?, print, partitions))
         }
         Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
-        Command::Check(_) | Command::Demo(_) => anyhow::bail!("not there yet"),
+        Command::Demo(options) => {
+            let right = runtime()?.block_on(demo::demo(options))?;
+            Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Check(_) => anyhow::bail!("not there yet"),
     }
 }
 
