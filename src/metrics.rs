@@ -176,3 +176,17 @@ pub fn route(route: &str, s: &Snapshot, in_flight: usize) {
             .set(*watermark as f64);
     }
 }
+
+/// The list of metrics as a Markdown table, for the README.
+pub fn table() -> String {
+    let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for (name, kind, labels, help) in ALL {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {} |\n", help.replace('|', "\\|")));
+    }
+    table
+}

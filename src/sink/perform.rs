@@ -331,6 +331,7 @@ impl Driver {
             s.snapshot = snapshot;
             s.standing = standing;
             s.parked = parked;
+            s.pulse = now.mono;
         });
     }
 

@@ -29,6 +29,8 @@ pub struct Status {
     pub counts: BTreeMap<&'static str, u64>,
     /// False until the first partition was assigned or the group settled without one for us.
     pub started: bool,
+    /// When the route's loop last turned (mono milliseconds); 0 before its first turn.
+    pub pulse: u64,
 }
 
 impl Status {
