@@ -8,3 +8,6 @@ mod report;
 
 pub use letter::{Letter, dead_letter};
 pub use report::{ReportFields, report};
+
+#[cfg(test)]
+mod tests;

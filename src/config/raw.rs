@@ -117,6 +117,8 @@ pub(super) struct RawKafka {
     /// Brokers to begin with, `host:port,host:port`.
     #[schemars(required)]
     pub bootstrap: Option<String>,
+    /// Name by which the brokers know this client, in logs and quotas. Default `nowbridge`.
+    pub client_id: Option<String>,
     /// User and password; left out: none.
     pub sasl: Option<RawSasl>,
     /// TLS; left out: plain text. `tls: {}` uses the system's certificate authorities.

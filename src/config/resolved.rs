@@ -2,6 +2,7 @@
 //! secrets read. Nothing here can be wrong any more, and nothing here needs to be parsed again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Config {
 }
 
 /// A ServiceNow instance.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Instance {
     /// Name in the configuration; stands in change events.
     pub name: String,
@@ -55,6 +56,20 @@ pub struct Instance {
     pub ca_file: Option<PathBuf>,
     /// First and longest delay between probes with credentials that failed.
     pub auth_retry: (Duration, Duration),
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .field("auth", &self.auth)
+            .field("concurrency", &self.concurrency)
+            .field("rate", &self.rate)
+            // Its URL may hold a password.
+            .field("proxy", &self.proxy.as_ref().map(|_| "redacted"))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Credentials of an instance.
@@ -88,10 +103,12 @@ impl Auth {
 }
 
 /// The Kafka cluster and how to talk to it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Kafka {
     /// `host:port,host:port`.
     pub bootstrap: String,
+    /// Name by which the brokers know this client.
+    pub client_id: String,
     /// User and password; `None`: no SASL.
     pub sasl: Option<Sasl>,
     /// TLS; `None`: plain text.
@@ -102,6 +119,18 @@ pub struct Kafka {
     pub max_poll_interval: Duration,
     /// librdkafka properties passed through, already checked.
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("bootstrap", &self.bootstrap)
+            .field("sasl", &self.sasl)
+            .field("tls", &self.tls)
+            // Values may be secrets under names that we do not know.
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 /// SASL credentials.

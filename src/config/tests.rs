@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::decode::{By, Decoder};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -89,7 +90,7 @@ bridge.yaml:7:5: instances.prod.concurency: unknown key `concurency`; did you me
     assert!(actual.starts_with(expected), "{actual}");
     for part in [
         "9:14: kafka.bootstrap: this is a list, and text is expected",
-        "12:25: kafka.properties.'enable.auto.commit': `enable.auto.commit` can't be passed through: an offset is",
+        "12:25: kafka.properties.'enable.auto.commit': `enable.auto.commit` can't be passed through: offsets are",
         "14:3: sinks.Incidents: `Incidents` can't be a name; use up to 60 of a-z",
         "sinks.Incidents: `topic` is missing: Topic with the alert events.",
         "15:13: sinks.Incidents.format: `alertmanger` is not among what is accepted here: canonical, alertmanager",
@@ -168,6 +169,15 @@ fn things_that_must_fit_together() {
     refused("localhost:9092", "localhost:9092\n  max_poll_interval: 10s", "shorter than `session_timeout`");
 }
 
+#[test]
+fn debug_shows_no_password_of_a_proxy_or_a_property() {
+    let text = MINIMAL
+        .replace("    auth:", "    proxy: http://me:opensesame@proxy.example.com:3128\n    auth:")
+        .replace("localhost:9092", "localhost:9092\n  properties: { sasl.jaas.config: opensesame }");
+    let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(!format!("{config:?}").contains("opensesame"));
+}
+
 /// Run with `NOWBRIDGE_BLESS=1` to rewrite the file.
 #[test]
 fn the_published_schema_is_up_to_date() {
@@ -178,4 +188,34 @@ fn the_published_schema_is_up_to_date() {
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(there == text, "schemas/config.schema.json is out of date; run the tests once with NOWBRIDGE_BLESS=1");
+}
+
+/// Decoders and the Avro codec never see each other; that they agree is checked here.
+#[test]
+fn what_decoders_make_fits_the_avro_schema() {
+    use crate::codec::avro::{Schema, decode, encode};
+    let record = |value: &str| crate::model::Record {
+        topic: "alerts".into(),
+        partition: 0,
+        offset: 0,
+        key: None,
+        value: Some(value.as_bytes().to_vec()),
+        headers: vec![],
+        timestamp: Some(1_700_000_000_000),
+    };
+    let short = r#"{"source":"backup","key":"nightly","action":"open","title":"Failed","note":"x","actor":"Ann",
+        "resolution":"done","labels":{"n":1},"x":[1]}"#;
+    let webhook = include_str!("../decode/fixtures/alertmanager.json");
+    for (decoder, body) in [
+        (Decoder::Canonical, short),
+        (Decoder::Alertmanager(By::Group), webhook),
+        (Decoder::Alertmanager(By::Alert), webhook),
+    ] {
+        for event in decoder.decode(&record(body)).unwrap_or_else(|e| panic!("{e}")) {
+            let bytes = encode(Schema::AlertEvent, event.json.clone()).unwrap_or_else(|e| panic!("{e:?}"));
+            let back = decode(Schema::AlertEvent, &bytes).unwrap_or_else(|e| panic!("{e:?}"));
+            assert_eq!(back["key"], event.json["key"]);
+            assert_eq!(back["labels"], event.json["labels"]);
+        }
+    }
 }

@@ -228,6 +228,14 @@ fn full(mut body: Map<String, Value>, event: &AlertEvent, native_time: bool) -> 
     body.insert("source".into(), Value::Object(source));
     body.insert("object".into(), Value::Object(about));
     body.insert("labels".into(), Value::Object(labels));
+    if let Some(Value::String(name)) = body.get("actor") {
+        let actor = Map::from_iter([("name".to_owned(), Value::String(name.clone()))]);
+        body.insert("actor".into(), Value::Object(actor));
+    }
+    if let Some(Value::String(notes)) = body.get("resolution") {
+        let resolution = Map::from_iter([("notes".to_owned(), Value::String(notes.clone()))]);
+        body.insert("resolution".into(), Value::Object(resolution));
+    }
     if let Some(body_of_note) = &event.note {
         let mut note = part(&mut body, "note");
         put(&mut note, "body", Some(body_of_note));

@@ -80,3 +80,6 @@ impl Decoder {
         if partitions <= 1 || copartitioned { Ok(()) } else { key::check(record, events) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,3 +15,6 @@ pub use correlation::{CORRELATION_LENGTH, correlation};
 pub use digest::event_id_digest;
 pub use rules::{ActionRule, Problem, Rules, Weight, action_name, action_names};
 pub use sink::{MappingError, SinkMapping};
+
+#[cfg(test)]
+mod tests;

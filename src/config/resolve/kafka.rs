@@ -6,6 +6,7 @@ use super::super::raw::{RawKafka, RawMechanism, RawSasl, RawTls};
 use super::super::resolved::{Kafka, Sasl, Tls};
 use super::super::shape::join;
 use super::Context;
+use crate::kafka::options::PROTECTED;
 
 pub(super) fn resolve(raw: RawKafka, context: &mut Context<'_>) -> Kafka {
     let bootstrap = raw.bootstrap.unwrap_or_default();
@@ -37,6 +38,7 @@ pub(super) fn resolve(raw: RawKafka, context: &mut Context<'_>) -> Kafka {
     }
     Kafka {
         bootstrap,
+        client_id: raw.client_id.unwrap_or_else(|| "nowbridge".into()),
         sasl: raw.sasl.and_then(|sasl| credentials(sasl, context)),
         tls: raw.tls.map(|tls| encryption(tls, context)),
         session_timeout,
@@ -70,32 +72,3 @@ fn encryption(raw: RawTls, context: &mut Context<'_>) -> Tls {
         key_password: context.secret("kafka.tls.key_password", raw.key_password),
     }
 }
-
-/// librdkafka properties that may not be passed through, and why.
-const PROTECTED: &[(&str, &str)] = &[
-    ("group.protocol", "ownership of partitions rests on the classic group protocol"),
-    ("partition.assignment.strategy", "ownership of partitions rests on cooperative-sticky assignment"),
-    ("enable.auto.commit", "an offset is committed only when its record is resolved"),
-    ("enable.auto.offset.store", "an offset is committed only when its record is resolved"),
-    ("auto.commit.interval.ms", "an offset is committed only when its record is resolved"),
-    ("auto.offset.reset", "where reading begins is set per route by `start`"),
-    ("isolation.level", "the bridge chooses it per use"),
-    ("acks", "an acknowledgement must mean that a record is safe"),
-    ("request.required.acks", "an acknowledgement must mean that a record is safe"),
-    ("enable.idempotence", "the order of ledger records rests on it"),
-    ("transactional.id", "the source's exactly-once publishing rests on it"),
-    ("message.timeout.ms", "how long a ledger record may be late is part of the protocol"),
-    ("delivery.timeout.ms", "how long a ledger record may be late is part of the protocol"),
-    ("allow.auto.create.topics", "a topic made by accident has the wrong settings"),
-    ("session.timeout.ms", "use `kafka.session_timeout`"),
-    ("max.poll.interval.ms", "use `kafka.max_poll_interval`"),
-    ("bootstrap.servers", "use `kafka.bootstrap`"),
-    ("metadata.broker.list", "use `kafka.bootstrap`"),
-    ("group.id", "use the sink's `group`"),
-    ("security.protocol", "it follows from `kafka.sasl` and `kafka.tls`"),
-    ("sasl.mechanism", "use `kafka.sasl.mechanism`"),
-    ("sasl.mechanisms", "use `kafka.sasl.mechanism`"),
-    ("sasl.username", "use `kafka.sasl.user`"),
-    ("sasl.password", "use `kafka.sasl.password`"),
-    ("ssl.key.password", "use `kafka.tls.key_password`"),
-];
