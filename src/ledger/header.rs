@@ -1,5 +1,9 @@
 //! The `header` record of a ledger partition: what its positions and entries belong to. Positions of a recreated
-//! topic, or tickets of another instance, must never be taken for ours.
+//! topic, or tickets of another instance, must never be taken for ours; so the header is written when a partition is
+//! first taken over and compared at every load after that.
+//!
+//! A topic's id is not told by the client library, so a topic that was deleted and made anew under its name is
+//! recognised by its offsets (a mark above the end of the log), not by the header.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +32,61 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// What the partition belongs to.
-    #[serde(flatten)]
     pub identity: Identity,
     /// True where the ledger was lost and begun anew: it does not know every key.
     #[serde(default)]
     pub unproven: bool,
 }
+
+/// Something in which the route differs from the ledger it found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What.
+    pub what: &'static str,
+    /// What the ledger says.
+    pub ledger: String,
+    /// What the configuration or the cluster says.
+    pub route: String,
+    /// The command that resolves it.
+    pub command: &'static str,
+}
+
+impl Header {
+    /// The first difference that matters, if any. More partitions than before are none: keys have moved, which makes
+    /// the ledger unproven, not wrong.
+    pub fn differs_from(&self, route: &Identity) -> Option<Difference> {
+        let ledger = &self.identity;
+        let text = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".into());
+        let both = |what, ledger: &str, route: &str, command| {
+            (ledger != route).then(|| Difference { what, ledger: ledger.into(), route: route.into(), command })
+        };
+        let clusters = match (&ledger.cluster_id, &route.cluster_id) {
+            (Some(_), Some(_)) => both("cluster", &text(&ledger.cluster_id), &text(&route.cluster_id), REBUILD),
+            _ => None,
+        };
+        clusters
+            .or_else(|| both("input topic", &ledger.topic, &route.topic, REBUILD))
+            .or_else(|| both("instance", &ledger.instance, &route.instance, ADOPT))
+            .or_else(|| both("table", &ledger.table, &route.table, REBUILD))
+            .or_else(|| both("route", &ledger.route, &route.route, RENAME))
+            .or_else(|| both("key rule", &ledger.key_rule, &route.key_rule, REBUILD))
+            .or_else(|| both("reprocess count", &ledger.reprocess.to_string(), &route.reprocess.to_string(), REBUILD))
+            .or_else(|| {
+                let fewer = route.partitions < ledger.partitions;
+                let (ledger, route) = (ledger.partitions.to_string(), route.partitions.to_string());
+                fewer.then_some(Difference { what: "number of input partitions", ledger, route, command: REBUILD })
+            })
+    }
+
+    /// Whether keys may have moved here from other partitions since the ledger was begun.
+    pub fn has_grown(&self, route: &Identity) -> bool {
+        route.partitions > self.identity.partitions
+    }
+}
+
+/// The command that reads the tickets anew.
+pub const REBUILD: &str = "nowbridge ledger rebuild";
+/// The command that takes a ledger over for another instance.
+pub const ADOPT: &str = "nowbridge ledger adopt";
+/// The command that renames the route in its ledger.
+pub const RENAME: &str = "nowbridge ledger rename";

@@ -1,12 +1,21 @@
-//! Taking a ledger partition over.
+//! Taking a ledger partition over: an `owner` record whose offset is our token, everything up to it, and where to
+//! start reading the input.
+//!
+//! Guaranteed: every record that an earlier owner had acknowledged before our token is seen; what is found belongs to
+//! this route, instance and topic, or the load fails with the command that resolves it. What a frozen member lands
+//! after our token is not seen; its lower token makes it harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::collect::Collector;
+use super::header::{Difference, Header, Identity};
+use super::wire::{self, Owner, WireError};
 use crate::engine::event::Loaded;
-use crate::kafka::{self, KafkaOptions, PollerHandle, ProduceError, Producer};
-
-use super::header::Identity;
+use crate::kafka::options::Isolation;
+use crate::kafka::table::{self, TableRead, TableRecord, Until};
+use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, ProduceRequest, Producer};
+use crate::model::Token;
 
 /// Where a route begins that has neither a committed offset nor a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +79,7 @@ pub enum LoadError {
         #[source]
         source: kafka::Error,
     },
-    /// The `owner` record was not taken; worth trying again.
+    /// A record was not taken; worth trying again.
     #[error("can't write to partition {partition} of the ledger {topic}")]
     Produce {
         /// The ledger topic.
@@ -81,13 +90,94 @@ pub enum LoadError {
         #[source]
         source: ProduceError,
     },
+    /// A record was not acknowledged; worth trying again.
+    #[error("partition {partition} of the ledger {topic} did not acknowledge the `{key}` record: {why}")]
+    NotAcked {
+        /// The ledger topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Which record.
+        key: &'static str,
+        /// What the producer said.
+        why: String,
+    },
+    /// Something stands in the ledger that this release can't read.
+    #[error("partition {partition} of the ledger {topic} can't be read at offset {offset}")]
+    Unreadable {
+        /// The ledger topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Where.
+        offset: i64,
+        /// Why.
+        #[source]
+        source: WireError,
+    },
+    /// The ledger belongs to something else.
+    #[error(
+        "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: set it back, or \
+         resolve it with `{command}` (comes with a later release; until then give the route a new name)"
+    )]
+    Mismatch {
+        /// The ledger topic.
+        topic: String,
+        /// What differs.
+        what: &'static str,
+        /// What the ledger says.
+        ledger: String,
+        /// What the route says.
+        route: String,
+        /// The command.
+        command: &'static str,
+    },
+    /// What is said to be done lies behind the input's end: it was made anew, or truncated.
+    #[error(
+        "partition {partition} of {input} ends at {end}, and records up to {done} count as done: the topic was made \
+         anew. Resolve it with `nowbridge ledger rebuild` (comes with a later release; until then give the route a \
+         new name)"
+    )]
+    Recreated {
+        /// The input topic.
+        input: String,
+        /// Its partition.
+        partition: i32,
+        /// Its end.
+        end: i64,
+        /// What counts as done.
+        done: i64,
+    },
+    /// Records were applied, and the ledger does not know of them.
+    #[error(
+        "records of {input}/{partition} up to {done} were read, but the ledger {topic} is empty: it was lost. Resolve \
+         it with `nowbridge ledger rebuild` (comes with a later release), or set `on_lost: look_up` on the route to \
+         look every unknown key up before a ticket is made"
+    )]
+    Lost {
+        /// The ledger topic.
+        topic: String,
+        /// The input topic.
+        input: String,
+        /// The partition of both.
+        partition: i32,
+        /// What the group or the ledger says is done.
+        done: i64,
+    },
 }
 
 impl LoadError {
     /// Whether trying again by itself may help. Else a person must act, and the message names the command.
     pub fn is_transient(&self) -> bool {
-        true
+        matches!(self, Self::Kafka { .. } | Self::Produce { .. } | Self::NotAcked { .. })
     }
+}
+
+/// What the cluster says of a partition.
+struct Offsets {
+    committed: Option<i64>,
+    low: i64,
+    high: i64,
 }
 
 impl Loader {
@@ -97,8 +187,162 @@ impl Loader {
         partition: i32,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Loaded, LoadError> {
-        let _ = progress;
-        let source = kafka::Error::Unexpected("not built yet".into());
-        Err(LoadError::Kafka { topic: self.topic.to_string(), partition, source })
+        let owner = Owner {
+            member: self.member.clone(),
+            host: self.host.clone(),
+            route: self.identity.route.clone(),
+            at: crate::clock::unix(),
+        };
+        let token = Token(self.write(partition, "owner", wire::encode_owner(&owner)).await?);
+        let collector = self.collect(partition, token, progress).await?;
+        let offsets = self.offsets(partition).await?;
+        let unproven = self.compare(partition, &collector, &offsets).await?;
+        let start = self.start(partition, &collector, &offsets).await?;
+        let mut loaded = collector.finish(token);
+        loaded.start = start;
+        loaded.unproven = unproven;
+        Ok(loaded)
+    }
+
+    /// Produces one record and answers its offset.
+    async fn write(&self, partition: i32, key: &'static str, value: Vec<u8>) -> Result<i64, LoadError> {
+        let request = ProduceRequest {
+            topic: Arc::clone(&self.topic),
+            partition: Some(partition),
+            key: Some(key.into()),
+            value: Some(value),
+            headers: Vec::new(),
+            tag: 0,
+        };
+        let topic = self.topic.to_string();
+        match self.producer.produce_and_wait(request).await {
+            Ok(Outcome::Acked { offset, .. }) => Ok(offset),
+            Ok(Outcome::Refused(why) | Outcome::Unknown(why)) => {
+                Err(LoadError::NotAcked { topic, partition, key, why })
+            }
+            Err(source) => Err(LoadError::Produce { topic, partition, source }),
+        }
+    }
+
+    /// Reads the partition up to and including our own `owner` record.
+    async fn collect(
+        &self,
+        partition: i32,
+        token: Token,
+        progress: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Collector, LoadError> {
+        let what = TableRead {
+            topic: Arc::clone(&self.topic),
+            partition,
+            isolation: Isolation::Uncommitted,
+            until: Until::Including(token.0),
+            group: self.group.clone(),
+            patience: self.timeout,
+        };
+        let loader = self.clone();
+        self.blocking(partition, move || {
+            let mut collector = Collector::default();
+            let mut broken = None;
+            let (mut count, mut seen_own) = (0, false);
+            let mut each = |record: TableRecord<'_>| {
+                count += 1;
+                if count % 10_000 == 0 {
+                    progress(count);
+                }
+                seen_own |= record.offset == token.0;
+                let (key, time) = (record.key.unwrap_or_default(), record.timestamp.unwrap_or(0));
+                if let Err(source) = collector.take(key, record.value, record.offset, time) {
+                    broken.get_or_insert((record.offset, source));
+                }
+            };
+            table::read(&loader.options, &what, &mut each).map_err(|source| loader.kafka(partition, source))?;
+            progress(count);
+            if let Some((offset, source)) = broken {
+                let topic = loader.topic.to_string();
+                return Err(LoadError::Unreadable { topic, partition, offset, source });
+            }
+            // Another owner's `owner` record replaces ours when the log is compacted: then we are the owner no more.
+            if seen_own {
+                return Ok(collector);
+            }
+            let what = format!("our `owner` record at {} is gone: another member has taken over", token.0);
+            Err(loader.kafka(partition, kafka::Error::Unexpected(what)))
+        })
+        .await
+    }
+
+    async fn offsets(&self, partition: i32) -> Result<Offsets, LoadError> {
+        let loader = self.clone();
+        self.blocking(partition, move || {
+            let fail = |source| loader.kafka(partition, source);
+            let committed = loader.poller.committed_offset(partition, loader.timeout).map_err(fail)?;
+            let (low, high) = loader.poller.watermarks(partition, loader.timeout).map_err(fail)?;
+            Ok(Offsets { committed, low, high })
+        })
+        .await
+    }
+
+    /// Whether the ledger is ours; answers whether it is unproven. Writes the header where there is none yet.
+    async fn compare(&self, partition: i32, found: &Collector, offsets: &Offsets) -> Result<bool, LoadError> {
+        let done = found.mark().max(offsets.committed);
+        if let Some(header) = found.header() {
+            if let Some(Difference { what, ledger, route, command }) = header.differs_from(&self.identity) {
+                return Err(LoadError::Mismatch { topic: self.topic.to_string(), what, ledger, route, command });
+            }
+            self.check_end(partition, done, offsets)?;
+            return Ok(header.unproven || header.has_grown(&self.identity));
+        }
+        self.check_end(partition, done, offsets)?;
+        let lost = done.is_some() || found.knows_something();
+        if lost && self.on_lost == OnLost::Refuse {
+            let (topic, input) = (self.topic.to_string(), self.identity.topic.clone());
+            return Err(LoadError::Lost { topic, input, partition, done: done.unwrap_or(0) });
+        }
+        let header = Header { identity: self.identity.clone(), unproven: lost };
+        self.write(partition, "header", wire::encode_header(&header)).await?;
+        Ok(lost)
+    }
+
+    fn check_end(&self, partition: i32, done: Option<i64>, offsets: &Offsets) -> Result<(), LoadError> {
+        match done {
+            Some(done) if done > offsets.high => {
+                let input = self.identity.topic.clone();
+                Err(LoadError::Recreated { input, partition, end: offsets.high, done })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The later of the group's offset and the mark; for a new route what the configuration says, as a number.
+    async fn start(&self, partition: i32, found: &Collector, offsets: &Offsets) -> Result<i64, LoadError> {
+        if let Some(done) = found.mark().max(offsets.committed) {
+            return Ok(done);
+        }
+        match self.start {
+            StartAt::Earliest => Ok(offsets.low),
+            StartAt::Latest => Ok(offsets.high),
+            StartAt::Time(time) => {
+                let loader = self.clone();
+                let look = move || {
+                    let found = loader.poller.offset_for_time(partition, time, loader.timeout);
+                    found.map_err(|source| loader.kafka(partition, source))
+                };
+                self.blocking(partition, look).await
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        partition: i32,
+        call: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+    ) -> Result<T, LoadError> {
+        tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| {
+            Err(self.kafka(partition, kafka::Error::Unexpected(format!("the load was cut short: {error}"))))
+        })
+    }
+
+    fn kafka(&self, partition: i32, source: kafka::Error) -> LoadError {
+        LoadError::Kafka { topic: self.topic.to_string(), partition, source }
     }
 }

@@ -4,6 +4,7 @@
 //! [`wire`] is the form of its records, [`header`] says which route, instance and topic a partition belongs to, and
 //! [`load`] takes a partition over: a token, everything in it, and where to start reading the input.
 
+mod collect;
 pub mod find;
 pub mod header;
 pub mod load;

@@ -201,3 +201,47 @@ impl std::fmt::Display for WireKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Position;
+
+    #[test]
+    fn keys_may_hold_colons() {
+        for key in ["k", "", ":", "a:b:c", "entry:x:7", "ünïcode:9", "mark"] {
+            for name in [LedgerKey::Entry(key.into()), LedgerKey::Claim(key.into()), LedgerKey::Park(key.into())] {
+                let bytes = encode_key(&name, Token(12));
+                assert_eq!(decode_key(&bytes).expect("ours"), WireKey::Tokened(name, Token(12)));
+            }
+        }
+        assert_eq!(decode_key(b"mark:3").expect("ours"), WireKey::Tokened(LedgerKey::Mark, Token(3)));
+        for foreign in [&b"greeting"[..], b"entry:k", b"entry:k:x", b"mark:", b"other:k:1", b"\xff:k:1"] {
+            assert!(matches!(decode_key(foreign), Err(WireError::Key(_))), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn values_come_back_and_the_golden_form_stands() {
+        let park = Park { token: Token(4), position: Position::new(1, 2, 0), reason: "no".into() };
+        let (key, value) = encode(&LedgerWrite::Park("a:b".into(), park.clone()));
+        assert_eq!(key, b"park:a:b:4");
+        let value = value.expect("a value");
+        let golden = r#"{"v":1,"d":{"t":4,"p":{"partition":1,"offset":2,"index":0},"why":"no"}}"#;
+        assert_eq!(String::from_utf8_lossy(&value), golden);
+        let key = decode_key(&key).expect("ours");
+        assert_eq!(decode_value(&key, &value).expect("ours"), WireValue::Park(park));
+        let (key, value) = encode(&LedgerWrite::Mark(Token(4), 77));
+        assert_eq!((key.as_slice(), value.as_deref()), (&b"mark:4"[..], Some(&br#"{"v":1,"d":77}"#[..])));
+    }
+
+    #[test]
+    fn a_later_version_is_refused_whatever_its_shape() {
+        let key = decode_key(b"park:k:4").expect("ours");
+        for value in [r#"{"v":2,"d":{"t":4}}"#, r#"{"v":9,"other":[]}"#] {
+            let refused = decode_value(&key, value.as_bytes()).expect_err("too new");
+            assert!(matches!(refused, WireError::Newer { version: 2 | 9, .. }), "{refused}");
+        }
+        assert!(matches!(decode_value(&key, b"{}"), Err(WireError::Value { .. })));
+    }
+}

@@ -1,0 +1,188 @@
+//! What the records of a ledger partition add up to, apart from how they are read.
+//!
+//! Of each kind and key the record with the highest token counts; a record that a lost member lands late can
+//! therefore stand in nobody's way. What does not count any more and still stands is listed, so that the owner can
+//! remove it. The mark is the highest of all: it never falls.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+use super::header::Header;
+use super::wire::{self, WireError, WireKey, WireValue};
+use crate::engine::event::{LedgerKey, Loaded};
+use crate::model::{Claim, Entry, Key, Park, Token};
+
+/// Gathers records in the order of their offsets.
+#[derive(Default)]
+pub(super) struct Collector {
+    header: Option<Header>,
+    /// Offset and broker's time of the `owner` records that compaction has left.
+    owners: Vec<(i64, i64)>,
+    marks: HashMap<Token, i64>,
+    entries: Table<Entry>,
+    claims: Table<Claim>,
+    parks: Table<Park>,
+}
+
+/// All records of one kind that stand. Nearly every key has one token, so the second costs more than the first.
+struct Table<T> {
+    newest: HashMap<Key, (Token, T)>,
+    others: HashMap<Key, Vec<(Token, T)>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { newest: HashMap::new(), others: HashMap::new() }
+    }
+}
+
+impl<T> Table<T> {
+    fn put(&mut self, key: Key, token: Token, value: T) {
+        match self.newest.entry(key) {
+            Slot::Vacant(slot) => {
+                slot.insert((token, value));
+            }
+            Slot::Occupied(mut slot) if slot.get().0 == token => slot.get_mut().1 = value,
+            Slot::Occupied(mut slot) => {
+                let lower = if slot.get().0 < token { slot.insert((token, value)) } else { (token, value) };
+                let others = self.others.entry(slot.key().clone()).or_default();
+                others.retain(|(other, _)| *other != lower.0);
+                others.push(lower);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key, token: Token) {
+        let mut others = self.others.remove(key).unwrap_or_default();
+        others.retain(|(other, _)| *other != token);
+        if self.newest.get(key).is_some_and(|(newest, _)| *newest == token) {
+            self.newest.remove(key);
+            // A lower one that still stands comes to light; it counts again until it is removed, too.
+            others.sort_by_key(|(other, _)| *other);
+            if let Some(next) = others.pop() {
+                self.newest.insert(key.clone(), next);
+            }
+        }
+        if !others.is_empty() {
+            self.others.insert(key.clone(), others);
+        }
+    }
+
+    fn stale(&self, name: impl Fn(Key) -> LedgerKey, stale: &mut Vec<(LedgerKey, Token)>) {
+        for (key, others) in &self.others {
+            stale.extend(others.iter().map(|(token, _)| (name(key.clone()), *token)));
+        }
+    }
+}
+
+impl Collector {
+    /// Takes one record.
+    pub(super) fn take(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        offset: i64,
+        timestamp: i64,
+    ) -> Result<(), WireError> {
+        let key = wire::decode_key(key)?;
+        let Some(bytes) = value else {
+            self.remove(key);
+            return Ok(());
+        };
+        match (wire::decode_value(&key, bytes)?, key) {
+            (WireValue::Header(header), _) => self.header = Some(header),
+            (WireValue::Owner(_), _) => self.owners.push((offset, timestamp)),
+            (WireValue::Mark(mark), WireKey::Tokened(_, token)) => {
+                self.marks.insert(token, mark);
+            }
+            (WireValue::Entry(entry), WireKey::Tokened(LedgerKey::Entry(key), token)) => {
+                self.entries.put(key, token, *entry);
+            }
+            (WireValue::Claim(claim), WireKey::Tokened(LedgerKey::Claim(key), token)) => {
+                self.claims.put(key, token, *claim);
+            }
+            (WireValue::Park(park), WireKey::Tokened(LedgerKey::Park(key), token)) => {
+                self.parks.put(key, token, park);
+            }
+            // A value's kind follows from its key, so the other combinations don't come.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: WireKey) {
+        match key {
+            WireKey::Header => self.header = None,
+            WireKey::Owner => {}
+            WireKey::Tokened(LedgerKey::Mark, token) => {
+                self.marks.remove(&token);
+            }
+            WireKey::Tokened(LedgerKey::Entry(key), token) => self.entries.remove(&key, token),
+            WireKey::Tokened(LedgerKey::Claim(key), token) => self.claims.remove(&key, token),
+            WireKey::Tokened(LedgerKey::Park(key), token) => self.parks.remove(&key, token),
+        }
+    }
+
+    pub(super) fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    /// The highest mark, where there is one.
+    pub(super) fn mark(&self) -> Option<i64> {
+        self.marks.values().copied().max()
+    }
+
+    /// Whether anything but `owner` records stands in it.
+    pub(super) fn knows_something(&self) -> bool {
+        let keys = self.entries.newest.len() + self.claims.newest.len() + self.parks.newest.len();
+        keys > 0 || !self.marks.is_empty()
+    }
+
+    /// What it comes to for the owner with this token. `start` and `unproven` are left to the caller.
+    pub(super) fn finish(mut self, token: Token) -> Loaded {
+        let mark = self.mark().unwrap_or(0);
+        let mut stale = Vec::new();
+        self.entries.stale(LedgerKey::Entry, &mut stale);
+        self.claims.stale(LedgerKey::Claim, &mut stale);
+        self.parks.stale(LedgerKey::Park, &mut stale);
+        stale.extend(self.marks.keys().filter(|marked| **marked < token).map(|marked| (LedgerKey::Mark, *marked)));
+        self.owners.sort_unstable();
+        let owners = std::mem::take(&mut self.owners);
+        let mut loaded = Loaded { token, mark, stale, ..Loaded::default() };
+        let newest = std::mem::take(&mut self.claims.newest);
+        for (key, (written, claim)) in newest {
+            let entry = self.entries.newest.get(&key);
+            if is_settled(&claim, written, entry, mark) {
+                loaded.stale.push((LedgerKey::Claim(key), written));
+            } else {
+                loaded.claims.insert(key, (written, claim, doubt_age(&owners, written, token)));
+            }
+        }
+        loaded.entries =
+            self.entries.newest.into_iter().map(|(key, (token, entry))| (key, Entry { token, ..entry })).collect();
+        loaded.parks =
+            self.parks.newest.into_iter().map(|(key, (token, park))| (key, Park { token, ..park })).collect();
+        loaded
+    }
+}
+
+/// Whether nothing of this claim can be under way: its entry names it, everything it carried is done, or a later
+/// owner has written the key's entry since, so that the claim was landed late by a frozen member and never sent.
+fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mark: i64) -> bool {
+    claim.hi.offset < mark || entry.is_some_and(|(token, entry)| entry.attempt == claim.attempt || written < *token)
+}
+
+/// How long a write announced under this token has certainly been under way, by the broker's time: from the first
+/// owner above it to us. Where compaction has removed earlier owners, it comes out shorter, which only waits longer.
+fn doubt_age(owners: &[(i64, i64)], written: Token, ours: Token) -> u64 {
+    let time_of_first = owners.iter().find(|(offset, _)| *offset > written.0).map(|(_, time)| *time);
+    let our_time = owners.iter().find(|(offset, _)| *offset == ours.0).map(|(_, time)| *time);
+    match (time_of_first, our_time) {
+        (Some(first), Some(ours)) => u64::try_from(ours - first).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+#[path = "collect_tests.rs"]
+mod tests;

@@ -1,0 +1,194 @@
+//! What counts in a ledger partition.
+
+use super::*;
+use crate::engine::event::LedgerWrite;
+use crate::model::entry::ClaimKind;
+use crate::model::{AttemptId, Position, Seen};
+
+fn position(offset: i64) -> Position {
+    Position::new(0, offset, 0)
+}
+
+fn attempt(token: i64, number: u64) -> AttemptId {
+    AttemptId { token: Token(token), number }
+}
+
+fn entry(token: i64, attempt: AttemptId, offset: i64) -> Entry {
+    Entry {
+        token: Token(token),
+        attempt,
+        sys_id: format!("{offset:032x}"),
+        number: "INC1".into(),
+        generation: 1,
+        position: position(offset),
+        partial: None,
+        fields: Vec::new(),
+        earlier: Vec::new(),
+        occurred_at: 0,
+        resolved_at: None,
+        event_ids: Vec::new(),
+        seen: Seen::default(),
+        written_at: 0,
+    }
+}
+
+fn claim(attempt: AttemptId, offset: i64) -> Claim {
+    Claim {
+        attempt,
+        kind: ClaimKind::Create { known: Vec::new() },
+        generation: 1,
+        lo: position(offset),
+        hi: position(offset),
+        partial: None,
+        fields: Vec::new(),
+        state: None,
+        markers: Vec::new(),
+        occurred_at: 0,
+        resolved_at: None,
+        event_ids: Vec::new(),
+        instance_time: 0,
+        span: 130_000,
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    collector: Collector,
+    next: i64,
+    time: i64,
+}
+
+impl Log {
+    fn write(&mut self, write: &LedgerWrite) {
+        let (key, value) = wire::encode(write);
+        self.put(&key, value.as_deref());
+    }
+
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.collector.take(key, value, self.next, self.time).expect("a record of ours");
+        self.next += 1;
+    }
+
+    fn owner(&mut self) -> Token {
+        let token = Token(self.next);
+        let owner = wire::Owner { member: "m".into(), host: "h".into(), route: "r".into(), at: 0 };
+        self.put(b"owner", Some(&wire::encode_owner(&owner)));
+        token
+    }
+
+    fn entry(&mut self, key: &str, entry: Entry) {
+        self.write(&LedgerWrite::Entry(key.into(), Box::new(entry)));
+    }
+
+    fn claim(&mut self, key: &str, token: Token, claim: Claim) {
+        self.write(&LedgerWrite::Claim(key.into(), token, Box::new(claim)));
+    }
+}
+
+#[test]
+fn the_highest_token_counts_however_late_a_lower_one_lands() {
+    let mut log = Log::default();
+    let first = log.owner();
+    let second = log.owner();
+    log.entry("k", entry(second.0, attempt(second.0, 1), 9));
+    // A frozen member's record lands on top.
+    log.entry("k", entry(first.0, attempt(first.0, 1), 4));
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.entries["k"].position, position(9));
+    assert_eq!(loaded.stale, [(LedgerKey::Entry("k".into()), first)]);
+}
+
+#[test]
+fn a_tombstone_removes_its_own_token_only() {
+    let mut log = Log::default();
+    let first = log.owner();
+    let second = log.owner();
+    log.entry("k", entry(first.0, attempt(first.0, 1), 4));
+    log.entry("k", entry(second.0, attempt(second.0, 1), 9));
+    log.write(&LedgerWrite::Tombstone(LedgerKey::Entry("k".into()), first));
+    log.claim("k", first, claim(attempt(first.0, 2), 20));
+    log.write(&LedgerWrite::Tombstone(LedgerKey::Claim("k".into()), second));
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.entries["k"].token, second);
+    assert!(loaded.stale.contains(&(LedgerKey::Claim("k".into()), first)), "settled: {:?}", loaded.stale);
+    assert!(!loaded.stale.contains(&(LedgerKey::Entry("k".into()), first)));
+}
+
+#[test]
+fn settled_claims_are_no_doubts() {
+    let mut log = Log::default();
+    let owner = log.owner();
+    // Its entry names it.
+    log.claim("named", owner, claim(attempt(owner.0, 1), 50));
+    log.entry("named", entry(owner.0, attempt(owner.0, 1), 50));
+    // Its positions are below the mark.
+    log.claim("below", owner, claim(attempt(owner.0, 2), 39));
+    // A doubt, although its position is not above the entry's.
+    log.entry("doubt", entry(owner.0, attempt(owner.0, 3), 60));
+    log.claim("doubt", owner, claim(attempt(owner.0, 4), 60));
+    // At the mark is not below it.
+    log.claim("at", owner, claim(attempt(owner.0, 5), 40));
+    log.write(&LedgerWrite::Mark(owner, 40));
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    let mut doubts: Vec<_> = loaded.claims.keys().map(ToString::to_string).collect();
+    doubts.sort();
+    assert_eq!(doubts, ["at", "doubt"]);
+    for key in ["named", "below"] {
+        assert!(loaded.stale.contains(&(LedgerKey::Claim(key.into()), owner)), "{key} is to be removed");
+    }
+}
+
+#[test]
+fn the_mark_never_falls() {
+    let mut log = Log::default();
+    let first = log.owner();
+    let second = log.owner();
+    log.write(&LedgerWrite::Mark(first, 100));
+    log.write(&LedgerWrite::Mark(second, 60));
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.mark, 100);
+    let mut stale = loaded.stale;
+    stale.sort_by_key(|(_, token)| *token);
+    assert_eq!(stale, [(LedgerKey::Mark, first), (LedgerKey::Mark, second)]);
+}
+
+#[test]
+fn a_doubt_ages_from_the_first_owner_above_it() {
+    let mut log = Log { time: 1_000, ..Log::default() };
+    let owner = log.owner();
+    log.claim("k", owner, claim(attempt(owner.0, 1), 5));
+    // A crash loop: each new owner looks a little later, and none starts the span anew.
+    log.time = 50_000;
+    log.owner();
+    log.time = 90_000;
+    let middle = log.owner();
+    log.claim("l", middle, claim(attempt(middle.0, 1), 6));
+    log.time = 95_000;
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.claims["k"].2, 45_000);
+    assert_eq!(loaded.claims["l"].2, 0, "ours is the first owner above it");
+    assert_eq!(loaded.claims["k"].0, owner);
+}
+
+#[test]
+fn a_million_entries_load_in_seconds() {
+    let mut log = Log::default();
+    let owner = log.owner();
+    let (_, value) = wire::encode(&LedgerWrite::Entry("k".into(), Box::new(entry(owner.0, attempt(owner.0, 1), 7))));
+    let value = value.expect("a value");
+    let started = std::time::Instant::now();
+    let count = 100_000;
+    for number in 0..count {
+        log.put(format!("entry:host-{number}:disk:{}", owner.0).as_bytes(), Some(&value));
+    }
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.entries.len(), count);
+    let each = started.elapsed() / 100_000;
+    assert!(each < std::time::Duration::from_micros(50), "{each:?} an entry");
+}
