@@ -29,6 +29,11 @@ use crate::model::{Epoch, Record};
 const RESERVE: usize = 8192;
 /// How long one poll waits; also how long a command waits at most.
 const POLL: Duration = Duration::from_millis(20);
+/// A channel that was full for so long is met with a pause. Until then the thread only naps: a pause throws the
+/// prefetch away and costs 150 ms until records flow again (seen on a real broker), more than a quick reader needs to
+/// make room. Short enough for rebalances not to notice.
+const NAPS: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_millis(1);
 /// What the callback waits beyond the drain deadline, for the last commit.
 const LAST_COMMIT: Duration = Duration::from_millis(1500);
 /// A seek that is refused for so long is replaced by a new assignment of that partition.
@@ -42,6 +47,7 @@ pub(super) enum Command {
     Fetch { partition: i32, epoch: Epoch, from: i64 },
     Pause(bool),
     Release { partition: i32, epoch: Epoch, offset: Option<i64> },
+    Stall(Duration),
     Close,
 }
 
@@ -264,7 +270,7 @@ impl ConsumerContext for Context {
 /// Starts the thread.
 pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, shared: Arc<Shared>) -> Result<(), Error> {
     let name = "kafka-poller";
-    let poll_loop = PollLoop { consumer, shared, paused: false, full: false, stopped: false };
+    let poll_loop = PollLoop { consumer, shared, paused: false, full: None, stopped: false };
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || poll_loop.run());
     thread.map(drop).map_err(|source| Error::Thread { name, source })
 }
@@ -274,8 +280,8 @@ struct PollLoop {
     shared: Arc<Shared>,
     /// The engine asked for it.
     paused: bool,
-    /// The channel is full.
-    full: bool,
+    /// Since when the channel is full.
+    full: Option<Instant>,
     /// What librdkafka was told last: the flowing partitions are paused.
     stopped: bool,
 }
@@ -283,11 +289,10 @@ struct PollLoop {
 impl PollLoop {
     fn run(mut self) {
         loop {
-            self.shared.last_poll.store(clock::mono(), Ordering::Release);
-            match self.consumer.poll(POLL) {
-                Some(Ok(message)) => self.take(&message),
-                Some(Err(error)) => self.complain(&error),
-                None => {}
+            if self.naps() {
+                std::thread::sleep(NAP);
+            } else {
+                self.poll();
             }
             self.shared.outlet.flush();
             if self.obey() || self.shared.outlet.is_abandoned() {
@@ -297,6 +302,20 @@ impl PollLoop {
             self.regulate();
         }
         self.close();
+    }
+
+    fn poll(&self) {
+        self.shared.last_poll.store(clock::mono(), Ordering::Release);
+        match self.consumer.poll(POLL) {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(error)) => self.complain(&error),
+            None => {}
+        }
+    }
+
+    /// Whether room in the channel is waited for without polling.
+    fn naps(&self) -> bool {
+        !self.stopped && self.full.is_some_and(|since| since.elapsed() < NAPS)
     }
 
     fn take(&self, message: &BorrowedMessage<'_>) {
@@ -335,6 +354,10 @@ impl PollLoop {
                 Command::Pause(paused) => self.paused = paused,
                 // Nothing is being taken from us (any more), so there is nothing to let go.
                 Command::Release { .. } => {}
+                Command::Stall(time) => {
+                    drop(inside);
+                    std::thread::sleep(time);
+                }
                 Command::Close => return true,
             }
         }
@@ -388,9 +411,12 @@ impl PollLoop {
     /// Pauses or resumes all partitions that flow, where that has changed.
     fn regulate(&mut self) {
         let outlet = &self.shared.outlet;
-        self.full = if self.full { !outlet.has_room_again() } else { outlet.is_full() };
-        let stop = self.paused || self.full;
-        if stop == self.stopped {
+        self.full = match self.full {
+            Some(since) => (!outlet.has_room_again()).then_some(since),
+            None => outlet.is_full().then(Instant::now),
+        };
+        let stop = self.paused || self.full.is_some();
+        if stop == self.stopped || (!self.paused && self.naps()) {
             return;
         }
         let partitions: Vec<i32> = {

@@ -54,7 +54,7 @@ impl PollerSettings {
             session_timeout: Duration::from_secs(45),
             max_poll_interval: Duration::from_secs(300),
             drain: Duration::from_secs(3),
-            capacity: 1024,
+            capacity: 4096,
         }
     }
 }
@@ -291,6 +291,12 @@ impl PollerHandle {
     /// follows. Takes at most the drain time and a few seconds.
     pub fn close(&self) {
         self.tell(Command::Close);
+    }
+
+    #[doc(hidden)]
+    /// Stops polling for so long, as a thread that the machine does not run. For tests of what the group does then.
+    pub fn stall(&self, time: Duration) {
+        self.tell(Command::Stall(time));
     }
 
     fn ownership(&self) -> &Ownership {

@@ -6,7 +6,7 @@
 //! thread that delivers them must never wait for the one that produces.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -106,13 +106,15 @@ struct Inner {
 struct Deliveries {
     channel: mpsc::UnboundedSender<Delivery>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
+    /// librdkafka's own count includes answers that it has already handed out.
+    unanswered: AtomicUsize,
 }
 
 impl Producer {
     /// Makes the client; it connects in the background. A record is given up `timeout` after it was taken.
     pub fn new(options: &KafkaOptions, timeout: Duration) -> Result<(Self, mpsc::UnboundedReceiver<Delivery>), Error> {
         let (channel, receiver) = mpsc::unbounded_channel();
-        let deliveries = Arc::new(Deliveries { channel, waiting: Mutex::default() });
+        let deliveries = Arc::new(Deliveries { channel, waiting: Mutex::default(), unanswered: AtomicUsize::new(0) });
         let client = RwLock::new(Arc::new(connect(options, timeout, &deliveries)?));
         let inner = Inner { options: options.clone(), timeout, client, deliveries, next_tag: AtomicU64::new(OWN_TAGS) };
         Ok((Self { inner: Arc::new(inner) }, receiver))
@@ -121,6 +123,17 @@ impl Producer {
     /// Hands a record to the client. Records of one partition keep their order. `Ok` means that exactly one delivery
     /// with this tag follows.
     pub fn produce(&self, request: ProduceRequest) -> Result<(), ProduceError> {
+        let unanswered = &self.inner.deliveries.unanswered;
+        // Counted before it is sent, since its answer may come before `send` returns.
+        unanswered.fetch_add(1, Ordering::AcqRel);
+        let taken = self.hand_over(request);
+        if taken.is_err() {
+            unanswered.fetch_sub(1, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    fn hand_over(&self, request: ProduceRequest) -> Result<(), ProduceError> {
         let client = self.client();
         match send(&client, request) {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), request)) => {
@@ -146,7 +159,7 @@ impl Producer {
 
     /// Records taken and not yet answered.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.client().in_flight_count()).unwrap_or(0)
+        self.inner.deliveries.unanswered.load(Ordering::Acquire)
     }
 
     /// Waits until everything taken is answered, or the time is up. Blocks.
@@ -240,6 +253,7 @@ impl Deliveries {
     }
 
     fn deliver(&self, delivery: Delivery) {
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
         if delivery.tag < OWN_TAGS {
             // A closed channel means that nobody is left to be told.
             let _ = self.channel.send(delivery);

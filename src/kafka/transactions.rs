@@ -13,8 +13,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 
-use super::producer::native_headers;
-use super::{KafkaOptions, ProduceRequest, options};
+use super::producer::{native_headers, outcome_of};
+use super::{KafkaOptions, Outcome, ProduceRequest, options};
 
 /// Why a transaction did not commit.
 #[derive(Debug, thiserror::Error)]
@@ -211,12 +211,22 @@ impl Worker {
                 Err(failed) => return self.useless(&failed),
             }
         }
-        let error = self.client.context().take_failure().unwrap_or_else(|| error.clone());
-        let text = error.to_string();
-        match super::producer::outcome_of(&error) {
-            super::Outcome::Refused(_) if !is_purge(&error) => TransactionError::Refused(text),
+        let cause = self.client.context().take_failure().unwrap_or_else(|| error.clone());
+        self.drain();
+        let text = if cause == *error { error.to_string() } else { format!("{error}: {cause}") };
+        match outcome_of(&cause) {
+            Outcome::Refused(_) if !is_purge(&cause) => TransactionError::Refused(text),
             _ => TransactionError::Retriable(text),
         }
+    }
+
+    /// Takes the answers to what an abort has purged, lest they be taken for failures of the next transaction.
+    fn drain(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            self.client.poll(Duration::from_millis(1));
+        }
+        self.client.context().take_failure();
     }
 
     fn useless(&self, error: &KafkaError) -> TransactionError {

@@ -1,5 +1,8 @@
 //! The Kafka clients against a real broker: what the delivery rests on, seen rather than believed.
 
+mod ledger;
 mod member;
 mod poller;
 mod producer;
+mod security;
+mod tables;

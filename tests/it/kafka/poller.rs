@@ -64,17 +64,17 @@ async fn a_full_channel_pauses_and_loses_nothing() {
     broker.create(&[input(&topic, 1)]).await;
     let options = broker.options();
     fill(&options, &topic, 0, numbers(0..20_000)).await;
-    let mut member = Member::join_with(&options, &topic, &group, |settings| settings.capacity = 50);
+    let mut member = Member::join_with(&options, &topic, &group, |settings| settings.capacity = 500);
     let epoch = member.assigned(1).await[&0];
     member.handle.fetch(0, epoch, 0);
     let before = member.handle.last_poll();
     // Nobody reads until the thread has polled on for a while with a full channel.
     let deadline = std::time::Instant::now() + LOOKUP;
-    while member.handle.last_poll() < before + 500 || member.events.len() < 50 {
+    while member.handle.last_poll() < before + 500 || member.events.len() < 500 {
         assert!(std::time::Instant::now() < deadline, "polled {} ms on", member.handle.last_poll() - before);
         tokio::task::yield_now().await;
     }
-    assert!(member.events.len() < 60, "the channel holds {}", member.events.len());
+    assert!(member.events.len() < 600, "the channel holds {}", member.events.len());
     member.handle.pause();
     member.handle.resume();
     let records = member.records(20_000).await;
@@ -275,4 +275,39 @@ async fn settle(members: &mut [Member], partitions: usize) {
         assert!(std::time::Instant::now() < deadline, "not settled: {each:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A member that does not poll for too long is thrown out: it is told that the partition is lost, by then another has
+/// it, and what it still wants to commit is not sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_member_loses_its_partitions() {
+    let Some(broker) = real("a_stalled_member_loses_its_partitions") else { return };
+    let (topic, group) = (unique("stalled"), unique("group"));
+    broker.create(&[input(&topic, 1)]).await;
+    let options = broker.options();
+    let mut stalled = Member::join_with(&options, &topic, &group, |settings| {
+        settings.session_timeout = Duration::from_secs(2);
+        settings.max_poll_interval = Duration::from_secs(6);
+        settings.drain = Duration::from_millis(3500);
+    });
+    let epoch = stalled.assigned(1).await[&0];
+    stalled.handle.commit(0, epoch, 1);
+    stalled.committed(epoch).await;
+    stalled.handle.stall(Duration::from_secs(9));
+    let mut other = Member::join(&options, &topic, &group);
+    let gained = other.assigned(1).await[&0];
+    assert_eq!(stalled.handle.epoch_of(0), Some(epoch), "it can't know yet: hence the lease");
+    stalled.wait("the loss", |event| (*event == PollerEvent::Lost { partition: 0, epoch }).then_some(())).await;
+    assert_eq!(stalled.handle.epoch_of(0), None);
+    // Neither the old epoch nor a release sets the group's offset back.
+    other.handle.commit(0, gained, 5);
+    while other.committed(gained).await.1 < 5 {}
+    stalled.handle.commit(0, epoch, 9);
+    stalled.handle.release(0, epoch, Some(9));
+    while other.committed(gained).await.1 < 5 {}
+    let handle = other.handle.clone();
+    let committed = tokio::task::spawn_blocking(move || handle.committed_offset(0, LOOKUP)).await;
+    assert_eq!(committed.expect("no panic").expect("an answer"), Some(5));
+    stalled.handle.close();
+    other.handle.close();
 }
