@@ -382,3 +382,73 @@ pub(super) fn log(level: RDKafkaLogLevel, fac: &str, message: &str) {
         RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", fac, "{message}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(properties: &[(&str, &str)]) -> KafkaOptions {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        KafkaOptions { properties, ..KafkaOptions::new("broker:9092") }
+    }
+
+    #[test]
+    fn what_guarantees_rest_on_is_refused_by_name_all_at_once() {
+        let options = with(&[("acks", "1"), ("linger.ms", "5"), ("enable.auto.commit", "true")]);
+        let refused: Vec<String> = check_properties(&options.properties).iter().map(ToString::to_string).collect();
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(refused[0].contains("`acks`") && refused[1].contains("`enable.auto.commit`"), "{refused:?}");
+    }
+
+    #[test]
+    fn nothing_passed_through_overrides_what_guarantees_rest_on() {
+        // As if the check had been forgotten.
+        let given: Vec<(&str, &str)> = PROTECTED.iter().map(|(name, _)| (*name, "0")).collect();
+        let options = with(&given);
+        let consumer = options.group_consumer("g", Duration::from_secs(6), Duration::from_secs(60));
+        for (name, value) in [
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("isolation.level", "read_committed"),
+            ("session.timeout.ms", "6000"),
+            ("group.id", "g"),
+        ] {
+            assert_eq!(consumer.get(name), Some(value), "{name}");
+        }
+        let producer = options.producer(Duration::from_secs(2));
+        for (name, value) in [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "2000")] {
+            assert_eq!(producer.get(name), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn librdkafka_takes_every_configuration() {
+        let options = with(&[("compression.type", "zstd"), ("fetch.wait.max.ms", "50"), ("linger.ms", "2")]);
+        let limits = (Duration::from_secs(6), Duration::from_secs(60));
+        for config in [
+            options.group_consumer("g", limits.0, limits.1),
+            options.table_reader("g", Isolation::Committed),
+            options.lookup(),
+            options.producer(limits.0),
+            options.transactional_producer("t", limits.0),
+            options.admin(),
+        ] {
+            config.create_native_config().expect("known names and values");
+        }
+        let consumer = options.group_consumer("g", limits.0, limits.1);
+        assert_eq!((consumer.get("linger.ms"), consumer.get("fetch.wait.max.ms")), (None, Some("50")));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let sasl = Sasl { mechanism: Mechanism::Plain, username: "me".into(), password: "hush".to_owned().into() };
+        let tls = Tls { key_password: Some("hush".to_owned().into()), ..Tls::default() };
+        let mut options = with(&[("ssl.key.pem", "hush")]);
+        options.security = Security { tls: Some(tls), sasl: Some(sasl) };
+        let shown =
+            format!("{options:?} {:?}", options.producer(Duration::from_secs(1)).get("ssl.key.password").is_some());
+        assert!(!shown.contains("hush") && shown.contains("ssl.key.pem") && shown.contains("me"), "{shown}");
+    }
+}
