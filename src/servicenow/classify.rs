@@ -65,7 +65,10 @@ pub fn result<'a, T: Deserialize<'a>>(kind: Kind, head: &Head, body: &'a [u8]) -
     if !matches!(head.status, 200 | 201 | 202 | 203 | 206) {
         return Err(refusal(kind, head, body));
     }
+    // Serde would take a bare list for the envelope's fields in order.
+    let object = body.trim_ascii_start().first() == Some(&b'{');
     match serde_json::from_slice::<Envelope<T>>(body) {
+        _ if !object => Err(refusal(kind, head, body)),
         Ok(Envelope { result: Some(result), error: None }) => Ok(result),
         Ok(Envelope { error: Some(error), .. }) => {
             let told = Told::of(&error).text();
@@ -193,6 +196,9 @@ struct Told {
 impl Told {
     /// The error envelope `{"error":{"message","detail"},"status":"failure"}`.
     fn parse(body: &[u8]) -> Option<Told> {
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return None;
+        }
         let envelope: Envelope<serde::de::IgnoredAny> = serde_json::from_slice(body).ok()?;
         let error = envelope.error?;
         (error.is_object() || error.is_string()).then(|| Told::of(&error))
@@ -282,4 +288,119 @@ pub fn retry_after(value: &str, date: Option<i64>) -> Option<u64> {
 pub fn http_date(value: &str) -> Option<i64> {
     static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new();
     PARSER.parse_timestamp(value.trim()).ok().map(|at| at.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HTML: &str = "<html><head><title>Sign in</title></head></html>";
+    const HIBERNATING: &str = "\n<!DOCTYPE html><html><title>Instance Hibernating page</title></html>";
+    const DATA_POLICY: &str = r#"{"error":{"message":"Operation Failed","detail":"Data Policy Exception: \n\tThe following fields are mandatory: Close notes"},"status":"failure"}"#;
+    const API_ACL: &str =
+        r#"{"error":{"message":"User Not Authorized","detail":"Failed API level ACL Validation"},"status":"failure"}"#;
+    const ACL: &str = r#"{"error":{"message":"Operation Failed","detail":"ACL Exception Insert Failed due to security constraints"},"status":"failure"}"#;
+    const RULE: &str = r#"{"error":{"message":"Operation Failed","detail":"Operation against file 'incident' was aborted by Business Rule 'x^1'."},"status":"failure"}"#;
+    const UNIQUE: &str = r#"{"error":{"message":"Operation Failed","detail":"Unique Key violation detected by database (Duplicate entry 'X' for key 'Y')"},"status":"failure"}"#;
+    const MISSING: &str = r#"{"error":{"message":"No Record found","detail":"Record doesn't exist or ACL restricts the record retrieval"},"status":"failure"}"#;
+    const CANCELLED: &str = r#"{"error":{"message":"Transaction cancelled: maximum execution time exceeded","detail":null},"status":"failure"}"#;
+    const SPLICED: &str =
+        r#"{"result":[{"sys_id":"1"}],"error":{"message":"Transaction cancelled","detail":"x"},"status":"failure"}"#;
+    const SPLICED_BROKEN: &str = r#"{"result":[{"sys_id":"1"},"error":{"message":"Transaction cancelled"}}"#;
+
+    fn outcome(kind: Kind, status: u16, body: &str) -> String {
+        let head = Head { status, retry_after: (status == 429).then_some(5_000), ..Head::default() };
+        match result::<serde::de::IgnoredAny>(kind, &head, body.as_bytes()) {
+            Ok(_) => "ok".into(),
+            Err(failure) => format!("{:?} {}", failure.class, failure.code),
+        }
+    }
+
+    /// Every answer that is known to come: status, body, what it means for a write and for a read of a list.
+    #[test]
+    fn the_table_of_answers() {
+        let ended = "Ambiguous { ended: true }";
+        let open = "Ambiguous { ended: false }";
+        let table: &[(u16, &str, String, &str)] = &[
+            (200, r#"{"result":{}}"#, "ok".into(), "ok"),
+            (201, r#"{"result":{}}"#, "ok".into(), "ok"),
+            (202, "", format!("{ended} http_202"), "Transient http_202"),
+            (202, HTML, format!("{open} not_api"), "Unavailable not_api"),
+            (200, "", format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, "null", format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, r#"{"result":null}"#, format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, r#"[{"sys_id":"1"}]"#, format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, r#"{"result":[{"sys_id":"1"},{"sys"#, format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, SPLICED, format!("{open} spliced_error"), "Transient spliced_error"),
+            (200, SPLICED_BROKEN, format!("{open} spliced_error"), "Transient spliced_error"),
+            (200, CANCELLED, format!("{open} spliced_error"), "Transient spliced_error"),
+            (200, HIBERNATING, format!("{open} hibernating"), "Unavailable hibernating"),
+            (200, HTML, format!("{open} not_api"), "Unavailable not_api"),
+            (302, "", format!("{open} redirected"), "Unavailable redirected"),
+            (400, MISSING, "Rejected http_400".into(), "Rejected http_400"),
+            (400, HTML, "Rejected http_400".into(), "Rejected http_400"),
+            (400, UNIQUE, "Conflict unique_key".into(), "Conflict unique_key"),
+            (401, MISSING, "Unauthorised unauthorised".into(), "Unauthorised unauthorised"),
+            (403, DATA_POLICY, "Rejected data_policy".into(), "Rejected data_policy"),
+            (403, API_ACL, "Rejected api_acl".into(), "Rejected api_acl"),
+            (403, ACL, "Rejected acl".into(), "Rejected acl"),
+            (403, RULE, "Rejected business_rule".into(), "Rejected business_rule"),
+            (403, UNIQUE, "Conflict unique_key".into(), "Conflict unique_key"),
+            (403, HTML, "Rejected http_403".into(), "Rejected http_403"),
+            (404, MISSING, "Gone http_404".into(), "Rejected http_404"),
+            (404, HTML, "Unavailable not_api".into(), "Unavailable not_api"),
+            (405, "", "Rejected http_405".into(), "Rejected http_405"),
+            (406, "", "Rejected http_406".into(), "Rejected http_406"),
+            (407, "", "Unavailable proxy_auth".into(), "Unavailable proxy_auth"),
+            (408, "", format!("{open} http_408"), "Transient http_408"),
+            (409, "", "Conflict http_409".into(), "Conflict http_409"),
+            (413, "", "Rejected http_413".into(), "Rejected http_413"),
+            (414, "", "Rejected http_414".into(), "Rejected http_414"),
+            (415, "", "Rejected http_415".into(), "Rejected http_415"),
+            (
+                429,
+                "",
+                "Throttled { retry_after: Some(5000) } http_429".into(),
+                "Throttled { retry_after: Some(5000) } http_429",
+            ),
+            (500, CANCELLED, format!("{ended} http_500"), "Transient http_500"),
+            (500, HTML, format!("{open} http_500"), "Transient http_500"),
+            (500, "", format!("{open} http_500"), "Transient http_500"),
+            (502, HTML, format!("{open} http_502"), "Unavailable http_502"),
+            (503, "", format!("{open} http_503"), "Unavailable http_503"),
+            // A front end's code, even with a JSON body: whose words they are is not known.
+            (503, CANCELLED, format!("{open} http_503"), "Unavailable http_503"),
+            (504, "", format!("{open} http_504"), "Unavailable http_504"),
+        ];
+        for (status, body, write, read) in table {
+            assert_eq!(&outcome(Kind::Update, *status, body), write, "a write answered {status} {body}");
+            assert_eq!(&outcome(Kind::List, *status, body), read, "a read answered {status} {body}");
+        }
+        assert_eq!(outcome(Kind::Create, 404, MISSING), "Rejected http_404", "a table, not a row, is missing");
+        assert_eq!(outcome(Kind::Row, 404, MISSING), "Gone http_404");
+    }
+
+    #[test]
+    fn the_instances_words_reach_people_bounded() {
+        let head = Head { status: 403, ..Head::default() };
+        let told = refusal(Kind::Update, &head, DATA_POLICY.as_bytes()).message;
+        assert_eq!(told, "Operation Failed: Data Policy Exception: The following fields are mandatory: Close notes");
+        let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "wörd ".repeat(500));
+        let told = refusal(Kind::Update, &head, long.as_bytes()).message;
+        assert!(told.chars().count() <= SHOWN && told.ends_with('…'), "{told}");
+        let page = Head { status: 200, ..Head::default() };
+        assert_eq!(refusal(Kind::List, &page, HTML.as_bytes()).message, r#"HTTP 200 with a page titled "Sign in""#);
+    }
+
+    #[test]
+    fn retry_after_of_any_form_and_length() {
+        assert_eq!(retry_after("3600", None), Some(3_600_000));
+        assert_eq!(retry_after("99999999999999999999999", None), Some(u64::MAX));
+        let date = http_date("Mon, 23 Nov 2026 10:00:00 GMT");
+        assert_eq!(date, Some(1_795_428_000));
+        assert_eq!(retry_after("Mon, 23 Nov 2026 12:00:00 GMT", date), Some(7_200_000));
+        assert_eq!(retry_after("Mon, 23 Nov 2026 09:00:00 GMT", date), Some(0));
+        assert_eq!(retry_after("Mon, 23 Nov 2026 12:00:00 GMT", None), None);
+        assert_eq!(retry_after("soon", date), None);
+    }
 }

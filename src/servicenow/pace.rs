@@ -169,3 +169,74 @@ fn quota(rate: u32, per: Duration, burst: u32) -> Option<Quota> {
     let refill = (rate - burst).max(1);
     Quota::with_period(per / refill).map(|quota| quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings(rate: u32, per: Duration, burst: u32, slots: usize) -> PaceSettings {
+        PaceSettings { rate: NonZeroU32::new(rate), per, burst, slots }
+    }
+
+    #[test]
+    fn slots_are_given_once_each_and_the_warm_one_first() {
+        let pace = Pace::new(&settings(0, Duration::from_secs(1), 1, 2));
+        assert_eq!(pace.try_take(0), Take::Granted { slot: 0 });
+        assert_eq!(pace.try_take(0), Take::Granted { slot: 1 });
+        assert_eq!(pace.try_take(0), Take::Busy);
+        pace.release(1);
+        pace.release(1);
+        pace.release(7);
+        assert_eq!(pace.in_flight(), 1);
+        assert_eq!(pace.try_take(0), Take::Granted { slot: 1 });
+    }
+
+    #[test]
+    fn a_hold_of_any_length_is_kept_and_the_longest_counts() {
+        let pace = Pace::new(&PaceSettings::default());
+        pace.hold_until(3_600_000);
+        pace.hold_until(10);
+        assert_eq!(pace.try_take(1_000), Take::Wait(3_599_000));
+        assert_eq!(pace.try_take(3_600_000), Take::Granted { slot: 0 });
+        pace.hold_until(u64::MAX);
+        pace.resume();
+        assert_eq!(pace.try_take(3_600_000), Take::Granted { slot: 1 });
+    }
+
+    #[test]
+    fn a_busy_pace_spends_no_token() {
+        let pace = Pace::new(&settings(2, Duration::from_secs(1), 1, 1));
+        assert_eq!(pace.try_take(5_000), Take::Granted { slot: 0 });
+        for _ in 0..100 {
+            assert_eq!(pace.try_take(6_000), Take::Busy);
+        }
+        pace.release(0);
+        assert_eq!(pace.try_take(6_000), Take::Granted { slot: 0 });
+        pace.release(0);
+        assert_eq!(pace.try_take(6_000), Take::Wait(1_000));
+    }
+
+    proptest! {
+        /// Whoever asks as often as he can gets at most `rate` in any window, and nearly that over a long time.
+        #[test]
+        fn no_window_holds_more_than_the_rate(rate in 2_u32..60, burst in 1_u32..80, start in 0_u64..10_000_000, idle in 0_u64..3) {
+            let pace = Pace::new(&settings(rate, Duration::from_secs(1), burst, 1));
+            let (mut now, mut granted) = (start, Vec::new());
+            let end = start + 20_000;
+            while now < end {
+                match pace.try_take(now) {
+                    Take::Granted { slot } => { granted.push(now); pace.release(slot); }
+                    Take::Wait(wait) => now += wait + idle,
+                    Take::Busy => unreachable!(),
+                }
+            }
+            for (i, first) in granted.iter().enumerate() {
+                let inside = granted[i..].iter().take_while(|at| **at < first + 1_000).count();
+                prop_assert!(inside <= rate as usize, "{} in a window of {}", inside, rate);
+            }
+            prop_assert!(granted.len() as f64 >= f64::from(rate) / 2.0 * 20.0 * 0.8, "{} at {}", granted.len(), rate);
+        }
+    }
+}

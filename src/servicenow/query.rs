@@ -25,6 +25,9 @@ pub enum QueryError {
     /// A control character or a line break.
     #[error("the value for {0} holds a control character")]
     Control(String),
+    /// A caret at the end would meet the separator, and how three carets are read is not documented.
+    #[error("the value for {0} ends with a caret, which cannot be told from a separator")]
+    Caret(String),
     /// A comma in an element of a list.
     #[error("an element of the list for {0} holds a comma, which cannot be escaped there")]
     Comma(String),
@@ -253,6 +256,9 @@ fn check(column: &str, value: &str) -> Result<(), QueryError> {
     if value.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
         return Err(QueryError::Control(column.into()));
     }
+    if value.ends_with('^') {
+        return Err(QueryError::Caret(column.into()));
+    }
     let bare = value.trim_start().as_bytes();
     if bare.get(..11).is_some_and(|head| head.eq_ignore_ascii_case(b"javascript:")) {
         return Err(QueryError::Script(column.into()));
@@ -266,5 +272,72 @@ fn push_escaped(text: &mut String, value: &str) {
             text.push_str("^^");
         }
         text.push_str(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn terms_are_joined_as_the_instance_reads_them() {
+        let query =
+            Query::new().eq("active", "true").eq("a", "1").or().eq("b", "2").new_query().in_list("c", &["x", "y"]);
+        let query = query.order_by("sys_updated_on").order_by("sys_id").encoded();
+        assert_eq!(query.as_deref(), Ok("active=true^a=1^ORb=2^NQcINx,y^ORDERBYsys_updated_on^ORDERBYsys_id"));
+        let query = Query::new().gte("sys_updated_on", "2026-11-23 10:00:00").gt("sys_id", "a^b").encoded();
+        assert_eq!(query.as_deref(), Ok("sys_updated_on>=2026-11-23 10:00:00^sys_id>a^^b"));
+    }
+
+    #[test]
+    fn what_cannot_be_said_safely_is_refused() {
+        let eq = |value: &str| Query::new().eq("k", value).encoded();
+        assert_eq!(eq(""), Err(QueryError::Empty("k".into())));
+        assert_eq!(eq("  "), Err(QueryError::Empty("k".into())));
+        assert_eq!(eq(" \u{a0}JavaScript:gs.now()"), Err(QueryError::Script("k".into())));
+        assert_eq!(eq("a^"), Err(QueryError::Caret("k".into())));
+        assert_eq!(eq("a\nb"), Err(QueryError::Control("k".into())));
+        assert_eq!(Query::new().in_list("k", &["a,b"]).encoded(), Err(QueryError::Comma("k".into())));
+        assert_eq!(Query::new().in_list::<&str>("k", &[]).encoded(), Err(QueryError::Empty("k".into())));
+        assert_eq!(Query::new().eq("k=1^NQ", "x").encoded(), Err(QueryError::Column("k=1^NQ".into())));
+        assert_eq!(Query::new().or().eq("k", "x").encoded(), Err(QueryError::Dangling));
+        assert_eq!(Query::new().order_by("k").encoded(), Err(QueryError::NoCondition));
+        assert!(eq(&"x".repeat(5_990)).is_ok());
+        assert!(matches!(eq(&"é".repeat(1_000)), Err(QueryError::TooLong(6_004))));
+    }
+
+    /// Splits as the instance does: at single carets, doubled ones standing for themselves.
+    fn terms(query: &str) -> Vec<String> {
+        query.replace("^^", "\u{1}").split('^').map(|term| term.replace('\u{1}', "^")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_never_becomes_a_term(value in ".{1,60}", other in "[a-z^]{1,20}") {
+            if let Ok(query) = Query::new().eq("correlation_id", &value).eq("other", &other).encoded() {
+                let terms = terms(&query);
+                prop_assert_eq!(terms.len(), 2);
+                prop_assert_eq!(&terms[0], &format!("correlation_id={value}"));
+                prop_assert_eq!(&terms[1], &format!("other={other}"));
+            }
+        }
+
+        #[test]
+        fn scripts_never_pass(blanks in "[ \t\u{3000}]{0,3}", rest in ".{0,20}", upper in any::<u16>()) {
+            let word: String = "javascript:".chars().enumerate()
+                .map(|(i, c)| if upper >> i & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
+            let value = format!("{blanks}{word}{rest}");
+            prop_assert!(Query::new().eq("k", &value).encoded().is_err());
+        }
+
+        #[test]
+        fn encoded_values_come_back(value in "\\PC{0,40}") {
+            let mut url = String::from("http://x/?q=");
+            super::super::text::push_encoded(&mut url, &value);
+            let url = reqwest::Url::parse(&url).unwrap();
+            prop_assert_eq!(url.query_pairs().next().unwrap().1.into_owned(), value);
+        }
     }
 }
