@@ -1,19 +1,4 @@
-//! The control endpoints under `/simulator/`: no part of ServiceNow's interfaces, and without authentication, so keep
-//! the listening address on loopback or in a closed network. All bodies are JSON.
-//!
-//! - `GET /simulator/state`: counts of requests by method, table and status (0: the connection was cut), rows by table,
-//!   strikes by fault, refused writes, writes to closed rows, ghosts pending, lockouts, query terms that were dropped.
-//! - `GET /simulator/faults`, `POST /simulator/faults` (fields of [`super::Faults`]; those left out stay as they are; a
-//!   `seed` restarts the draws), `DELETE /simulator/faults` (none; the counts stay).
-//! - `POST /simulator/people`: `{"sys_id" | "number" | "correlation_id", "table", "user", "set": {}, "work_notes",
-//!   "comments", "delete", "create", "by_label"}` acts as a person, by the same rules as any write, without
-//!   authentication. `correlation_id` takes the newest row that has it; `create` inserts a row. 409 with the instance's
-//!   words if it refuses, 404 if there is no such row.
-//! - `GET /simulator/rows?table=&offset=&limit=`: all raw values of a table's rows in order of creation, each with its
-//!   journal in order; `sys_id=` or `correlation_id=` for some only.
-//! - `GET /simulator/log?after=&limit=`: writes in commit order after a sequence number, refused ones included;
-//!   `GET /simulator/history?sys_id=`: those of one row.
-//! - `POST /simulator/accounts`: `{"unlock": "name", "revoke_tokens": true, "end_sessions": true}`.
+//! The control endpoints under `/simulator/`; the module above documents them.
 
 use axum::http::Method;
 use serde::Deserialize;

@@ -4,6 +4,8 @@
 //! (data policy, business rule, rights on a closed row, no such row). Requests that never got so far (wrong
 //! credentials, throttled, cut before the commit) are only counted.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::storage::hex;
@@ -27,13 +29,13 @@ pub(super) struct Logged {
     pub sys_id: Option<u128>,
     pub number: Box<str>,
     pub correlation_id: Box<str>,
-    pub user: Box<str>,
+    pub user: Arc<str>,
     pub method: &'static str,
     pub op: &'static str,
     /// What the client sent, journals apart.
-    pub fields: Vec<(Box<str>, Box<str>)>,
+    pub fields: Vec<(Arc<str>, Box<str>)>,
     /// Journal texts: column and text.
-    pub notes: Vec<(Box<str>, Box<str>)>,
+    pub notes: Vec<(Arc<str>, Box<str>)>,
     pub changed: bool,
     pub refused: Option<Box<str>>,
     pub state_before: Box<str>,

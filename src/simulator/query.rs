@@ -292,3 +292,107 @@ fn holds(order: Ordering, above: bool, equal: bool) -> bool {
         Ordering::Less => !above,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::simulator::options::Options;
+    use crate::simulator::storage::{Row, set};
+
+    fn world() -> World {
+        World::new(&Options::default()).expect("a world")
+    }
+
+    fn read(world: &World, text: &str) -> Query {
+        parse(&world.schema, world.schema.incident, text, &TimeZone::UTC)
+    }
+
+    /// Whether a row with these values matches.
+    fn matches(text: &str, values: &[(&str, &str)]) -> bool {
+        let world = world();
+        let mut row = Row::new(world.schema.incident, 7, 1_700_000_000, 0);
+        for (name, value) in values {
+            let col = world.schema.column(world.schema.incident, name).expect("a column");
+            set(&world.schema, &mut row, col, value);
+        }
+        read(&world, text).matches(&world, world.schema.task_store, &row)
+    }
+
+    #[test]
+    fn or_binds_to_the_condition_before_it_and_nq_starts_over() {
+        let text = "state=1^urgency=1^ORurgency=2";
+        assert!(matches(text, &[("state", "1"), ("urgency", "2")]));
+        assert!(!matches(text, &[("state", "2"), ("urgency", "1")]));
+        assert!(!matches(text, &[("state", "1"), ("urgency", "3")]));
+        let text = "state=6^urgency=1^NQcorrelation_id=k^EQ";
+        assert!(matches(text, &[("correlation_id", "k")]));
+        assert!(matches(text, &[("state", "6"), ("urgency", "1")]));
+        assert!(!matches(text, &[("state", "6")]));
+    }
+
+    #[test]
+    fn a_doubled_caret_is_a_value_s_own() {
+        assert!(matches("correlation_id=a^^b^state=1", &[("correlation_id", "a^b")]));
+        assert!(!matches("correlation_id=a^^b^state=2", &[("correlation_id", "a^b")]));
+    }
+
+    #[test]
+    fn values_compare_without_case_and_trailing_blanks() {
+        assert!(matches("correlation_id=KEY", &[("correlation_id", "key  ")]));
+        assert!(!matches("correlation_id=key", &[("correlation_id", " key")]));
+        assert!(matches("correlation_idINx,KEY", &[("correlation_id", "key")]));
+        assert!(matches("correlation_idNOT INx,y", &[("correlation_id", "key")]));
+    }
+
+    #[test]
+    fn operators_do_what_their_names_say() {
+        let row = [("short_description", "Disk full on db-01"), ("urgency", "2"), ("close_notes", "")];
+        for (text, holds) in [
+            ("short_descriptionLIKEFULL", true),
+            ("short_descriptionCONTAINSempty", false),
+            ("short_descriptionNOT LIKEfull", false),
+            ("short_descriptionSTARTSWITHdisk", true),
+            ("short_descriptionENDSWITHdb-01", true),
+            ("short_description*full", true),
+            ("urgency>1", true),
+            ("urgency>=3", false),
+            ("urgency<3", true),
+            ("urgency<=2", true),
+            ("urgency!=2", false),
+            ("urgencyBETWEEN1@2", true),
+            ("close_notesISEMPTY", true),
+            ("close_notesISNOTEMPTY", false),
+            ("close_notesANYTHING", true),
+            ("impactSAMEASurgency", false),
+            ("sys_class_nameINSTANCEOFtask", true),
+            ("sys_created_on>=2023-11-14 00:00:00", true),
+            ("sys_updated_on=2023-11-14 22:13:20", true),
+            ("sys_updated_on>2023-11-14 22:13:20", false),
+            ("sys_updated_on>2023-11-14 22:13:20^NQsys_updated_on=2023-11-14 22:13:20^sys_id>0000", true),
+            ("sys_created_on>javascript:gs.dateGenerate('2023-11-14','00:00:00')", true),
+        ] {
+            assert_eq!(matches(text, &row), holds, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_dropped_and_the_rest_runs() {
+        let world = world();
+        let query = read(&world, "nonsense=1^state=1^urgencySIMILAR2^caller_id.shoe_size=44");
+        assert_eq!(query.dropped, ["nonsense=1", "urgencySIMILAR2", "caller_id.shoe_size=44"]);
+        assert_eq!(query.groups[0].len(), 1);
+        assert!(matches("nonsense=1", &[]));
+        let query = read(&world, "state=1^ORDERBYDESCsys_updated_on^ORDERBYsys_id^ORDERBYnonsense");
+        assert_eq!(query.order, [(vec![sys::UPDATED_ON], true), (vec![sys::ID], false)]);
+    }
+
+    #[test]
+    fn paths_follow_references() {
+        let beth = super::super::storage::hex(super::super::world::sys_id_of("sys_user", "beth.anglin"));
+        let row = [("assigned_to", beth.as_str())];
+        assert!(matches("assigned_to.email=beth.anglin@example.com", &row));
+        assert!(!matches("caller_id.email=beth.anglin@example.com", &row));
+    }
+}

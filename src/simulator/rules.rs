@@ -229,3 +229,98 @@ fn resolution_policy(world: &World, row: &Row) -> Result<(), Refusal> {
     }
     if missing.is_empty() { Ok(()) } else { Err(Refusal::DataPolicy(missing)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::simulator::options::{Options, Switches};
+    use crate::simulator::write::{Op, Write, execute};
+
+    struct Desk {
+        world: World,
+        switches: Switches,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            Self { world: World::new(&Options::default()).expect("a world"), switches: Switches::default() }
+        }
+
+        fn write(&mut self, table: &str, op: Op, fields: &[(&str, &str)]) -> Result<u128, Refusal> {
+            let table = self.world.schema.table(table).expect("a table");
+            let write = Write {
+                op,
+                method: "POST",
+                table,
+                fields: fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+                actor: self.world.actors.id("nowbridge"),
+                admin: false,
+                via: Via::Rest,
+                zone: TimeZone::UTC,
+                by_label: false,
+                keeps_stamps: false,
+                late_ms: None,
+            };
+            let at = execute(&mut self.world, &write, &Faults::default(), &self.switches)?.expect("a row");
+            let store = self.world.schema.tables[table].store;
+            Ok(self.world.stores[store].get(at).expect("a row").sys_id)
+        }
+
+        fn value(&self, id: u128, name: &str) -> String {
+            let row = self.world.stores[self.world.schema.task_store].row(id).expect("a row");
+            let col = self.world.schema.column(row.table, name).expect("a column");
+            self.world.raw(row, col).into_owned()
+        }
+    }
+
+    #[test]
+    fn priority_follows_impact_and_urgency_whatever_was_sent() {
+        let mut desk = Desk::new();
+        for (impact, urgency, wanted) in
+            [("1", "1", "1"), ("2", "1", "2"), ("2", "2", "3"), ("3", "2", "4"), ("3", "3", "5")]
+        {
+            let sent = [("impact", impact), ("urgency", urgency), ("priority", "1")];
+            let id = desk.write("incident", Op::Insert, &sent).expect("written");
+            assert_eq!(desk.value(id, "priority"), wanted);
+        }
+    }
+
+    #[test]
+    fn holding_and_reassigning_leave_their_marks() {
+        let mut desk = Desk::new();
+        let id =
+            desk.write("incident", Op::Insert, &[("assignment_group", "g"), ("assigned_to", "a")]).expect("written");
+        desk.write("incident", Op::Update(id), &[("state", "3"), ("hold_reason", "1")]).expect("written");
+        assert_eq!((desk.value(id, "incident_state"), desk.value(id, "hold_reason")), ("3".into(), "1".into()));
+        desk.write("incident", Op::Update(id), &[("state", "2"), ("assignment_group", "h")]).expect("written");
+        assert_eq!((desk.value(id, "hold_reason"), desk.value(id, "assigned_to")), (String::new(), String::new()));
+        assert_eq!((desk.value(id, "reassignment_count"), desk.value(id, "sys_mod_count")), ("1".into(), "2".into()));
+    }
+
+    #[test]
+    fn unknown_choices_are_ignored_and_codes_follow_the_set() {
+        let mut desk = Desk::new();
+        let id = desk.write("incident", Op::Insert, &[("urgency", "9"), ("category", "weather")]).expect("written");
+        assert_eq!((desk.value(id, "urgency"), desk.value(id, "category")), ("3".into(), "inquiry".into()));
+        let old = [("state", "6"), ("close_code", "Solved (Permanently)"), ("close_notes", "x")];
+        let refused = desk.write("incident", Op::Update(id), &old);
+        assert_eq!(refused, Err(Refusal::DataPolicy(vec!["Resolution code"])));
+        desk.world.obey(&Faults { close_codes: crate::simulator::CloseCodes::Old, ..Faults::default() });
+        desk.write("incident", Op::Update(id), &old).expect("written");
+        assert_eq!(desk.value(id, "resolved_by"), hex(super::super::world::sys_id_of("sys_user", "nowbridge")));
+    }
+
+    #[test]
+    fn closed_rows_can_be_guarded_and_a_base_table_sees_its_own_columns() {
+        let mut desk = Desk::new();
+        let id = desk.write("incident", Op::Insert, &[("state", "8")]).expect("written");
+        assert_eq!(desk.value(id, "active"), "false");
+        desk.write("task", Op::Update(id), &[("category", "network"), ("description", "d")]).expect("written");
+        assert_eq!((desk.value(id, "category"), desk.value(id, "description")), ("inquiry".into(), "d".into()));
+        desk.switches.refuse_closed_writes = true;
+        assert_eq!(desk.write("incident", Op::Update(id), &[("urgency", "1")]), Err(Refusal::Acl("Update")));
+        assert_eq!((desk.world.counts.to_closed_rows, desk.world.counts.refused), (2, 1));
+    }
+}

@@ -4,8 +4,10 @@
 //! in the tables that own it and in their descendants.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::columns::{CHOICES, Kind, SYSTEM, TABLES, close_codes};
+use super::choices::{CHOICES, close_codes};
+use super::columns::{Kind, SYSTEM, TABLES};
 use super::faults::CloseCodes;
 use super::options::ExtraColumn;
 
@@ -25,7 +27,7 @@ pub(super) mod sys {
 }
 
 pub(super) struct Column {
-    pub name: Box<str>,
+    pub name: Arc<str>,
     pub label: Box<str>,
     pub kind: Kind,
     /// Characters kept; 0 is unlimited.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::columns::{CREATED, CREATOR, DOCUMENT, NUMBER};
 use super::schema::{Col, Schema, sys};
@@ -57,7 +58,7 @@ impl Row {
 /// Names of writers, kept once, with the sys_id of their account.
 #[derive(Debug, Default)]
 pub(super) struct Actors {
-    list: Vec<(Box<str>, Option<u128>)>,
+    list: Vec<(Arc<str>, Option<u128>)>,
 }
 
 impl Actors {
@@ -80,6 +81,10 @@ impl Actors {
         self.list.get(id as usize).map_or("", |(name, _)| name)
     }
 
+    pub fn shared_name(&self, id: u32) -> Arc<str> {
+        self.list.get(id as usize).map_or_else(|| "".into(), |(name, _)| name.clone())
+    }
+
     pub fn sys_id(&self, id: u32) -> Option<u128> {
         self.list.get(id as usize).and_then(|(_, sys_id)| *sys_id)
     }
@@ -93,13 +98,16 @@ pub(super) struct Late {
     pub before: Option<Row>,
 }
 
+/// Row positions by folded value.
+type EqualityIndex = HashMap<Box<str>, Vec<u32>>;
+
 /// All rows of one hierarchy of tables.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     rows: Vec<Option<Row>>,
     by_sys_id: HashMap<u128, u32>,
     by_update: BTreeSet<(i64, u128, u32)>,
-    equal: Vec<(Col, HashMap<Box<str>, Vec<u32>>)>,
+    equal: Vec<(Col, EqualityIndex)>,
     /// Versions that list queries do not see yet, by row.
     pub late: HashMap<u32, Late>,
 }
@@ -145,7 +153,8 @@ impl Store {
         index.and_then(|(_, index)| index.get(folded)).map_or(&[], Vec::as_slice)
     }
 
-    pub fn insert(&mut self, schema: &Schema, row: Row) -> u32 {
+    pub fn insert(&mut self, schema: &Schema, mut row: Row) -> u32 {
+        row.values.shrink_to_fit();
         let at = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         self.by_sys_id.insert(row.sys_id, at);
         self.by_update.insert((row.updated, row.sys_id, at));

@@ -203,7 +203,9 @@ fn assign(
     notes: &mut Notes,
 ) {
     for (name, value) in &write.fields {
-        let Some(col) = world.schema.column(row.table, name) else { continue };
+        // Through a base table only its own columns are reached.
+        let seen_as = if write.op == Op::Insert { row.table } else { write.table };
+        let Some(col) = world.schema.column(seen_as, name) else { continue };
         let table_name = world.schema.tables[row.table].name;
         let closed = |entry: &String| entry.split_once('.') == Some((table_name, name.as_str()));
         if write.via != Via::Person && !write.admin && faults.unwritable_columns.iter().any(closed) {
@@ -340,11 +342,10 @@ fn log(
     let journal = |name: &str| {
         world.schema.column(write.table, name).is_some_and(|col| world.schema.def(store, col).kind == Kind::Journal)
     };
-    let fields = write
-        .fields
-        .iter()
-        .filter(|(name, _)| !journal(name))
-        .map(|(name, value)| (name.as_str().into(), value.as_str().into()));
+    let fields = write.fields.iter().filter(|(name, _)| !journal(name)).map(|(name, value)| {
+        let known = world.schema.column(write.table, name).map(named);
+        (known.unwrap_or_else(|| name.as_str().into()), value.as_str().into())
+    });
     let correlation_id = if either.is_some() {
         text(either, world.schema.task.correlation_id)
     } else {
@@ -358,7 +359,7 @@ fn log(
         sys_id: either.map(|row| row.sys_id).or(sent_id),
         number: text(either, world.schema.task.number),
         correlation_id,
-        user: world.actors.name(write.actor).into(),
+        user: world.actors.shared_name(write.actor),
         method: write.method,
         op: match write.op {
             Op::Insert => "insert",
