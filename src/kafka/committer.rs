@@ -17,8 +17,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::Error;
 use super::ownership::Ownership;
-use super::poll_loop::{Context, Shared};
 use super::poller::PollerEvent;
+use super::rebalance::{Context, Shared};
 use crate::clock;
 use crate::model::Epoch;
 

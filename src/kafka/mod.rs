@@ -8,10 +8,12 @@
 
 mod committer;
 pub mod options;
+mod outlet;
 mod ownership;
 mod poll_loop;
 pub mod poller;
 pub mod producer;
+mod rebalance;
 pub mod table;
 pub mod topics;
 pub mod transactions;

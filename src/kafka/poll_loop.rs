@@ -1,32 +1,23 @@
-//! The poller's thread: polls, hands records out, starts and pauses partitions, and lives through rebalances.
+//! The poller's thread: polls, hands records out, starts and pauses partitions, leaves the group in the end.
 //!
 //! It never waits for the one who reads its events. Records stop flowing when the channel is full (all partitions are
-//! paused, and resumed when half of it is free: a pause throws the prefetch away, so it must not flutter), and what
-//! must be told is told in a reserve behind the records' share.
+//! paused, and resumed when half of it is free: a pause throws the prefetch away, so it must not flutter).
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as threads};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc as threads};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::mpsc;
 
-use super::committer::Commits;
-use super::ownership::Ownership;
-use super::poller::{PollerEvent, PollerSettings};
-use super::{Error, options};
+use super::Error;
+use super::poller::PollerEvent;
+use super::rebalance::{Command, Context, LAST_COMMIT, Reading, Shared, list_at};
 use crate::clock;
-use crate::model::{Epoch, Record};
+use crate::model::Record;
 
-/// Events that are not records may always be told; so many of them may be unread.
-const RESERVE: usize = 8192;
 /// How long one poll waits; also how long a command waits at most.
 const POLL: Duration = Duration::from_millis(20);
 /// A channel that was full for so long is met with a pause. Until then the thread only naps: a pause throws the
@@ -34,238 +25,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// make room. Short enough for rebalances not to notice.
 const NAPS: Duration = Duration::from_millis(100);
 const NAP: Duration = Duration::from_millis(1);
-/// What the callback waits beyond the drain deadline, for the last commit.
-const LAST_COMMIT: Duration = Duration::from_millis(1500);
 /// A seek that is refused for so long is replaced by a new assignment of that partition.
 const SEEK_PATIENCE: Duration = Duration::from_millis(500);
 /// For the thread's own look-ups, which are rare.
 const LOOKUP: Duration = Duration::from_secs(2);
-
-/// What the handle tells the thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command {
-    Fetch { partition: i32, epoch: Epoch, from: i64 },
-    Pause(bool),
-    Release { partition: i32, epoch: Epoch, offset: Option<i64> },
-    Stall(Duration),
-    Close,
-}
-
-/// Where events go.
-pub(super) struct Outlet {
-    events: mpsc::Sender<PollerEvent>,
-    backlog: Mutex<VecDeque<PollerEvent>>,
-    capacity: usize,
-}
-
-impl Outlet {
-    pub(super) fn new(capacity: usize) -> (Self, mpsc::Receiver<PollerEvent>) {
-        let capacity = capacity.max(2);
-        let (events, receiver) = mpsc::channel(capacity + RESERVE);
-        (Self { events, backlog: Mutex::default(), capacity }, receiver)
-    }
-
-    /// Tells it, later if there is no room even in the reserve. Order is kept.
-    pub(super) fn tell(&self, event: PollerEvent) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        backlog.push_back(event);
-        self.drain(&mut backlog);
-    }
-
-    /// Tells it if there is room: for events that are only news.
-    pub(super) fn offer(&self, event: PollerEvent) {
-        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        if backlog.is_empty() {
-            let _ = self.events.try_send(event);
-        }
-    }
-
-    fn flush(&self) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        self.drain(&mut backlog);
-    }
-
-    fn drain(&self, backlog: &mut VecDeque<PollerEvent>) {
-        while let Some(event) = backlog.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-                backlog.push_front(event);
-                return;
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.capacity() <= RESERVE
-    }
-
-    fn has_room_again(&self) -> bool {
-        self.events.capacity() >= RESERVE + self.capacity / 2
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
-    }
-}
-
-/// What thread, committer and handle share.
-pub(super) struct Shared {
-    pub(super) settings: PollerSettings,
-    pub(super) ownership: Ownership,
-    pub(super) outlet: Outlet,
-    pub(super) commits: Commits,
-    pub(super) last_poll: AtomicU64,
-}
-
-impl Shared {
-    pub(super) fn new(settings: PollerSettings, outlet: Outlet) -> Self {
-        let last_poll = AtomicU64::new(clock::mono());
-        Self { settings, ownership: Ownership::default(), outlet, commits: Commits::default(), last_poll }
-    }
-}
-
-/// How far a partition of ours is.
-#[derive(Debug, Clone, Copy)]
-enum Reading {
-    /// Assigned; nothing is fetched.
-    Idle,
-    /// To be started.
-    Wanted { from: i64, since: Instant },
-    /// Records flow; `next` is the lowest offset that may come.
-    Flowing { next: i64 },
-}
-
-/// librdkafka's way to us. Everything in `inside` is used by the poller's thread only, within `poll` or between polls.
-pub(super) struct Context {
-    shared: Arc<Shared>,
-    inside: Mutex<Inside>,
-}
-
-struct Inside {
-    commands: threads::Receiver<Command>,
-    /// Commands that came while the callback waited for releases.
-    deferred: VecDeque<Command>,
-    readings: HashMap<i32, Reading>,
-}
-
-impl Context {
-    pub(super) fn new(shared: Arc<Shared>, commands: threads::Receiver<Command>) -> Self {
-        let inside = Inside { commands, deferred: VecDeque::new(), readings: HashMap::new() };
-        Self { shared, inside: Mutex::new(inside) }
-    }
-
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing may be fetched before the ledger is read: assigned at the end and paused at once, so that no committed
-    /// offset is looked up (where there is none, that would be an error), then sought and resumed by `fetch`.
-    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
-        let topic = &self.shared.settings.topic;
-        let list = list_at(topic, partitions, Offset::End);
-        if let Err(error) = consumer.incremental_assign(&list) {
-            return self.trouble(None, format!("can't take the partitions {partitions:?} of {topic}: {error}"));
-        }
-        if let Err(error) = consumer.pause(&list) {
-            self.trouble(None, format!("can't pause the partitions {partitions:?} of {topic}: {error}"));
-        }
-        for &partition in partitions {
-            self.inside().readings.insert(partition, Reading::Idle);
-            let epoch = self.shared.ownership.gain(partition);
-            self.shared.outlet.tell(PollerEvent::Assigned { partition, epoch });
-        }
-    }
-
-    fn lost(&self, partitions: &[i32]) {
-        for &partition in partitions {
-            self.inside().readings.remove(&partition);
-            if let Some(epoch) = self.shared.ownership.end(partition) {
-                self.shared.outlet.tell(PollerEvent::Lost { partition, epoch });
-            }
-        }
-    }
-
-    /// Waits until each is released or the drain deadline has passed, commits what was released, and lets go.
-    fn revoked(&self, partitions: &[i32]) {
-        let shared = &self.shared;
-        let mut waiting: HashMap<i32, Epoch> = HashMap::new();
-        for &partition in partitions {
-            self.inside().readings.remove(&partition);
-            if let Some(epoch) = shared.ownership.epoch_of(partition) {
-                waiting.insert(partition, epoch);
-                shared.outlet.tell(PollerEvent::Revoked { partition, epoch });
-            }
-        }
-        let deadline = Instant::now() + shared.settings.drain;
-        let last = self.await_releases(&mut waiting, deadline);
-        if !waiting.is_empty() {
-            let mut late: Vec<_> = waiting.into_keys().collect();
-            late.sort_unstable();
-            self.trouble(None, format!("partitions {late:?} were not released in time; what is in flight is in doubt"));
-        }
-        if !last.is_empty() && !shared.commits.finish(&last, Instant::now() + LAST_COMMIT) {
-            self.trouble(None, "the last offsets were not committed in time; the ledger's mark stands".into());
-        }
-        for &partition in partitions {
-            shared.ownership.end(partition);
-        }
-    }
-
-    fn await_releases(&self, waiting: &mut HashMap<i32, Epoch>, deadline: Instant) -> Vec<(i32, Epoch, i64)> {
-        let mut last = Vec::new();
-        while !waiting.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now()).min(POLL);
-            let command = self.inside().commands.recv_timeout(left);
-            self.shared.outlet.flush();
-            match command {
-                Ok(Command::Release { partition, epoch, offset }) => {
-                    if waiting.get(&partition) == Some(&epoch) {
-                        waiting.remove(&partition);
-                        last.extend(offset.map(|offset| (partition, epoch, offset)));
-                    }
-                }
-                Ok(other) => self.inside().deferred.push_back(other),
-                Err(threads::RecvTimeoutError::Disconnected) => break,
-                Err(threads::RecvTimeoutError::Timeout) => {}
-            }
-            if Instant::now() >= deadline || self.shared.outlet.is_abandoned() {
-                break;
-            }
-        }
-        last
-    }
-
-    fn trouble(&self, partition: Option<i32>, what: String) {
-        tracing::warn!(partition, "{what}");
-        self.shared.outlet.offer(PollerEvent::Trouble { partition, what });
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        options::log(level, fac, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.trouble(None, format!("{error}: {reason}"));
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-        if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            return self.assigned(consumer, &partitions);
-        }
-        if consumer.assignment_lost() {
-            self.lost(&partitions);
-        } else {
-            self.revoked(&partitions);
-        }
-        if let Err(error) = consumer.incremental_unassign(list) {
-            self.trouble(None, format!("can't let the partitions {partitions:?} go: {error}"));
-        }
-    }
-}
 
 /// Starts the thread.
 pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, shared: Arc<Shared>) -> Result<(), Error> {
@@ -484,15 +247,6 @@ impl PollLoop {
         }
         self.shared.outlet.tell(PollerEvent::Closed);
     }
-}
-
-fn list_at(topic: &str, partitions: &[i32], offset: Offset) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for &partition in partitions {
-        // Fails only for offsets that can't be expressed, which these can.
-        let _ = list.add_partition_offset(topic, partition, offset);
-    }
-    list
 }
 
 fn owned(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {

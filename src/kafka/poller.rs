@@ -17,9 +17,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::committer::Committer;
+use super::outlet::Outlet;
 use super::ownership::Ownership;
-use super::poll_loop::{self, Command, Context, Outlet, Shared};
-use super::{Error, KafkaOptions};
+use super::rebalance::{Command, Context, Shared};
+use super::{Error, KafkaOptions, poll_loop};
 use crate::model::{Epoch, Record};
 
 /// How to read a topic.

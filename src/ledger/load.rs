@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use super::collect::Collector;
 use super::header::{Difference, Header, Identity};
-use super::wire::{self, Owner, WireError};
+use super::wire::{self, Owner, WireError, WireKey, WireValue};
 use crate::engine::event::Loaded;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, TableRecord, Until};
 use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, ProduceRequest, Producer};
 use crate::model::Token;
+
+/// A header stands among the first so many records: behind the `owner` records of take-overs that were cut short.
+const FIRST_RECORDS: i64 = 64;
 
 /// Where a route begins that has neither a committed offset nor a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,14 +234,7 @@ impl Loader {
         token: Token,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Collector, LoadError> {
-        let what = TableRead {
-            topic: Arc::clone(&self.topic),
-            partition,
-            isolation: Isolation::Uncommitted,
-            until: Until::Including(token.0),
-            group: self.group.clone(),
-            patience: self.timeout,
-        };
+        let what = self.reading(partition, Until::Including(token.0));
         let loader = self.clone();
         self.blocking(partition, move || {
             let mut collector = Collector::default();
@@ -298,9 +294,44 @@ impl Loader {
             let (topic, input) = (self.topic.to_string(), self.identity.topic.clone());
             return Err(LoadError::Lost { topic, input, partition, done: done.unwrap_or(0) });
         }
-        let header = Header { identity: self.identity.clone(), unproven: lost };
+        let unproven = lost || self.topic_has_grown(partition).await?;
+        let header = Header { identity: self.identity.clone(), unproven };
         self.write(partition, "header", wire::encode_header(&header)).await?;
-        Ok(lost)
+        Ok(unproven)
+    }
+
+    /// A partition without a ledger may be one that was added to the input: then its keys were another's before. The
+    /// header of partition 0 knows; it stands at its very beginning, and compaction keeps it there.
+    async fn topic_has_grown(&self, partition: i32) -> Result<bool, LoadError> {
+        if partition == 0 {
+            return Ok(false);
+        }
+        let loader = self.clone();
+        let what = self.reading(0, Until::Including(FIRST_RECORDS));
+        self.blocking(partition, move || {
+            let mut grown = false;
+            let mut each = |record: TableRecord<'_>| {
+                if let (Some(b"header"), Some(value)) = (record.key, record.value)
+                    && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
+                {
+                    grown = header.has_grown(&loader.identity);
+                }
+            };
+            table::read(&loader.options, &what, &mut each).map_err(|source| loader.kafka(partition, source))?;
+            Ok(grown)
+        })
+        .await
+    }
+
+    fn reading(&self, partition: i32, until: Until) -> TableRead {
+        TableRead {
+            topic: Arc::clone(&self.topic),
+            partition,
+            isolation: Isolation::Uncommitted,
+            until,
+            group: self.group.clone(),
+            patience: self.timeout,
+        }
     }
 
     fn check_end(&self, partition: i32, done: Option<i64>, offsets: &Offsets) -> Result<(), LoadError> {
