@@ -43,7 +43,7 @@ pub enum Error {
         what: String,
         /// What librdkafka said.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// An answer made no sense or is missing; says what and where.
     #[error("{0}")]
@@ -61,6 +61,6 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn call(what: impl Into<String>, source: KafkaError) -> Self {
-        Self::Call { what: what.into(), source }
+        Self::Call { what: what.into(), source: Box::new(source) }
     }
 }

@@ -138,7 +138,7 @@ impl Producer {
         match send(&client, request) {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), request)) => {
                 let client = self.replace(&client).map_err(ProduceError::Broken)?;
-                send(&client, request).map_err(refusal)
+                send(&client, *request).map_err(refusal)
             }
             sent => sent.map_err(refusal),
         }
@@ -193,9 +193,9 @@ fn connect(
         .map_err(|error| Error::call("can't make a producer", error))
 }
 
-fn send(client: &ThreadedProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, ProduceRequest)> {
+fn send(client: &ThreadedProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, Box<ProduceRequest>)> {
     let Ok(tag) = usize::try_from(request.tag) else {
-        return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidArgument), request));
+        return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidArgument), Box::new(request)));
     };
     let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(&request.topic, tag);
     record.partition = request.partition;
@@ -203,7 +203,7 @@ fn send(client: &ThreadedProducer<Context>, request: ProduceRequest) -> Result<(
     record.payload = request.value.as_deref();
     record.headers = native_headers(&request.headers);
     let refused = client.send(record).map_err(|(error, _)| error);
-    refused.map_err(|error| (error, request))
+    refused.map_err(|error| (error, Box::new(request)))
 }
 
 pub(super) fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
@@ -215,9 +215,9 @@ pub(super) fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
     Some(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add))
 }
 
-fn refusal((source, request): (KafkaError, ProduceRequest)) -> ProduceError {
+fn refusal((source, request): (KafkaError, Box<ProduceRequest>)) -> ProduceError {
     match source {
-        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull(Box::new(request)),
+        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull(request),
         source => ProduceError::Refused { topic: request.topic, source },
     }
 }
