@@ -5,8 +5,15 @@
 //! by the probe of [`Options::write_probe`], which makes one ticket and resolves it. What the checks can't see is said
 //! in their detail: a pass is what was observed, no more.
 
+mod choices;
+mod cluster;
 mod greeting;
+mod instance;
+mod journal;
+mod probe;
 mod report;
+mod rounds;
+mod table;
 
 use std::time::Duration;
 
@@ -65,6 +72,23 @@ pub enum Progress<'a> {
 pub type Listener<'a> = &'a mut (dyn FnMut(Progress<'_>) + Send);
 
 /// Checks everything. Never fails: what goes wrong stands in the report.
-pub async fn check(_subject: &Subject<'_>, _progress: Listener<'_>) -> Report {
-    Report::default()
+pub async fn check(subject: &Subject<'_>, progress: Listener<'_>) -> Report {
+    let mut rounds = rounds::Rounds::new(progress);
+    cluster::check(&mut rounds, subject).await;
+    for instance in subject.config.instances.values() {
+        instance::check(&mut rounds, subject, instance).await;
+    }
+    rounds.report
 }
+
+/// Checks the instances only.
+pub async fn check_instances(subject: &Subject<'_>, progress: Listener<'_>) -> Report {
+    let mut rounds = rounds::Rounds::new(progress);
+    for instance in subject.config.instances.values() {
+        instance::check(&mut rounds, subject, instance).await;
+    }
+    rounds.report
+}
+
+#[cfg(test)]
+mod tests;

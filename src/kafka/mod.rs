@@ -12,6 +12,7 @@ mod outlet;
 mod ownership;
 mod poll_loop;
 pub mod poller;
+pub mod probe;
 pub mod producer;
 mod rebalance;
 pub mod table;
