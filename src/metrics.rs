@@ -190,3 +190,19 @@ pub fn table() -> String {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus_and_each_stands_in_the_table_once() {
+        let table = table();
+        assert_eq!(table.lines().count(), ALL.len() + 2);
+        for (name, kind, _, help) in ALL {
+            assert!(name.starts_with("nowbridge_") && !help.is_empty(), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(table.matches(&format!("| `{name}` |")).count(), 1, "{name}");
+        }
+    }
+}
