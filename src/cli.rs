@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "nowbridge", version, max_term_width = 100)]
 pub struct Cli {
-    /// Log level and targets, such as `info` or `nowbridge::sink=debug,warn`.
-    #[arg(long, global = true, env = "NOWBRIDGE_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    /// Log level and targets, such as `debug` or `nowbridge::sink=debug,warn`; default: info for `run` and `simulate`.
+    #[arg(long, global = true, env = "NOWBRIDGE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
     /// How log lines look.
     #[arg(long, global = true, env = "NOWBRIDGE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
@@ -40,7 +40,7 @@ pub enum Command {
     /// Run a simulated ServiceNow instance, to try a mapping without a real one. Its page shows the incidents.
     Simulate(Simulate),
     /// Check that Kafka and ServiceNow are as the bridge needs them: a table of what passed, what failed, what to do.
-    Check(ConfigFile),
+    Check(Check),
     /// Publish an alert to a topic.
     Publish(Publish),
     /// The bridge's topics.
@@ -60,6 +60,17 @@ pub struct ConfigFile {
     /// The configuration file.
     #[arg(long, short, env = "NOWBRIDGE_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// The check's options.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Which configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Also make a test ticket in each sink's table, note on it and resolve it: the only proof that writing works.
+    #[arg(long)]
+    pub write_probe: bool,
 }
 
 /// The demo's options.

@@ -18,8 +18,8 @@ pub async fn get(config: Config, route: Option<String>, key: String) -> Result<(
     let sink = choose(&config, route.as_deref())?;
     let options = clients::kafka(&config.kafka);
     let timeout = Duration::from_secs(15);
-    let state = Topics::new(&options, timeout).describe(&sink.ledger).await?;
-    let partitions = state.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?.partitions;
+    let state = Topics::new(&options, timeout).partitions(&sink.ledger).await?;
+    let partitions = state.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?;
     let mut found = Vec::new();
     for partition in 0..partitions {
         let records = ledger::find(&options, &sink.ledger, &sink.group, partition, &key, timeout).await?;

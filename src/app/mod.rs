@@ -1,5 +1,6 @@
 //! The commands: configuration in, clients and routes out, supervised. Wiring only; every decision is elsewhere.
 
+mod check;
 mod clients;
 mod demo;
 mod ledger;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::cli::{Cli, Command, ConfigCommand, Ledger, Topics};
+use crate::cli::{Check, Cli, Command, ConfigCommand, Ledger, Topics};
 use crate::{config, telemetry};
 
 /// Runs a command; prints what went wrong once, with its causes.
@@ -28,7 +29,10 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
-    telemetry::start(&cli.log, cli.log_format)?;
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Publish(_) | Command::Topics(_));
+    // The log of a command whose output is for people would only be in the way.
+    let filter = cli.log.as_deref().unwrap_or(if quiet { "error,librdkafka=off,rdkafka=off" } else { "info" });
+    telemetry::start(filter, cli.log_format)?;
     match cli.command {
         Command::Config(ConfigCommand::Check { file }) => {
             let config = config::load(&file)?;
@@ -51,12 +55,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             done(topics::create(config::load(&file.config)?, print, partitions))
         }
         Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
-        Command::Demo(options) => {
-            let right = runtime()?.block_on(demo::demo(options))?;
-            Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Command::Demo(options) => verdict(runtime()?.block_on(demo::demo(options))?),
+        Command::Check(Check { file, write_probe }) => {
+            verdict(runtime()?.block_on(check::check(config::load(&file.config)?, write_probe))?)
         }
-        Command::Check(_) => anyhow::bail!("not there yet"),
     }
+}
+
+fn verdict(well: bool) -> Result<ExitCode> {
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a command's future to its end on a runtime of its own.

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{clients, topics};
 use crate::config::{Config, OnLost, Sink, Source, SourceStart, Start};
+use crate::console::{self, Console};
+use crate::doctor;
 use crate::kafka::KafkaOptions;
 use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger::{self, Identity, StartAt};
@@ -39,21 +41,31 @@ pub struct Views {
 pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     supervise::on_signals(stop.clone())?;
-    let supervisor = Supervisor::new(stop.clone());
-    run_until(config, topics::strictness, supervisor, stop).await
-}
-
-async fn run_until(
-    config: Config,
-    strictness: fn(&Config, bool) -> Strictness,
-    mut supervisor: Supervisor,
-    stop: CancellationToken,
-) -> Result<()> {
-    let strictness = strictness(&config, false);
+    let metrics = console::install_metrics()?;
+    let mut supervisor = Supervisor::new(stop.clone());
+    let strictness = topics::strictness(&config, false);
     let views = start(&config, strictness, &mut supervisor, &stop).await?;
-    serve_admin(&config, views, &mut supervisor, &stop)?;
-    tracing::info!(sinks = config.sinks.len(), sources = config.sources.len(), "runs");
-    supervisor.run().await
+    let page = Console {
+        listen: config.admin.listen,
+        routes: views.sinks,
+        sources: views.sources,
+        metrics,
+        stopping: stop.clone(),
+    };
+    // The page is served while the routes drain, and says so.
+    let drained = CancellationToken::new();
+    let serving = console::serve(page, drained.clone()).await?;
+    tracing::info!(
+        sinks = config.sinks.len(),
+        sources = config.sources.len(),
+        admin = %serving.address,
+        "runs"
+    );
+    let outcome = supervisor.run().await;
+    drained.cancel();
+    // Nothing is lost with the page's task; the routes' outcome is what counts.
+    let _ = serving.task.await;
+    outcome
 }
 
 /// Starts every route of a configuration under a supervisor. The demo uses it, too.
@@ -73,9 +85,11 @@ pub async fn start(
     let paces: BTreeMap<&str, Arc<Pace>> =
         config.instances.iter().map(|(name, instance)| (name.as_str(), clients::pace(instance))).collect();
     let mut views = Views::default();
+    let clocks = greet(config).await?;
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace = paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance), Arc::clone);
-        let route = sink_route(config, sink, &options, partitions, cluster_id.clone(), pace).await?;
+        let date = clocks.get(sink.instance.name.as_str()).copied().flatten();
+        let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), pace)?;
         let status = StatusHandle::default();
         views.sinks.push((sink.name.clone(), status.clone()));
         let stop = stop.clone();
@@ -103,16 +117,42 @@ pub async fn start(
     Ok(views)
 }
 
-async fn sink_route(
+/// The clocks of the instances that sinks write to, by one request each: credentials that do not work are tried once,
+/// not once a route. An instance that does not answer is no obstacle; its routes wait for it.
+async fn greet(config: &Config) -> Result<BTreeMap<&str, Option<i64>>> {
+    let mut clocks = BTreeMap::new();
+    for sink in &config.sinks {
+        let name = sink.instance.name.as_str();
+        if clocks.contains_key(name) {
+            continue;
+        }
+        let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
+        let date = match doctor::greet(&client).await {
+            Ok(greeting) => greeting.date,
+            Err(failure) => {
+                tracing::warn!(
+                    instance = name,
+                    code = failure.code,
+                    "the instance does not answer yet: {}",
+                    failure.message
+                );
+                None
+            }
+        };
+        clocks.insert(name, date);
+    }
+    Ok(clocks)
+}
+
+fn sink_route(
     config: &Config,
     sink: &Sink,
     options: &KafkaOptions,
     partitions: i32,
-    cluster_id: Option<String>,
+    (cluster_id, instance_date): (Option<String>, Option<i64>),
     pace: Arc<Pace>,
 ) -> Result<Route> {
     let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
-    let instance_date = crate::doctor::instance_date(&client).await;
     let identity = Identity {
         cluster_id,
         topic: sink.topic.clone(),
@@ -188,9 +228,4 @@ fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<Sou
         gate: Arc::new(pace),
         status: source::StatusHandle::default(),
     })
-}
-
-fn serve_admin(config: &Config, views: Views, supervisor: &mut Supervisor, stop: &CancellationToken) -> Result<()> {
-    let _ = (config, views, supervisor, stop);
-    Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::clients;
 use crate::config::Config;
-use crate::kafka::topics::{Purpose, Strictness, TopicSpec, Topics};
+use crate::kafka::topics::{Finding, Purpose, Strictness, TopicSpec, Topics};
 
 /// Each call to the cluster takes at most this long.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,9 +55,9 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
 pub async fn input_partitions(config: &Config, topics: &Topics, otherwise: Option<i32>) -> Result<Vec<i32>> {
     let mut counts = Vec::new();
     for sink in &config.sinks {
-        let state = topics.describe(&sink.topic).await.with_context(|| format!("can't describe {}", sink.topic))?;
-        match (state, otherwise) {
-            (Some(state), _) => counts.push(state.partitions),
+        let found = topics.partitions(&sink.topic).await.with_context(|| format!("can't look at {}", sink.topic))?;
+        match (found, otherwise) {
+            (Some(partitions), _) => counts.push(partitions),
             (None, Some(partitions)) => counts.push(partitions),
             (None, None) => bail!(
                 "route {}: its input topic {} does not exist; make it, or let `nowbridge topics create` make it",
@@ -82,11 +82,15 @@ pub async fn ensure(config: &Config, topics: &Topics, strictness: Strictness) ->
     }
     let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
     let findings = topics.check(&all, strictness).await.context("can't check the topics")?;
-    if findings.is_empty() {
+    let line = |f: &Finding| format!("{}: {}; {}", f.topic, f.what, f.remedy);
+    for finding in findings.iter().filter(|f| !f.fatal) {
+        tracing::warn!("{}", line(finding));
+    }
+    let fatal: Vec<String> = findings.iter().filter(|f| f.fatal).map(|f| format!("\n  {}", line(f))).collect();
+    if fatal.is_empty() {
         return Ok(inputs);
     }
-    let lines: Vec<String> = findings.iter().map(|f| format!("\n  {}: {}; {}", f.topic, f.what, f.remedy)).collect();
-    bail!("topics can't be used as they are:{}", lines.concat())
+    bail!("topics can't be used as they are:{}", fatal.concat())
 }
 
 /// The command.

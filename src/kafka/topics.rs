@@ -151,6 +151,11 @@ impl Topics {
         self.look(move |client| Ok(client.client().fetch_cluster_id(timeout))).await
     }
 
+    /// Partitions of a topic; `None` where there is none. Asks for nothing else, so the embedded broker answers, too.
+    pub async fn partitions(&self, name: &str) -> Result<Option<i32>, Error> {
+        Ok(self.shape(name, false).await?.map(|state| state.partitions))
+    }
+
     /// The topic as it is; `None` where there is none.
     pub async fn describe(&self, name: &str) -> Result<Option<TopicState>, Error> {
         let Some(mut state) = self.shape(name, false).await? else { return Ok(None) };

@@ -98,8 +98,8 @@ pub async fn run(
 
 async fn check(routes: &[SourceRoute], options: &KafkaOptions, sharing: &Sharing) -> Result<(), Error> {
     let topic = sharing.topic.clone();
-    let state = Topics::new(options, sharing.patience).describe(&topic).await;
-    let have = state.map_err(|source| Error::Kafka { topic: topic.clone(), source })?.map_or(0, |s| s.partitions);
+    let state = Topics::new(options, sharing.patience).partitions(&topic).await;
+    let have = state.map_err(|source| Error::Kafka { topic: topic.clone(), source })?.unwrap_or(0);
     let need = routes.len();
     if usize::try_from(have).unwrap_or(0) < need { Err(Error::Partitions { topic, have, need }) } else { Ok(()) }
 }

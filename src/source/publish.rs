@@ -211,9 +211,9 @@ struct Reader {
 
 impl Reader {
     async fn partitions(&self, topic: &str) -> Result<i32, OpenError> {
-        let state = Topics::new(&self.options, self.patience).describe(topic).await;
-        let state = state.map_err(|source| OpenError::Read { topic: topic.into(), source })?;
-        state.map(|s| s.partitions).ok_or_else(|| OpenError::Missing { topic: topic.into() })
+        let found = Topics::new(&self.options, self.patience).partitions(topic).await;
+        let found = found.map_err(|source| OpenError::Read { topic: topic.into(), source })?;
+        found.ok_or_else(|| OpenError::Missing { topic: topic.into() })
     }
 
     async fn checkpoint(&self, topic: &str, count: i32, route: &str) -> Result<Option<Checkpoint>, OpenError> {

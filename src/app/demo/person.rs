@@ -61,6 +61,11 @@ fn act(simulator: &Running, key: &str, number: usize, acts: &Mutex<Acts>) -> boo
         _ => json!({}),
     };
     let act = json!({ "correlation_id": key, "user": user, "set": set, "work_notes": note });
+    // A person looks at a ticket before working on it; one that is done already is left alone.
+    let look = simulator.person(&json!({ "correlation_id": key, "user": user }));
+    if look.map_or(true, |row| !matches!(row["state"].as_str(), Some("1" | "2"))) {
+        return false;
+    }
     let mut acts = acts.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(row) = simulator.person(&act) else { return false };
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -74,6 +74,8 @@ pub struct Tally {
     pub right: usize,
     /// Requests that the instance received.
     pub requests: u64,
+    /// Of these, writes to the table.
+    pub writes: u64,
     /// Changes published.
     pub changes: usize,
     /// The person's acts.
@@ -97,6 +99,7 @@ impl Tally {
             wanted: storm.groups.len(),
             tickets: rows.len(),
             requests: requests(state),
+            writes: writes(state),
             changes: seen.len(),
             acts: acts.versions.len() + acts.notes.len(),
             ..Self::default()
@@ -129,12 +132,12 @@ impl Tally {
     /// For people.
     pub fn summary(&self, elapsed: Duration) -> String {
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let per_event = self.requests as f64 / self.events.max(1) as f64;
+        let per_event = self.writes as f64 / self.events.max(1) as f64;
         format!(
             "\nafter {} s, counted from the instance's rows and the change topic:\n\
              \x20 alerts published        {:>7}\n\
              \x20 tickets                 {:>7}   (wanted {})\n\
-             \x20 requests                {:>7}   ({per_event:.2} an alert, polls included)\n\
+             \x20 requests                {:>7}   ({} of them writes, {per_event:.2} an alert)\n\
              \x20 changes published back  {:>7}   (the person acted {} times)\n\
              \x20 doubled                 {:>7}\n\
              \x20 lost                    {:>7}\n\
@@ -144,6 +147,7 @@ impl Tally {
             self.tickets,
             self.wanted,
             self.requests,
+            self.writes,
             self.changes,
             self.acts,
             self.doubled,
@@ -173,13 +177,15 @@ fn is_covered(published: &HashMap<&str, Vec<(u64, u64)>>, sys_id: &str, version:
 }
 
 fn requests(state: &Value) -> u64 {
-    fn sum(value: &Value) -> u64 {
-        match value {
-            Value::Object(map) => map.values().map(sum).sum(),
-            other => other.as_u64().unwrap_or(0),
-        }
-    }
-    sum(&state["requests"])
+    state["requests_total"].as_u64().unwrap_or(0)
+}
+
+/// Requests that wrote to the table.
+fn writes(state: &Value) -> u64 {
+    let list = state["requests"].as_array().map_or(&[][..], Vec::as_slice);
+    let of_table =
+        list.iter().filter(|r| r["table"] == "incident" && (r["method"] == "POST" || r["method"] == "PATCH"));
+    of_table.filter_map(|r| r["count"].as_u64()).sum()
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
