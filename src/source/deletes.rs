@@ -55,7 +55,12 @@ impl Feed {
         let (sys_id, by, at) = (get("documentkey"), get("sys_created_by"), mark.at);
         let state = match self.known(sys_id) {
             // The row stands again under the same sys_id: the delete was of the one before it.
-            Some(known) if known.created_on > at || (known.created_on == at && known.recreated) => None,
+            Some(known)
+                if known.deleted.is_none()
+                    && (known.created_on > at || (known.created_on == at && known.recreated)) =>
+            {
+                None
+            }
             Some(known) => Some(known.clone()),
             // A row that no poll saw: with a filter nobody knows whether it matched.
             None if self.settings.filter.is_empty() && get("tablename") == self.settings.table => {

@@ -13,6 +13,8 @@ pub mod publish;
 pub mod rows;
 pub mod run;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod stamp;
 pub mod status;
 pub mod window;

@@ -117,11 +117,12 @@ pub struct RowState {
 }
 
 impl RowState {
-    /// The state of a row that was deleted at `at` before any poll saw it: every version up to then is stale.
+    /// The state of a row that was deleted at `at` before any poll saw it: every version up to that second is stale,
+    /// whenever the row was created.
     pub fn unseen(at: i64) -> Self {
         Self {
             mod_count: 0,
-            created_on: 0,
+            created_on: i64::MAX,
             updated_on: at,
             number: None,
             class: None,
