@@ -54,7 +54,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     if errors.is_empty() {
         return Ok(config);
     }
-    errors.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+    errors.sort_by_key(|error| (error.line, error.column));
     errors.dedup();
     Err(ConfigErrors { path: path.to_owned(), errors })
 }

@@ -7,12 +7,17 @@
 //! | events in a record | 1 | one per alert, in the order of the body |
 //! | action | status of the group: firing → open, resolved → resolve | status of the alert |
 //! | severity | the gravest of the firing alerts | the alert's |
-//! | time | the latest of the starts (firing) and ends (resolved) | its start or end |
+//! | time | the record's timestamp; without one, the latest start (firing) or end (resolved) | the same |
 //!
 //! The group's hash is the value that Alertmanager itself sends to PagerDuty and Opsgenie, so that the same group
 //! reaching us by two ways can be recognised. A body has no event id; a repeated notification is recognised by the
 //! ticket not needing a change. The account of alerts stands in the description, so that one alert of a group that
 //! starts or ends updates the ticket.
+//!
+//! Why the record's timestamp: an event older than what was applied counts as stale, and the times in the body are in
+//! no such order. After an outage of Prometheus, Alertmanager ends an alert by its timeout and then gets it again with
+//! its old start; and a group's latest start falls when its youngest alert leaves. By those times, an alert that fires
+//! would be taken for an old one and get no ticket. The body's times are in the event's JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -155,7 +160,7 @@ fn group(body: Map<String, Value>, alerts: &[Alert], record: &Record) -> Result<
     let id = hex::encode(Sha256::digest(group_key.as_bytes()));
     let mut event = event(is_firing, "alert_group", "group", id);
     event.url = text(&body, "externalURL", "$")?;
-    event.occurred_at = alerts.iter().filter_map(Alert::time).max().or(record.timestamp).unwrap_or(0);
+    event.occurred_at = record.timestamp.or_else(|| alerts.iter().filter_map(Alert::time).max()).unwrap_or(0);
     let grave = alerts.iter().filter(|a| a.firing || !is_firing).map(Alert::severity).min_by_key(|s| words::rank(s));
     event.severity = Some(grave.unwrap_or("unknown").to_owned());
     event.title = Some(title_of(&annotations).cloned().unwrap_or_else(|| group_title(&common, &group_labels)));
@@ -166,7 +171,11 @@ fn group(body: Map<String, Value>, alerts: &[Alert], record: &Record) -> Result<
     let counts = json!({
         "total": alerts.len() as u64 + truncated, "firing": firing_count, "resolved": alerts.len() - firing_count,
     });
-    event.json = full(&event, &annotations, vec![("alert_counts", counts), ("raw", Value::Object(body))]);
+    event.json = full(
+        &event,
+        &annotations,
+        vec![("time_kind", time_kind(record)), ("alert_counts", counts), ("raw", Value::Object(body))],
+    );
     Ok(event)
 }
 
@@ -214,7 +223,7 @@ fn single(body: &Map<String, Value>, alert: Alert, index: usize, record: &Record
     };
     let mut event = event(alert.firing, "alert", "alert", fingerprint);
     event.url = alert.url.clone().or(text(body, "externalURL", "$")?);
-    event.occurred_at = alert.time().or(record.timestamp).unwrap_or(0);
+    event.occurred_at = record.timestamp.or_else(|| alert.time()).unwrap_or(0);
     event.severity = Some(alert.severity().to_owned());
     event.title = Some(title_of(&alert.annotations).cloned().unwrap_or_else(|| {
         let place = alert.labels.get("instance").map(|instance| format!(" on {instance}")).unwrap_or_default();
@@ -222,9 +231,24 @@ fn single(body: &Map<String, Value>, alert: Alert, index: usize, record: &Record
     }));
     event.description = description_of(&alert.annotations).cloned();
     event.labels = alert.labels;
+    let shown = |at: Option<i64>| at.map_or(Value::Null, |at| Value::String(time::show(at)));
     let receiver = body.get("receiver").cloned().unwrap_or(Value::Null);
-    event.json = full(&event, &alert.annotations, vec![("receiver", receiver)]);
+    event.json = full(
+        &event,
+        &alert.annotations,
+        vec![
+            ("time_kind", time_kind(record)),
+            ("receiver", receiver),
+            ("starts_at", shown(alert.starts_at)),
+            ("ends_at", shown(alert.ends_at)),
+        ],
+    );
     Ok(event)
+}
+
+/// Whether `occurred_at` is the record's time or the body's.
+fn time_kind(record: &Record) -> Value {
+    Value::from(if record.timestamp.is_some() { "received" } else { "event" })
 }
 
 /// The canonical form, for templates.

@@ -137,7 +137,7 @@ fn an_alertmanager_group_is_one_event() {
     assert_eq!(event.key, "alertmanager:group:18ce4c6397b240e683dfc1a48685800d1171a4cbc4cbf1d0a51ab51a5b7c5eaa");
     assert_eq!((event.action, event.severity.as_deref()), (Some(Action::Open), Some("critical")));
     assert_eq!(event.title.as_deref(), Some("DiskFull (team=storage)"));
-    assert_eq!(event.occurred_at, "2026-11-23T10:05:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    assert_eq!(event.occurred_at, 1_700_000_000_000, "the record's");
     assert_eq!(
         event.description.as_deref(),
         Some(
@@ -166,8 +166,36 @@ fn alertmanager_alerts_are_an_event_each() {
             ("alertmanager:alert:2123456789abcdef", Action::Resolve, "Disk of db-3 is 95 % full", "critical"),
         ]
     );
-    assert_eq!(events[2].occurred_at, "2026-11-23T10:04:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    assert_eq!(events[2].json["ends_at"], "2026-11-23T10:04:00Z");
+    assert_eq!(events[0].json["starts_at"], "2026-11-23T10:00:00.123Z");
+    assert!(events[0].json["ends_at"].is_null());
     assert_eq!(events[1].url.as_deref(), Some("http://alertmanager.example.com:9093"));
+}
+
+#[test]
+fn without_a_timestamp_the_times_of_the_body_count() {
+    let times = |by| {
+        let record = Record { timestamp: None, ..record(None, WEBHOOK.as_bytes()) };
+        let events = Decoder::Alertmanager(by).decode(&record).unwrap();
+        events.iter().map(|e| time::show(e.occurred_at)).collect::<Vec<_>>()
+    };
+    assert_eq!(times(By::Group), ["2026-11-23T10:05:00Z"]);
+    assert_eq!(times(By::Alert), ["2026-11-23T10:00:00.123Z", "2026-11-23T10:05:00Z", "2026-11-23T10:04:00Z"]);
+}
+
+/// Alertmanager ends an alert by its timeout while Prometheus is away, and then gets it again with its old start.
+#[test]
+fn an_alert_that_comes_back_with_its_old_start_is_not_older_than_its_end() {
+    let decode = |status: &str, ends: &str, timestamp| {
+        let body = json!({ "status": status, "groupKey": "g", "alerts": [{
+            "status": status, "fingerprint": "f", "startsAt": "2026-11-23T09:00:00Z", "endsAt": ends,
+        }] });
+        let record = Record { timestamp: Some(timestamp), ..record(None, body.to_string().as_bytes()) };
+        [By::Group, By::Alert].map(|by| Decoder::Alertmanager(by).decode(&record).unwrap()[0].occurred_at)
+    };
+    let ended = decode("resolved", "2026-11-23T10:20:00Z", 1_795_429_300_000);
+    let again = decode("firing", "0001-01-01T00:00:00Z", 1_795_429_600_000);
+    assert!(again[0] > ended[0] && again[1] > ended[1]);
 }
 
 #[test]
