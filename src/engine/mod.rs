@@ -7,11 +7,14 @@ pub mod digest;
 pub mod dispatcher;
 pub mod event;
 pub mod fold;
+pub mod invariants;
 pub mod lane;
 pub mod mutation;
 pub mod partition;
 pub mod retry;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod tracker;
 
 pub use dispatcher::Dispatcher;

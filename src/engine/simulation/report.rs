@@ -1,0 +1,114 @@
+//! The trace of a history in words short enough to read.
+
+use super::super::event::{LedgerKey, LedgerWrite, RequestBody};
+use super::super::{Content, Effect, Event};
+use crate::model::{Answer, Claim, Entry, Intent};
+
+pub(super) fn event(event: &Event) -> String {
+    match event {
+        Event::Loaded { partition, ledger, .. } => {
+            let claims: Vec<_> = ledger
+                .claims
+                .iter()
+                .map(|(k, (t, c, age))| format!("{k}@{}:{} {age}ms old", t.0, claim(c)))
+                .collect();
+            let entries: Vec<_> = ledger.entries.iter().map(|(k, e)| format!("{k}: {}", entry(e))).collect();
+            format!(
+                "Loaded {partition} token {} start {} mark {} claims {claims:?} entries {entries:?} stale {:?}",
+                ledger.token.0, ledger.start, ledger.mark, ledger.stale
+            )
+        }
+        Event::Received { partition, record, .. } => {
+            let what = match &record.content {
+                Content::Intents(intents) => intents.iter().map(intent).collect::<Vec<_>>().join("; "),
+                other => format!("{other:?}"),
+            };
+            format!("Received {partition}/{}: {what}", record.offset)
+        }
+        Event::Answered { request, answer, issued_at, .. } => {
+            format!("Answered {} (issued {issued_at}): {}", request.0, self::answer(answer))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn intent(i: &Intent) -> String {
+    let fields: Vec<_> = i.fields.iter().map(|(c, v)| format!("{}={v}", &c[..1])).collect();
+    format!(
+        "{} {:?} {} note {:?} id {:?} at {}",
+        i.key,
+        i.action,
+        fields.join(" "),
+        i.note,
+        i.event_id,
+        i.occurred_at - super::world::BASE
+    )
+}
+
+fn answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Applied { row, warnings } => {
+            format!("applied {} state {} {:?} {warnings:?}", row.number, row.state, row.values)
+        }
+        Answer::Rows { rows, journal } => {
+            let rows: Vec<_> = rows.iter().map(|r| format!("{} state {} {:?}", r.number, r.state, r.values)).collect();
+            format!("rows {rows:?} journal {journal:?}")
+        }
+        Answer::Failed(f) => format!("{:?} {}", f.class, f.code),
+        Answer::NotSent { reason } => format!("not sent: {reason}"),
+    }
+}
+
+fn claim(c: &Claim) -> String {
+    format!("{} {:?} {}..{} state {:?} notes {:?}", c.attempt, c.kind, c.lo, c.hi, c.state, c.markers)
+}
+
+fn entry(e: &Entry) -> String {
+    format!("{} {} g{} at {} state {}", e.attempt, e.number, e.generation, e.position, e.seen.state)
+}
+
+pub(super) fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Produce { op, partition, write } => {
+            let what = match write {
+                LedgerWrite::Entry(k, e) => format!("entry {k} {}", entry(e)),
+                LedgerWrite::Claim(k, t, c) => format!("claim {k}@{} {}", t.0, claim(c)),
+                LedgerWrite::Park(k, p) => format!("park {k} {}", p.position),
+                LedgerWrite::Mark(t, at) => format!("mark@{} {at}", t.0),
+                LedgerWrite::Tombstone(k, t) => format!("tombstone {}@{}", name(k), t.0),
+            };
+            format!("produce {} in {partition}: {what}", op.0)
+        }
+        Effect::Request { id, body, lease_until, .. } => {
+            let what = match body {
+                RequestBody::Create { key, fields, notes, attempt } => {
+                    format!("create {key} {attempt} {fields:?} {notes:?}")
+                }
+                RequestBody::Update { key, sys_id, fields, notes, attempt } => {
+                    format!("update {key} {attempt} {} {fields:?} {notes:?}", tail(sys_id))
+                }
+                RequestBody::Read { key, sys_id, markers, .. } => format!("read {key} {} {markers:?}", tail(sys_id)),
+                RequestBody::Find { key, .. } => format!("find {key}"),
+            };
+            format!("request {} (lease {lease_until}): {what}", id.0)
+        }
+        Effect::DeadLetter { letter, .. } => {
+            format!("dead letter {} {} over {:?}", letter.position, letter.code, letter.superseded)
+        }
+        Effect::Result(r) => format!("result {} {} {:?}", r.key, r.outcome, r.positions.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn name(key: &LedgerKey) -> String {
+    match key {
+        LedgerKey::Entry(k) => format!("entry:{k}"),
+        LedgerKey::Claim(k) => format!("claim:{k}"),
+        LedgerKey::Park(k) => format!("park:{k}"),
+        LedgerKey::Mark => "mark".into(),
+    }
+}
+
+fn tail(sys_id: &str) -> &str {
+    &sys_id[sys_id.len().saturating_sub(2)..]
+}
