@@ -17,7 +17,10 @@ pub enum Decision {
     /// Nothing can come of it; the reason is for people.
     Skip(&'static str),
     /// The ticket already stands so.
-    Unchanged,
+    Unchanged {
+        /// When the ticket was resolved, which may be news although nothing of it is to be written.
+        resolved_at: Option<i64>,
+    },
     /// The row was last seen too long ago: read it, then decide again.
     Read,
     /// Write this.
@@ -83,8 +86,10 @@ pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut
     let decision = decide_for_ticket(base, entry, segment, settings, kept);
     let fresh = base.row.is_some()
         || (settings.row_freshness > 0 && base.now.saturating_sub(entry.seen.at) <= to_i64(settings.row_freshness));
+    // A closed or deleted row stays so: a new ticket beside it needs no second sight of it.
+    let closed = settings.states.phase(&entry.seen.state) == Phase::Closed;
     match decision {
-        Decision::Write(_) if !fresh => Decision::Read,
+        Decision::Write(_) if !fresh && !closed => Decision::Read,
         decided => decided,
     }
 }
@@ -101,7 +106,7 @@ fn decide_for_ticket(
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
         (Phase::Closed, Some(post)) => Decision::Write(create(post, segment, Some(entry), settings)),
         (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
-            match update(base, entry, &segment.pre, phase, settings, kept) {
+            match update(base, entry, &segment.pre, false, phase, settings, kept) {
                 // What came before the opening event still belongs to the old ticket.
                 Decision::Write(mut plan) => {
                     if plan.rest == Rest::None {
@@ -116,9 +121,9 @@ fn decide_for_ticket(
             // The alert fired before the ticket was resolved: its values are news, its opening is not.
             let mut part = whole(segment);
             part.map = Phase::ALL;
-            update(base, entry, &part, phase, settings, kept)
+            update(base, entry, &part, false, phase, settings, kept)
         }
-        _ => update(base, entry, &whole(segment), phase, settings, kept),
+        _ => update(base, entry, &whole(segment), segment.post.is_some(), phase, settings, kept),
     }
 }
 
@@ -176,10 +181,12 @@ fn create(post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settin
     })
 }
 
+/// `opened` says that an opening event in the part takes effect, on a resolved ticket too.
 fn update(
     base: Base<'_>,
     entry: &Entry,
     part: &Part,
+    opened: bool,
     before: Phase,
     settings: &Settings,
     kept: &mut Vec<Column>,
@@ -193,14 +200,16 @@ fn update(
         add_all(&mut fields, &part.closing);
     }
     let (notes, rest) = take_notes(&part.notes, settings);
-    if fields.is_empty() && notes.is_empty() {
-        return Decision::Unchanged;
-    }
     let resolved_at = match after {
         Phase::Resolved if resolves => part.closed_at,
+        // Reopened and resolved again in one fold: the state does not change, the time does.
+        Phase::Resolved if opened && part.closed_at.is_some() => part.closed_at,
         Phase::Resolved => Some(resolved_at(entry, base.row)),
         _ => None,
     };
+    if fields.is_empty() && notes.is_empty() {
+        return Decision::Unchanged { resolved_at };
+    }
     let outcome = match (resolves, before == Phase::Resolved && after.is_open()) {
         (true, _) => "resolved",
         (_, true) => "reopened",

@@ -377,9 +377,20 @@ impl Queue {
         self.segments.iter().flat_map(|s| s.events.iter())
     }
 
-    /// `occurred_at` of the newest state-bearing event that waits.
-    pub fn newest(&self) -> Option<i64> {
-        self.segments.iter().map(Segment::occurred_at).max()
+    /// `occurred_at` of the newest state-bearing event that waits and will count. What comes before the first opening
+    /// event counts only where there is a `ticket` to apply it to; `ticket` becomes true where the queue makes one.
+    pub fn newest(&self, ticket: &mut bool) -> Option<i64> {
+        let mut newest = None;
+        for segment in &self.segments {
+            if *ticket {
+                newest = newest.max(Some(segment.pre.occurred_at));
+            }
+            if let Some(post) = &segment.post {
+                newest = newest.max(Some(post.occurred_at));
+                *ticket = true;
+            }
+        }
+        newest
     }
 
     /// True where an event with this id waits.

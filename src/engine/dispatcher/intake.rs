@@ -7,7 +7,7 @@ use crate::engine::event::{Content, DeadLetter, Effect, LedgerKey, Observation, 
 use crate::engine::lane::{Lane, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
-use crate::model::{Action, Epoch, Intent, Key, Now, Position, Record};
+use crate::model::{Action, Epoch, Intent, Key, Now, Phase, Position, Record};
 
 impl Dispatcher {
     pub(super) fn received(&mut self, partition: i32, epoch: Epoch, record: Received, now: Now, out: &mut Vec<Effect>) {
@@ -113,9 +113,11 @@ impl Dispatcher {
                 return Err("an event with this id was applied already");
             }
         }
-        let newest =
-            [entry.map(|e| e.occurred_at), lane.and_then(|l| l.held.newest()), lane.and_then(|l| l.queue.newest())];
-        let newest = newest.into_iter().flatten().max();
+        // What waits without a ticket to be applied to comes to nothing, so nothing is too old for it.
+        let mut ticket = entry.is_some_and(|e| self.settings.states.phase(&e.seen.state) != Phase::Closed);
+        let held = lane.and_then(|l| l.held.newest(&mut ticket));
+        let queued = lane.and_then(|l| l.queue.newest(&mut ticket));
+        let newest = entry.map(|e| e.occurred_at).max(held).max(queued);
         if intent.action.bears_state() && newest.is_some_and(|n| intent.occurred_at < n) {
             if intent.note.is_none() {
                 return Err("older than what is applied already");

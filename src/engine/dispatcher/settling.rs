@@ -10,7 +10,7 @@ use crate::engine::mutation::Mutation;
 use crate::engine::retry::Delays;
 use crate::model::answer::Journal;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Class, Entry, Failure, FieldDigest, Key, Now, Park, Phase, Position, Row, Seen};
+use crate::model::{Answer, Claim, Class, Column, Entry, Failure, FieldDigest, Key, Now, Park, Phase, Position, Row, Seen};
 
 /// A ticket created this much before the claim, on the instance's clock, is an older one. Seconds; generous, since
 /// entries outlive their tickets by minutes.
@@ -291,7 +291,7 @@ impl Dispatcher {
             ClaimKind::Create { .. } => self.found_ticket(partition, key, claim, rows, out),
             ClaimKind::Update { .. } => {
                 let Some(row) = rows.into_iter().next() else { return Found::NotThere };
-                self.found_update(claim, row, journal)
+                self.found_update(self.entry(partition, key), claim, row, journal)
             }
         }
     }
@@ -311,11 +311,21 @@ impl Dispatcher {
         if rows.is_empty() { Found::NotThere } else { Found::There(Box::new(rows.swap_remove(0))) }
     }
 
-    fn found_update(&self, claim: &Claim, row: Row, journal: Option<Journal>) -> Found {
-        let stands = claim.fields.iter().all(|(c, d)| {
+    fn found_update(&self, entry: Option<&Entry>, claim: &Claim, row: Row, journal: Option<Journal>) -> Found {
+        let stands_so = |(c, d): &(Column, u64)| {
             let value = if **c == *self.settings.states.column { Some(&row.state) } else { row.values.get(&**c) };
             value.is_some_and(|v| digest(v) == *d)
-        });
+        };
+        // One request carries all values together, so one value that was not there before proves the write, although a
+        // business rule may have changed others.
+        let is_new = |(c, d): &(Column, u64)| {
+            entry.is_some_and(|e| match e.fields.binary_search_by(|(known, _)| known.cmp(c)) {
+                Ok(at) => e.fields[at].1.sent != *d && e.fields[at].1.stood != Some(*d),
+                Err(_) => false,
+            })
+        };
+        let stands =
+            claim.fields.iter().all(stands_so) || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
         let since_claim = row.updated_on >= claim.instance_time.div_euclid(1000);
         let ours = row.updated_by == self.settings.bridge_user && since_claim;
         let by_values = stands && ours && !claim.fields.is_empty();
@@ -437,7 +447,9 @@ impl Dispatcher {
         report.attempts = requests;
         report.warnings = settlement.warnings;
         out.push(Effect::Result(Box::new(report)));
-        self.unpark(partition, key, out);
+        if settlement.outcome != "unchanged" {
+            self.unpark(partition, key, out);
+        }
         self.plan_expiry(partition, key);
         self.make_ready(partition, key, now, out);
     }

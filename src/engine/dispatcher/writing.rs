@@ -6,8 +6,8 @@ use crate::engine::digest::digest;
 use crate::engine::event::{
     Effect, LedgerKey, LedgerWrite, Observation, OpId, ProduceOutcome, Report, RequestBody, RequestId,
 };
-use crate::engine::fold::Segment;
-use crate::engine::lane::{Doubt, Stage, Wish};
+use crate::engine::fold::{REMEMBERED_IDS, Segment};
+use crate::engine::lane::{Doubt, Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, Standing};
 use crate::model::entry::ClaimKind;
@@ -55,9 +55,12 @@ impl Dispatcher {
                     Self::observe(out, Observation::Skipped(key.clone(), why));
                     self.settle_without_write(partition, &segment);
                 }
-                Decision::Unchanged => {
+                Decision::Unchanged { resolved_at } => {
                     Self::observe(out, Observation::Unchanged(key.clone()));
-                    self.remember_unchanged(partition, key, &segment);
+                    if let Some(entry) = self.news_of_unchanged(partition, key, &segment, resolved_at, now) {
+                        self.settle_unchanged(partition, key, segment, entry, now, out);
+                        return;
+                    }
                     self.settle_without_write(partition, &segment);
                 }
                 Decision::Read => {
@@ -116,12 +119,47 @@ impl Dispatcher {
         }
     }
 
-    /// The ticket stands as the events want it: what they say of time and repetition still counts.
-    fn remember_unchanged(&mut self, partition: i32, key: &Key, segment: &Segment) {
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
-        if let Some(entry) = p.entries.get_mut(key) {
-            entry.occurred_at = entry.occurred_at.max(segment.occurred_at());
+    /// The ticket stands as the events want it, but what they say of time counts for later events: the entry that
+    /// remembers it, where it is news.
+    fn news_of_unchanged(
+        &self,
+        partition: i32,
+        key: &Key,
+        segment: &Segment,
+        resolved_at: Option<i64>,
+        now: Now,
+    ) -> Option<Entry> {
+        let p = self.partitions.get(&partition)?;
+        let old = p.entries.get(key)?;
+        let occurred_at = old.occurred_at.max(segment.occurred_at());
+        if occurred_at == old.occurred_at && resolved_at == old.resolved_at {
+            return None;
         }
+        let mut entry = Entry { token: p.token, occurred_at, resolved_at, written_at: now.unix, ..old.clone() };
+        entry.position = segment.hi().unwrap_or(old.position).max(old.position);
+        entry.partial = None;
+        entry.event_ids.extend(segment.events.iter().filter_map(|e| e.event_id));
+        let forget = entry.event_ids.len().saturating_sub(REMEMBERED_IDS);
+        entry.event_ids.drain(..forget);
+        Some(entry)
+    }
+
+    /// Nothing is written to the ticket; the entry is, before anything of the segment is resolved.
+    fn settle_unchanged(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        segment: Segment,
+        entry: Entry,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(lane) = self.lane(partition, key) else { return };
+        lane.held.put_back_apart(segment);
+        let settlement =
+            Settlement { entry, outcome: "unchanged", fields: Vec::new(), notes: 0, warnings: Vec::new() };
+        self.stage(partition, key, Stage::Settled(Box::new(settlement)));
+        self.write_entry(partition, key, now, out);
     }
 
     /// Produces the claim of a write and takes what it carries out of the queue.
@@ -134,13 +172,17 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let whole_occurred_at = segment.occurred_at();
+        let occurred_at = match (&plan.kind, &segment.post) {
+            // What came before the opening event is not in the new ticket.
+            (ClaimKind::Create { .. }, Some(post)) => post.occurred_at,
+            _ if plan.rest == Rest::Post => segment.pre.occurred_at,
+            _ => segment.occurred_at(),
+        };
         let rest = match plan.rest {
             Rest::None => None,
             Rest::Post => segment.split_post(),
             Rest::Notes { keep, parts } => Some(segment.split_notes(keep, parts)),
         };
-        let occurred_at = if plan.rest == Rest::Post { segment.occurred_at() } else { whole_occurred_at };
         let claim = self.make_claim(partition, &segment, rest.as_ref(), &plan, occurred_at, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let (life, token) = (p.life, p.token);

@@ -89,7 +89,7 @@ impl World {
             if unsent && request.checked_at + 25 >= now && self.rng.u32(0..3) > 0 {
                 if dies {
                     self.requests[number].arrived = true;
-                    self.requests[number].pending = false;
+                    self.finish_write(u32::try_from(number).unwrap_or(u32::MAX));
                 } else {
                     self.requests[number].stuck = true;
                     self.coverage.frozen_between_check_and_send += 1;
@@ -112,7 +112,7 @@ impl World {
             if self.members[member].life != life {
                 // It died with its process.
                 self.requests[at].arrived = true;
-                self.requests[at].pending = false;
+                self.finish_write(number);
                 return;
             }
             if let Some(until) = self.members[member].frozen_until {
