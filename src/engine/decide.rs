@@ -61,6 +61,8 @@ pub enum Rest {
         keep: usize,
         /// Parts of the next one that it carries.
         parts: u32,
+        /// The segment's `post` is left as well: it needs a ticket of its own.
+        apart: bool,
     },
 }
 
@@ -109,8 +111,9 @@ fn decide_for_ticket(
             match update(base, entry, &segment.pre, false, phase, settings, kept) {
                 // What came before the opening event still belongs to the old ticket.
                 Decision::Write(mut plan) => {
-                    if plan.rest == Rest::None {
-                        plan.rest = Rest::Post;
+                    match &mut plan.rest {
+                        Rest::Notes { apart, .. } => *apart = true,
+                        rest => *rest = Rest::Post,
                     }
                     Decision::Write(plan)
                 }
@@ -306,7 +309,7 @@ fn take_notes(notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, R
             let size = text.chars().count();
             if size > room && !taken.is_empty() {
                 let parts = u32::try_from(number).unwrap_or(u32::MAX);
-                return (taken, Rest::Notes { keep: at, parts });
+                return (taken, Rest::Notes { keep: at, parts, apart: false });
             }
             room = room.saturating_sub(size);
             let part = (parts.len() > 1).then(|| format!("{}/{}", number + 1, parts.len()));

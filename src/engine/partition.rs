@@ -32,6 +32,8 @@ pub struct Partition {
     pub token: Token,
     /// When the last accepted commit of this epoch was sent, on the mono clock.
     pub lease_sent: Option<u64>,
+    /// Commits sent before this instant on the mono clock give no lease.
+    pub lease_floor: u64,
     /// Offsets received and unresolved.
     pub tracker: Tracker,
     /// What was done for which key.
@@ -75,6 +77,7 @@ impl Partition {
             standing: Standing::Loading,
             token: Token::default(),
             lease_sent: None,
+            lease_floor: 0,
             tracker: Tracker::default(),
             entries: HashMap::new(),
             parks: HashMap::new(),

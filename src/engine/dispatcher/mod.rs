@@ -133,7 +133,7 @@ impl Dispatcher {
             Event::Committed { partition, epoch, sent_at, offset } => {
                 self.leased(partition, epoch, sent_at, offset, now, out);
             }
-            Event::Polled { at } => self.last_poll = self.last_poll.max(at),
+            Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit => self.permitted(now, out),
             Event::Answered { request, issued_at, instance_date, answer } => {

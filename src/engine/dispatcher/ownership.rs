@@ -66,6 +66,9 @@ impl Dispatcher {
     ) {
         let any_epoch = self.rules.off(Mutation::NoEpochCheck);
         let Some(p) = self.partitions.get_mut(&partition).filter(|p| p.epoch == epoch || any_epoch) else { return };
+        if sent_at < p.lease_floor {
+            return;
+        }
         p.lease_sent = p.lease_sent.max(Some(sent_at));
         if self.lease_stands(partition, now) {
             let waiting = self.partitions.get_mut(&partition).map(|p| std::mem::take(&mut p.unleased));
@@ -73,6 +76,19 @@ impl Dispatcher {
                 self.write_entry(partition, &key, now, out);
             }
         }
+    }
+
+    /// The consumer was polled. After a gap so long that the client may have left the group, what was committed before
+    /// gives no lease any more: this poll would make it look fresh.
+    pub(super) fn polled(&mut self, at: u64) {
+        let longest = self.settings.max_poll_interval.saturating_sub(self.settings.poll_margin);
+        if at > self.last_poll.saturating_add(longest) && !self.rules.off(Mutation::NoPollBound) {
+            for p in self.partitions.values_mut() {
+                p.lease_sent = None;
+                p.lease_floor = at;
+            }
+        }
+        self.last_poll = self.last_poll.max(at);
     }
 
     pub(super) fn lease_stands(&self, partition: i32, now: Now) -> bool {
@@ -248,7 +264,7 @@ impl Dispatcher {
     /// token and load again (protocol rule 1). What is in flight becomes a doubt by its claim.
     pub(super) fn renew_token(&mut self, partition: i32, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get(&partition) else { return };
-        let (epoch, standing, lease) = (p.epoch, p.standing, p.lease_sent);
+        let (epoch, standing, lease, floor) = (p.epoch, p.standing, p.lease_sent, p.lease_floor);
         self.forget(partition);
         if matches!(standing, Standing::Leaving(_)) {
             out.push(Effect::Release { partition, epoch, offset: None });
@@ -257,6 +273,7 @@ impl Dispatcher {
         let life = self.id();
         let mut fresh = Partition::assigned(epoch, life);
         fresh.lease_sent = lease;
+        fresh.lease_floor = floor;
         self.partitions.insert(partition, fresh);
         Self::observe(out, Observation::TokenRenewed(partition));
         out.push(Effect::TakeOver { partition, epoch });

@@ -324,11 +324,12 @@ impl Dispatcher {
                 Err(_) => false,
             })
         };
-        let stands =
-            claim.fields.iter().all(stands_so) || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
+        let all = claim.fields.iter().all(stands_so);
+        let stands = all || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
         let since_claim = row.updated_on >= claim.instance_time.div_euclid(1000);
         let ours = row.updated_by == self.settings.bridge_user && since_claim;
-        let by_values = stands && ours && !claim.fields.is_empty();
+        // A person may have written after us: where every value stands, nothing of the write can be missing.
+        let by_values = (stands && ours && !claim.fields.is_empty()) || (all && claim.fields.iter().any(is_new));
         if claim.markers.is_empty() || self.rules.off(Mutation::NoNoteMarkers) {
             return if by_values { Found::There(Box::new(row)) } else { Found::NotThere };
         }
@@ -357,7 +358,7 @@ impl Dispatcher {
         let Some(p) = self.partitions.get(&partition) else { return };
         let Some(lane) = p.lanes.get(key) else { return };
         let Some((_, claim)) = &lane.claim else { return };
-        let entry = make_entry(p.token, p.entries.get(key), claim, row, now);
+        let entry = make_entry(p.token, p.entries.get(key), claim, row, &self.settings.bridge_user, now);
         let settlement = Settlement {
             entry,
             outcome: plan.map_or("verified", |p| p.outcome),
@@ -581,12 +582,21 @@ fn seen(row: &Row, now: Now) -> Seen {
 }
 
 /// The entry of a claim whose write is there.
-fn make_entry(token: crate::model::Token, old: Option<&Entry>, claim: &Claim, row: &Row, now: Now) -> Entry {
+fn make_entry(
+    token: crate::model::Token,
+    old: Option<&Entry>,
+    claim: &Claim,
+    row: &Row,
+    bridge_user: &str,
+    now: Now,
+) -> Entry {
     let creates = matches!(claim.kind, ClaimKind::Create { .. });
     let same = old.filter(|_| !creates);
     let mut fields = same.map(|e| e.fields.clone()).unwrap_or_default();
     for (column, sent) in &claim.fields {
-        let stood = row.values.get(&**column).map(|v| digest(v)).filter(|d| d != sent);
+        // Where a person wrote last, what differs is the person's and not a business rule's.
+        let stood = row.values.get(&**column).filter(|_| row.updated_by == bridge_user);
+        let stood = stood.map(|v| digest(v)).filter(|d| d != sent);
         let value = FieldDigest { sent: *sent, stood };
         match fields.binary_search_by(|(c, _)| c.cmp(column)) {
             Ok(at) => fields[at].1 = value,

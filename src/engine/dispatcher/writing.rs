@@ -11,7 +11,7 @@ use crate::engine::lane::{Doubt, Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, Standing};
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Claim, Column, Entry, Key, Now, Position};
+use crate::model::{AttemptId, Claim, Column, Entry, Key, Now, Phase, Position};
 
 /// A row that was read this recently may be written even where the policy is to read always: the claim takes some
 /// time and the permit, under a scarce quota, much more. Shorter, and a lane could read again and again.
@@ -175,13 +175,18 @@ impl Dispatcher {
         let occurred_at = match (&plan.kind, &segment.post) {
             // What came before the opening event is not in the new ticket.
             (ClaimKind::Create { .. }, Some(post)) => post.occurred_at,
-            _ if plan.rest == Rest::Post => segment.pre.occurred_at,
+            _ if matches!(plan.rest, Rest::Post | Rest::Notes { apart: true, .. }) => segment.pre.occurred_at,
             _ => segment.occurred_at(),
         };
+        if matches!(plan.rest, Rest::Notes { apart: true, .. })
+            && let Some(post) = segment.split_post()
+        {
+            self.put_back(partition, key, post);
+        }
         let rest = match plan.rest {
             Rest::None => None,
             Rest::Post => segment.split_post(),
-            Rest::Notes { keep, parts } => Some(segment.split_notes(keep, parts)),
+            Rest::Notes { keep, parts, .. } => Some(segment.split_notes(keep, parts)),
         };
         let claim = self.make_claim(partition, &segment, rest.as_ref(), &plan, occurred_at, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
@@ -335,6 +340,8 @@ impl Dispatcher {
     fn has_gone_stale(&self, partition: i32, key: &Key, now: Now) -> bool {
         let fresh = self.settings.row_freshness.max(ALWAYS_FRESH);
         let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
+        // A closed or deleted row stays so, however long ago that was seen.
+        let entry = entry.filter(|e| self.settings.states.phase(&e.seen.state) != Phase::Closed);
         entry.is_some_and(|e| now.unix.saturating_sub(e.seen.at) > i64::try_from(fresh).unwrap_or(i64::MAX))
     }
 

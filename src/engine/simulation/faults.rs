@@ -240,6 +240,8 @@ impl World {
         let Some(at) = self.instance.tickets.iter().rposition(|t| t.key == key && !t.deleted) else { return };
         let phase = self.instance.phase(&self.instance.tickets[at]);
         let ticket = &mut self.instance.tickets[at];
+        // Between a write and the sight of what came of it nobody can tell whose value it is.
+        self.raced[key] |= ticket.unseen;
         let state = match deed {
             Deed::Edit if phase.is_open() => {
                 let text = value.clone();

@@ -42,6 +42,8 @@ pub(super) struct Ticket {
     pub(super) looked_at: [u64; 2],
     /// When a person last did something to it.
     pub(super) person_at: u64,
+    /// The bridge wrote it last and has not seen so yet.
+    pub(super) unseen: bool,
     /// A person wrote values into it.
     pub(super) touched: bool,
 }
@@ -143,6 +145,7 @@ impl Instance {
         let warnings = self.put(at, write, date);
         let ticket = &mut self.tickets[at];
         ticket.looked_at[write.member] = now;
+        ticket.unseen = true;
         let row = self.row(&self.tickets[at]);
         Some(Committed { row, warnings, wrong, raced })
     }
@@ -163,6 +166,7 @@ impl Instance {
             deleted: false,
             looked_at: [0; 2],
             person_at: 0,
+            unseen: false,
             touched: false,
         });
     }
