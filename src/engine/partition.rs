@@ -64,6 +64,9 @@ pub struct Partition {
     pub prepared: usize,
     /// Answers of the ledger or the instance that a drain waits for.
     pub awaited: usize,
+    /// True once something was written under this token while the lease stood: that tells a successor since when no
+    /// former owner can have sent anything.
+    pub confirmed: bool,
     /// True once the final mark is under way.
     pub closing_mark: bool,
 }
@@ -93,6 +96,7 @@ impl Partition {
             unproven: false,
             prepared: 0,
             awaited: 0,
+            confirmed: false,
             closing_mark: false,
         }
     }
@@ -109,6 +113,10 @@ impl Partition {
         self.stale.clear();
         for (key, token) in ledger.stale {
             self.stale.entry(key).or_default().push(token);
+        }
+        // What a former owner wrote of a key would come to light again when ours is removed.
+        for (key, entry) in &self.entries {
+            self.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(entry.token);
         }
         ledger.claims
     }

@@ -16,8 +16,10 @@ use crate::model::{Claim, Entry, Key, Park, Token};
 #[derive(Default)]
 pub(super) struct Collector {
     header: Option<Header>,
-    /// Offset and broker's time of the `owner` records that compaction has left.
-    owners: Vec<(i64, i64)>,
+    /// Broker's time of the `owner` records that compaction has left, by their offset.
+    owners: HashMap<Token, i64>,
+    /// Broker's time of the first record that was written under each token, `owner` records not counted.
+    written: HashMap<Token, i64>,
     marks: HashMap<Token, i64>,
     entries: Table<Entry>,
     claims: Table<Claim>,
@@ -85,13 +87,18 @@ impl Collector {
         timestamp: i64,
     ) -> Result<(), WireError> {
         let key = wire::decode_key(key)?;
+        if let WireKey::Tokened(_, token) = &key {
+            self.written.entry(*token).or_insert(timestamp);
+        }
         let Some(bytes) = value else {
             self.remove(key);
             return Ok(());
         };
         match (wire::decode_value(&key, bytes)?, key) {
             (WireValue::Header(header), _) => self.header = Some(header),
-            (WireValue::Owner(_), _) => self.owners.push((offset, timestamp)),
+            (WireValue::Owner(_), _) => {
+                self.owners.insert(Token(offset), timestamp);
+            }
             (WireValue::Mark(mark), WireKey::Tokened(_, token)) => {
                 self.marks.insert(token, mark);
             }
@@ -146,8 +153,7 @@ impl Collector {
         self.claims.stale(LedgerKey::Claim, &mut stale);
         self.parks.stale(LedgerKey::Park, &mut stale);
         stale.extend(self.marks.keys().filter(|marked| **marked < token).map(|marked| (LedgerKey::Mark, *marked)));
-        self.owners.sort_unstable();
-        let owners = std::mem::take(&mut self.owners);
+        let our_time = self.owners.get(&token).copied();
         let mut loaded = Loaded { token, mark, stale, ..Loaded::default() };
         let newest = std::mem::take(&mut self.claims.newest);
         for (key, (written, claim)) in newest {
@@ -155,7 +161,7 @@ impl Collector {
             if is_settled(&claim, written, entry, mark) {
                 loaded.stale.push((LedgerKey::Claim(key), written));
             } else {
-                loaded.claims.insert(key, (written, claim, doubt_age(&owners, written, token)));
+                loaded.claims.insert(key, (written, claim, doubt_age(&self.written, written, our_time)));
             }
         }
         loaded.entries =
@@ -173,11 +179,13 @@ fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mar
 }
 
 /// How long a write announced under this token has certainly been under way, by the broker's time: from the first
-/// owner above it to us. Where compaction has removed earlier owners, it comes out shorter, which only waits longer.
-fn doubt_age(owners: &[(i64, i64)], written: Token, ours: Token) -> u64 {
-    let time_of_first = owners.iter().find(|(offset, _)| *offset > written.0).map(|(_, time)| *time);
-    let our_time = owners.iter().find(|(offset, _)| *offset == ours.0).map(|(_, time)| *time);
-    match (time_of_first, our_time) {
+/// record that a higher token *wrote* to our `owner` record. A higher `owner` record alone tells nothing: a former
+/// owner whose load runs late takes a higher token too, while the real owner goes on writing. Whoever has a lease
+/// writes something under its token at once, and has it only after all leases before it have ended. Where compaction
+/// has removed earlier records it comes out shorter, which only waits longer.
+fn doubt_age(first_written: &HashMap<Token, i64>, written: Token, our_time: Option<i64>) -> u64 {
+    let first = first_written.iter().filter(|(token, _)| **token > written).map(|(_, time)| *time).min();
+    match (first, our_time) {
         (Some(first), Some(ours)) => u64::try_from(ours - first).unwrap_or(0),
         _ => 0,
     }

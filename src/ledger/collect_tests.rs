@@ -157,13 +157,18 @@ fn the_mark_never_falls() {
 }
 
 #[test]
-fn a_doubt_ages_from_the_first_owner_above_it() {
+fn a_doubt_ages_from_the_first_record_that_a_higher_token_wrote() {
     let mut log = Log { time: 1_000, ..Log::default() };
     let owner = log.owner();
     log.claim("k", owner, claim(attempt(owner.0, 1), 5));
-    // A crash loop: each new owner looks a little later, and none starts the span anew.
-    log.time = 50_000;
+    // A former owner whose load runs late: it takes a token and never writes under it.
+    log.time = 20_000;
     log.owner();
+    // A crash loop: each new owner looks a little later, and none starts the span anew.
+    log.time = 49_000;
+    let second = log.owner();
+    log.time = 50_000;
+    log.write(&LedgerWrite::Mark(second, 3));
     log.time = 90_000;
     let middle = log.owner();
     log.claim("l", middle, claim(attempt(middle.0, 1), 6));
@@ -171,7 +176,7 @@ fn a_doubt_ages_from_the_first_owner_above_it() {
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
     assert_eq!(loaded.claims["k"].2, 45_000);
-    assert_eq!(loaded.claims["l"].2, 0, "ours is the first owner above it");
+    assert_eq!(loaded.claims["l"].2, 0, "nothing was written above it");
     assert_eq!(loaded.claims["k"].0, owner);
 }
 

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::event::{DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
 use super::lane::{Lane, Stage, Ticket};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
@@ -284,7 +284,7 @@ impl Dispatcher {
         let empty = self.lane(partition, key).is_none_or(|l| l.queue.is_empty());
         self.stage(partition, key, Stage::Idle);
         if empty {
-            self.drop_lane(partition, key, out);
+            self.drop_lane(partition, key, now, out);
             return;
         }
         let ticket = self.ticket(partition, key, now);
@@ -322,12 +322,16 @@ impl Dispatcher {
     }
 
     /// Removes a lane that has nothing to do. A claim that it leaves behind is withdrawn.
-    fn drop_lane(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
+    fn drop_lane(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let leased = self.lease_stands(partition, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.remove(key) else { return };
         let life = p.life;
-        if let Some(token) = lane.void {
-            self.tombstone_claim(partition, life, key, token, out);
+        match lane.void {
+            Some(token) if leased => self.tombstone_claim(partition, life, key, token, out),
+            // Whoever has no lease may not be the owner, and the owner's claim may be under way.
+            Some(token) => p.stale.entry(LedgerKey::Claim(key.clone())).or_default().push(token),
+            None => {}
         }
     }
 

@@ -207,13 +207,15 @@ impl Dispatcher {
     fn mark(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get(&partition) else { return };
         let due = now.mono >= p.mark.2 + self.settings.mark_every || p.closing_mark;
-        let watermark = p.tracker.watermark();
-        if p.standing == Standing::Loading || !due || watermark <= p.mark.0 || !self.lease_stands(partition, now) {
+        let watermark = p.tracker.watermark().max(p.mark.0);
+        let news = (due && watermark > p.mark.0) || (!p.confirmed && p.standing == Standing::Running);
+        if p.standing == Standing::Loading || !news || !self.lease_stands(partition, now) {
             return;
         }
         let (life, token) = (p.life, p.token);
         if let Some(p) = self.partitions.get_mut(&partition) {
             p.mark = (watermark, p.mark.1, now.mono);
+            p.confirmed = true;
             p.awaited += 1;
         }
         if self.rules.off(Mutation::NoMark) {

@@ -74,7 +74,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.drop_lane(partition, key, out);
+        self.drop_lane(partition, key, now, out);
     }
 
     fn put_back(&mut self, partition: i32, key: &Key, segment: Segment) {

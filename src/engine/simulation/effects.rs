@@ -27,6 +27,7 @@ impl World {
                 let part = &mut self.members[member].parts[partition_index(partition)];
                 if part.epoch == Some(epoch) && part.revoked_at.is_none() {
                     part.fetch = Some(from);
+                    part.fetches += 1;
                     part.commit.get_or_insert(from);
                 }
             }
@@ -217,10 +218,10 @@ impl World {
     pub(super) fn reach(&mut self, member: usize, input: Input) {
         let Some(input) = self.group_input(member, input) else { return };
         match input {
-            Input::Channel(event) => {
-                let received = matches!(event, Event::Received { .. });
-                self.feed(member, event);
-                if received {
+            Input::Channel(event) => self.feed(member, event),
+            Input::Record { event, partition, fetch } => {
+                if self.members[member].parts[partition].fetches == fetch {
+                    self.feed(member, event);
                     self.moment(Moment::Received, member);
                 }
             }
@@ -299,7 +300,9 @@ impl World {
             for at in first..visible {
                 let record = self.input[partition][at].clone();
                 self.members[member].parts[partition].fetch = Some(record.offset + 1);
-                self.channel(member, Event::Received { partition: number(partition), epoch, record });
+                let fetch = self.members[member].parts[partition].fetches;
+                let event = Event::Received { partition: number(partition), epoch, record };
+                self.queue_up(member, Input::Record { event, partition, fetch });
             }
         }
     }

@@ -152,7 +152,7 @@ impl World {
         self.update_reach(member);
         for input in held {
             match input {
-                Input::Channel(event) => self.channel(member, event),
+                Input::Channel(_) | Input::Record { .. } => self.queue_up(member, input),
                 input => {
                     let delay = self.rng.u64(0..60);
                     self.send(member, delay, input);

@@ -51,7 +51,7 @@ impl World {
 
     fn judge_key(&mut self, key: usize) -> Result<(), String> {
         let mut notes: Vec<(Position, u32)> = Vec::new();
-        for ticket in self.instance.of_key(key) {
+        for ticket in self.instance.of_key(key).filter(|t| !t.deleted) {
             notes.extend(ticket.journal.iter().filter_map(|l| read_marker(&l.marker)));
         }
         invariants::notes(notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at))

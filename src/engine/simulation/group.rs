@@ -210,7 +210,7 @@ impl World {
         for partition in 0..2 {
             if let Some(epoch) = self.members[member].parts[partition].epoch {
                 let lands = self.members[member].parts[partition].lands;
-                self.members[member].parts[partition] = Part { lands, ..Part::default() };
+                self.members[member].parts[partition] = Part { lands, fetches: self.members[member].parts[partition].fetches, ..Part::default() };
                 self.coverage.lost += 1;
                 self.channel(member, Event::Lost { partition: number(partition), epoch });
             }
@@ -283,7 +283,7 @@ impl World {
         if part.revoked_at.is_none() {
             return;
         }
-        *part = Part { lands: part.lands, ..Part::default() };
+        *part = Part { lands: part.lands, fetches: part.fetches, ..Part::default() };
         let life = state.life;
         self.queue.push(self.now + 5, Happening::Freed { member, life, partition });
     }
@@ -358,10 +358,15 @@ impl World {
 
     /// Puts an event into the channel between poller and loop.
     pub(super) fn channel(&mut self, member: usize, event: Event) {
+        self.queue_up(member, Input::Channel(event));
+    }
+
+    /// Whatever it is, it keeps its place in the channel.
+    pub(super) fn queue_up(&mut self, member: usize, input: Input) {
         let delay = if self.rng.u32(0..60) == 0 { self.rng.u64(0..800) } else { self.rng.u64(0..3) };
         let at = self.members[member].channel.max(self.now + delay);
         self.members[member].channel = at;
-        self.send(member, at - self.now, Input::Channel(event));
+        self.send(member, at - self.now, input);
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Content {
     /// Which member sent it, and when it left it.
     pub(super) member: usize,
     pub(super) sent_at: u64,
+    /// When it had last looked at the row by then.
+    pub(super) looked_at: u64,
     pub(super) key: usize,
     /// `None` makes a ticket.
     pub(super) sys_id: Option<String>,
@@ -64,7 +66,7 @@ pub(super) struct Content {
 impl Content {
     /// For requests that write nothing.
     pub(super) fn nothing() -> Self {
-        Self { member: 0, sent_at: 0, key: 0, sys_id: None, fields: Vec::new(), notes: Vec::new() }
+        Self { member: 0, sent_at: 0, looked_at: 0, key: 0, sys_id: None, fields: Vec::new(), notes: Vec::new() }
     }
 }
 
@@ -133,7 +135,7 @@ impl Instance {
             Some(sys_id) => {
                 let at = self.find(sys_id)?;
                 let ticket = &self.tickets[at];
-                let unseen = ticket.person_at > ticket.looked_at[write.member].min(write.sent_at);
+                let unseen = ticket.person_at > write.looked_at;
                 let trusted = freshness > 0 && ticket.person_at + freshness + 60_000 > write.sent_at;
                 raced = ticket.person_at > 0 && (unseen || trusted);
                 if !raced {
@@ -204,7 +206,8 @@ impl Instance {
 
     fn judge_notes(&self, write: &Content) -> Option<String> {
         for note in &write.notes {
-            if let Some(ticket) = self.of_key(write.key).find(|t| t.journal.iter().any(|l| l.marker == note.marker)) {
+            let rows = || self.of_key(write.key).filter(|t| !t.deleted);
+            if let Some(ticket) = rows().find(|t| t.journal.iter().any(|l| l.marker == note.marker)) {
                 return Some(format!("note {} is doubled: it stands in {}", note.marker, ticket.number));
             }
         }

@@ -40,6 +40,9 @@ pub(super) struct Log {
 
 const OWNER: u64 = u64::MAX;
 
+/// The bits of a packed key that hold the token.
+const TOKEN: u64 = 0xff_ffff_ffff_ffff;
+
 impl Log {
     pub(super) fn clear(&mut self) {
         self.lines.clear();
@@ -108,15 +111,22 @@ impl Log {
     pub(super) fn load(&self, token: i64, group_offset: i64) -> Loaded {
         let mut seen: Vec<u64> = Vec::with_capacity(64);
         let mut standing: Vec<&Line> = Vec::with_capacity(16);
-        let mut owners: Vec<(i64, u64)> = Vec::with_capacity(4);
+        // First time of a record under each token; an `owner` record alone tells nothing.
+        let mut written: Vec<(u64, u64)> = Vec::with_capacity(8);
         let mut ours = 0;
         for line in self.lines.iter().rev().filter(|line| line.offset <= token) {
             if line.key == OWNER {
                 if line.offset == token {
                     ours = line.at;
                 }
-                owners.push((line.offset, line.at));
-            } else if !seen.contains(&line.key) {
+                continue;
+            }
+            let under = line.key & TOKEN;
+            match written.iter_mut().find(|(token, _)| *token == under) {
+                Some((_, at)) => *at = line.at,
+                None => written.push((under, line.at)),
+            }
+            if !seen.contains(&line.key) {
                 seen.push(line.key);
                 if !matches!(line.stored, Stored::Write(LedgerWrite::Tombstone(..))) {
                     standing.push(line);
@@ -128,15 +138,15 @@ impl Log {
             found.take(&line.stored, self.tokenless);
         }
         found.finish(Token(token), group_offset, |above| {
-            let first = owners.iter().rev().find(|(offset, _)| *offset > above.0);
-            first.map_or(0, |(_, at)| ours.saturating_sub(*at))
+            let higher = written.iter().filter(|(token, _)| *token > above.0.unsigned_abs());
+            higher.map(|(_, at)| *at).min().map_or(0, |at| ours.saturating_sub(at))
         })
     }
 }
 
 fn pack(kind: u64, key: usize, token: u64) -> u64 {
     let key = u64::try_from(key).unwrap_or(0);
-    (kind << 60) | (key << 56) | (token & 0xff_ffff_ffff_ffff)
+    (kind << 60) | (key << 56) | (token & TOKEN)
 }
 
 /// The records that stand, on their way to [`Loaded`].

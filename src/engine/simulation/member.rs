@@ -11,6 +11,8 @@ use crate::model::Epoch;
 pub(super) enum Input {
     /// Out of the channel between the poller's thread and the loop; these keep their order.
     Channel(Event),
+    /// A record out of that channel, with the fetch that brought it; void once another fetch was asked for.
+    Record { event: Event, partition: usize, fetch: u32 },
     /// Anything else the loop selects on.
     Loop(Event),
     /// The pace has a permit.
@@ -67,6 +69,8 @@ pub(super) struct Part {
     pub(super) epoch: Option<Epoch>,
     /// Next offset to hand out.
     pub(super) fetch: Option<i64>,
+    /// Counts what was asked to be fetched.
+    pub(super) fetches: u32,
     /// Offset to commit.
     pub(super) commit: Option<i64>,
     /// A commit is about to be sent.

@@ -54,6 +54,12 @@ impl World {
             self.send(member, 1, Input::Loop(event));
             return;
         }
+        let looked_at = match &body {
+            RequestBody::Update { sys_id, .. } => {
+                self.instance.find(sys_id).map_or(0, |at| self.instance.tickets[at].looked_at[member])
+            }
+            _ => 0,
+        };
         let number = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
         self.requests.push(Request {
             member,
@@ -64,6 +70,7 @@ impl World {
             attempt,
             lease_until,
             checked_at: self.now,
+            looked_at,
             left_at: self.now,
             stuck: false,
             arrived: false,
@@ -421,6 +428,7 @@ impl World {
         Content {
             member: request.member,
             sent_at: request.checked_at,
+            looked_at: request.looked_at,
             key: key_of(&request.body),
             sys_id,
             fields: fields.clone(),

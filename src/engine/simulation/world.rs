@@ -62,6 +62,8 @@ pub(super) struct Request {
     pub(super) attempt: Option<AttemptId>,
     pub(super) lease_until: u64,
     pub(super) checked_at: u64,
+    /// When its sender had last looked at the row.
+    pub(super) looked_at: u64,
     pub(super) left_at: u64,
     /// A freeze struck between the check and the sending.
     pub(super) stuck: bool,
