@@ -324,12 +324,11 @@ impl Dispatcher {
                 Err(_) => false,
             })
         };
-        let all = claim.fields.iter().all(stands_so);
-        let stands = all || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
+        let stands =
+            claim.fields.iter().all(stands_so) || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
         let since_claim = row.updated_on >= claim.instance_time.div_euclid(1000);
         let ours = row.updated_by == self.settings.bridge_user && since_claim;
-        // A person may have written after us: where every value stands, nothing of the write can be missing.
-        let by_values = (stands && ours && !claim.fields.is_empty()) || (all && claim.fields.iter().any(is_new));
+        let by_values = stands && ours && !claim.fields.is_empty();
         if claim.markers.is_empty() || self.rules.off(Mutation::NoNoteMarkers) {
             return if by_values { Found::There(Box::new(row)) } else { Found::NotThere };
         }

@@ -11,6 +11,9 @@ use super::member::Input;
 use super::script::{Landing, Moment};
 use super::world::{Handed, Happening, Produce, World, tell};
 
+/// Delivery timeout of the ledger's producer, milliseconds.
+const DELIVERY: u64 = 2_000;
+
 fn partition_index(partition: i32) -> usize {
     usize::from(partition == 1)
 }
@@ -115,17 +118,20 @@ impl World {
                 }
                 self.queue.push(due, Happening::Land(number));
             }
+            // The producer keeps the order while it still tries: what is handed over behind waits for its end.
             Some(Landing::Late(delay)) => {
+                part.lands = part.lands.max(self.now + DELIVERY);
                 self.coverage.late_produces += 1;
-                self.queue.push(due + delay, Happening::Land(number));
+                self.queue.push(self.now + DELIVERY + delay, Happening::Land(number));
             }
-            Some(Landing::Never | Landing::Refused) => {}
+            Some(Landing::Never) => part.lands = part.lands.max(self.now + DELIVERY),
+            Some(Landing::Refused) => {}
         }
         if let Some(fate) = fate {
             self.coverage.unknown_produces += u64::from(fate != Landing::Refused);
             self.coverage.refused_produces += u64::from(fate == Landing::Refused);
             let refused = fate == Landing::Refused;
-            let delay = if refused { 5 } else { 2_000 };
+            let delay = if refused { 5 } else { DELIVERY };
             self.answer_produce(number, delay, if refused { ProduceOutcome::Refused } else { ProduceOutcome::Unknown });
         }
     }
@@ -154,7 +160,7 @@ impl World {
         }
         let cut = self.members[member].cut_until;
         if cut > self.now && self.members[member].life == life {
-            let timeout = self.produces[at].handed + 2_000;
+            let timeout = self.produces[at].handed + DELIVERY;
             if cut > timeout && !self.produces[at].told {
                 self.produces[at].told = true;
                 self.coverage.unknown_produces += 1;
