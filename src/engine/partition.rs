@@ -8,6 +8,9 @@ use super::settings::Settings;
 use super::tracker::Tracker;
 use crate::model::{Entry, Epoch, Key, Park, Token};
 
+/// How many former tokens are cleared of a key that is forgotten. Older owners have nothing under way any more.
+const FORMER_TOKENS: usize = 8;
+
 /// Where an assigned partition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -42,6 +45,9 @@ pub struct Partition {
     pub parks: HashMap<Key, Park>,
     /// Ledger records of lower tokens that still stand.
     pub stale: HashMap<LedgerKey, Vec<Token>>,
+    /// The newest tokens below ours of which anything stood in the ledger: a record that one of them lands late must
+    /// not come to light when an entry is forgotten.
+    pub former: Vec<Token>,
     /// Keys at work.
     pub lanes: HashMap<Key, Lane>,
     /// Lanes that wait for a turn.
@@ -85,6 +91,7 @@ impl Partition {
             entries: HashMap::new(),
             parks: HashMap::new(),
             stale: HashMap::new(),
+            former: Vec::new(),
             lanes: HashMap::new(),
             ready: BTreeMap::new(),
             wants: BTreeMap::new(),
@@ -110,6 +117,13 @@ impl Partition {
         self.parks = ledger.parks;
         self.unproven = ledger.unproven;
         self.mark = (ledger.mark, ledger.mark, 0);
+        let entries = self.entries.values().map(|e| e.token);
+        let claims = ledger.claims.values().map(|(token, ..)| *token);
+        self.former = entries.chain(claims).chain(ledger.stale.iter().map(|(_, token)| *token)).collect();
+        self.former.retain(|token| *token < ledger.token);
+        self.former.sort_unstable_by(|a, b| b.cmp(a));
+        self.former.dedup();
+        self.former.truncate(FORMER_TOKENS);
         self.stale.clear();
         for (key, token) in ledger.stale {
             self.stale.entry(key).or_default().push(token);

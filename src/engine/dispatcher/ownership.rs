@@ -172,6 +172,7 @@ impl Dispatcher {
         let mut tokens = self.partitions.get_mut(&partition).map(|p| p.take_stale(name)).unwrap_or_default();
         tokens.retain(|t| *t != token);
         tokens.sort_unstable();
+        tokens.dedup();
         tokens.push(token);
         tokens
     }
@@ -299,6 +300,8 @@ impl Dispatcher {
             let Some(p) = self.partitions.get_mut(&partition) else { return };
             let Some(entry) = p.entries.remove(&key) else { continue };
             let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
+            let former = p.former.clone();
+            p.stale.entry(name.clone()).or_default().extend(former);
             for token in self.stale_and(partition, &name, entry.token) {
                 self.produce(partition, LedgerWrite::Tombstone(name.clone(), token), Op::Aside(partition, life), out);
             }

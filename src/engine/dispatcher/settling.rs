@@ -299,11 +299,10 @@ impl Dispatcher {
     fn found_ticket(&self, partition: i32, key: &Key, claim: &Claim, rows: Vec<Row>, out: &mut Vec<Effect>) -> Found {
         let known = Self::known_of(claim);
         let adopt_any = self.rules.off(Mutation::NoKnownSysIds);
-        let has_entry = self.entry(partition, key).is_some();
         let since = claim.instance_time.div_euclid(1000) - CLEARLY_BEFORE;
         let mut rows: Vec<Row> = rows
             .into_iter()
-            .filter(|r| adopt_any || (!known.contains(&r.sys_id) && (has_entry || r.created_on >= since)))
+            .filter(|r| adopt_any || (!known.contains(&r.sys_id) && r.created_on >= since))
             .collect();
         if rows.len() > 1 {
             Self::observe(out, Observation::Doubled(key.clone(), rows.len()));
@@ -317,18 +316,17 @@ impl Dispatcher {
             value.is_some_and(|v| digest(v) == *d)
         };
         // One request carries all values together, so one value that was not there before proves the write, although a
-        // business rule may have changed others.
+        // business rule may have changed others. One that stood there before proves nothing.
         let is_new = |(c, d): &(Column, u64)| {
             entry.is_some_and(|e| match e.fields.binary_search_by(|(known, _)| known.cmp(c)) {
                 Ok(at) => e.fields[at].1.sent != *d && e.fields[at].1.stood != Some(*d),
                 Err(_) => false,
             })
         };
-        let stands =
-            claim.fields.iter().all(stands_so) || claim.fields.iter().any(|field| is_new(field) && stands_so(field));
+        let stands = claim.fields.iter().any(|field| is_new(field) && stands_so(field));
         let since_claim = row.updated_on >= claim.instance_time.div_euclid(1000);
         let ours = row.updated_by == self.settings.bridge_user && since_claim;
-        let by_values = stands && ours && !claim.fields.is_empty();
+        let by_values = stands && ours;
         if claim.markers.is_empty() || self.rules.off(Mutation::NoNoteMarkers) {
             return if by_values { Found::There(Box::new(row)) } else { Found::NotThere };
         }

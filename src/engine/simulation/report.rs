@@ -64,7 +64,8 @@ fn claim(c: &Claim) -> String {
 }
 
 fn entry(e: &Entry) -> String {
-    format!("{} {} g{} at {} state {}", e.attempt, e.number, e.generation, e.position, e.seen.state)
+    let (attempt, number, at) = (e.attempt, &e.number, e.position);
+    format!("{attempt} {number} g{} at {at} state {} ids {:?}", e.generation, e.seen.state, e.event_ids)
 }
 
 pub(super) fn effect(effect: &Effect) -> String {
