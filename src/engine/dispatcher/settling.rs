@@ -10,7 +10,9 @@ use crate::engine::mutation::Mutation;
 use crate::engine::retry::Delays;
 use crate::model::answer::Journal;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Class, Column, Entry, Failure, FieldDigest, Key, Now, Park, Phase, Position, Row, Seen};
+use crate::model::{
+    Answer, Claim, Class, Column, Entry, Failure, FieldDigest, Key, Now, Park, Phase, Position, Row, Seen,
+};
 
 /// A ticket created this much before the claim, on the instance's clock, is an older one. Seconds; generous, since
 /// entries outlive their tickets by minutes.
@@ -288,7 +290,7 @@ impl Dispatcher {
         out: &mut Vec<Effect>,
     ) -> Found {
         match &claim.kind {
-            ClaimKind::Create { .. } => self.found_ticket(partition, key, claim, rows, out),
+            ClaimKind::Create { .. } => self.found_ticket(key, claim, rows, out),
             ClaimKind::Update { .. } => {
                 let Some(row) = rows.into_iter().next() else { return Found::NotThere };
                 self.found_update(self.entry(partition, key), claim, row, journal)
@@ -296,14 +298,12 @@ impl Dispatcher {
         }
     }
 
-    fn found_ticket(&self, partition: i32, key: &Key, claim: &Claim, rows: Vec<Row>, out: &mut Vec<Effect>) -> Found {
+    fn found_ticket(&self, key: &Key, claim: &Claim, rows: Vec<Row>, out: &mut Vec<Effect>) -> Found {
         let known = Self::known_of(claim);
         let adopt_any = self.rules.off(Mutation::NoKnownSysIds);
         let since = claim.instance_time.div_euclid(1000) - CLEARLY_BEFORE;
-        let mut rows: Vec<Row> = rows
-            .into_iter()
-            .filter(|r| adopt_any || (!known.contains(&r.sys_id) && r.created_on >= since))
-            .collect();
+        let mut rows: Vec<Row> =
+            rows.into_iter().filter(|r| adopt_any || (!known.contains(&r.sys_id) && r.created_on >= since)).collect();
         if rows.len() > 1 {
             Self::observe(out, Observation::Doubled(key.clone(), rows.len()));
         }

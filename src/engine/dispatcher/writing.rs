@@ -156,8 +156,7 @@ impl Dispatcher {
     ) {
         let Some(lane) = self.lane(partition, key) else { return };
         lane.held.put_back_apart(segment);
-        let settlement =
-            Settlement { entry, outcome: "unchanged", fields: Vec::new(), notes: 0, warnings: Vec::new() };
+        let settlement = Settlement { entry, outcome: "unchanged", fields: Vec::new(), notes: 0, warnings: Vec::new() };
         self.stage(partition, key, Stage::Settled(Box::new(settlement)));
         self.write_entry(partition, key, now, out);
     }

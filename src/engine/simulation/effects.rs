@@ -78,7 +78,13 @@ impl World {
     }
 
     /// Hands something to the producer.
-    pub(super) fn hand(&mut self, member: usize, partition: usize, op: Option<super::super::event::OpId>, what: Handed) {
+    pub(super) fn hand(
+        &mut self,
+        member: usize,
+        partition: usize,
+        op: Option<super::super::event::OpId>,
+        what: Handed,
+    ) {
         if !self.members[member].alive() {
             return;
         }
@@ -107,7 +113,17 @@ impl World {
             Some(Moment::EntryHanded) => Some(Moment::EntryAcked),
             _ => None,
         };
-        self.produces.push(Produce { member, life, partition, handed: self.now, op, what, landed: false, told, moment });
+        self.produces.push(Produce {
+            member,
+            life,
+            partition,
+            handed: self.now,
+            op,
+            what,
+            landed: false,
+            told,
+            moment,
+        });
         let part = &mut self.members[member].parts[partition];
         let slow = if owner && self.rng.u32(0..20) == 0 { self.rng.u64(0..20_000) } else { 0 };
         let due = (self.now + 1 + self.rng.u64(0..12) + slow).max(if letter { 0 } else { part.lands });

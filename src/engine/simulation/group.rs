@@ -210,7 +210,8 @@ impl World {
         for partition in 0..2 {
             if let Some(epoch) = self.members[member].parts[partition].epoch {
                 let lands = self.members[member].parts[partition].lands;
-                self.members[member].parts[partition] = Part { lands, fetches: self.members[member].parts[partition].fetches, ..Part::default() };
+                self.members[member].parts[partition] =
+                    Part { lands, fetches: self.members[member].parts[partition].fetches, ..Part::default() };
                 self.coverage.lost += 1;
                 self.channel(member, Event::Lost { partition: number(partition), epoch });
             }

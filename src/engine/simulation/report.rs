@@ -7,11 +7,8 @@ use crate::model::{Answer, Claim, Entry, Intent};
 pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Loaded { partition, ledger, .. } => {
-            let claims: Vec<_> = ledger
-                .claims
-                .iter()
-                .map(|(k, (t, c, age))| format!("{k}@{}:{} {age}ms old", t.0, claim(c)))
-                .collect();
+            let claims: Vec<_> =
+                ledger.claims.iter().map(|(k, (t, c, age))| format!("{k}@{}:{} {age}ms old", t.0, claim(c))).collect();
             let entries: Vec<_> = ledger.entries.iter().map(|(k, e)| format!("{k}: {}", entry(e))).collect();
             format!(
                 "Loaded {partition} token {} start {} mark {} claims {claims:?} entries {entries:?} stale {:?}",
@@ -96,7 +93,12 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::DeadLetter { letter, .. } => {
             format!("dead letter {} {} over {:?}", letter.position, letter.code, letter.superseded)
         }
-        Effect::Result(r) => format!("result {} {} {:?}", r.key, r.outcome, r.positions.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        Effect::Result(r) => format!(
+            "result {} {} {:?}",
+            r.key,
+            r.outcome,
+            r.positions.iter().map(ToString::to_string).collect::<Vec<_>>()
+        ),
         other => format!("{other:?}"),
     }
 }

@@ -28,25 +28,56 @@ pub(super) const BASE: i64 = 1_700_000_000_000;
 pub(super) enum Happening {
     Publish,
     Strike(Directive),
-    Reach { member: usize, life: u32, input: Input },
-    Thaw { member: usize, life: u32 },
-    LinkUp { member: usize },
-    Restart { member: usize },
-    Exit { member: usize, life: u32, down: u64 },
+    Reach {
+        member: usize,
+        life: u32,
+        input: Input,
+    },
+    Thaw {
+        member: usize,
+        life: u32,
+    },
+    LinkUp {
+        member: usize,
+    },
+    Restart {
+        member: usize,
+    },
+    Exit {
+        member: usize,
+        life: u32,
+        down: u64,
+    },
     /// A ledger produce reaches the broker.
     Land(u32),
     /// A commit reaches the coordinator.
-    CommitArrives { member: usize, life: u32, generation: Option<u64>, stamped: Stamped },
+    CommitArrives {
+        member: usize,
+        life: u32,
+        generation: Option<u64>,
+        stamped: Stamped,
+    },
     /// A request reaches the instance.
     Arrive(u32),
     /// The instance commits a write.
     Commit(u32),
     /// The coordinator misses a member's heartbeats.
-    SessionOver { member: usize, life: u32, reach: u32 },
+    SessionOver {
+        member: usize,
+        life: u32,
+        reach: u32,
+    },
     /// The client leaves the group because it was not polled.
-    PollOver { member: usize, life: u32 },
+    PollOver {
+        member: usize,
+        life: u32,
+    },
     /// The callback has returned, the coordinator may give the partition on.
-    Freed { member: usize, life: u32, partition: usize },
+    Freed {
+        member: usize,
+        life: u32,
+        partition: usize,
+    },
     /// Faults stop.
     Calm,
 }
