@@ -519,3 +519,62 @@ fn settings_that_cannot_work_are_refused_with_a_reason() {
         assert!(error.contains(part) && !error.contains("geheim"), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore]
+async fn zz_throughput() {
+    let body = result(&row("2", r#","short_description":"disk full""#)).replace("\"Key\"", "\"Key\"");
+    let instance_rt = std::thread::spawn(move || {
+        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (tx, rx) = std::sync::mpsc::channel::<String>();
+        std::thread::spawn(move || {
+            rt.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            tx.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+            let answer = Arc::new(format!("HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+            loop {
+                let (mut s, _) = listener.accept().await.unwrap();
+                let answer = Arc::clone(&answer);
+                tokio::spawn(async move {
+                    let mut buf = vec![0u8; 16384];
+                    loop { let n = s.read(&mut buf).await.unwrap_or(0); if n == 0 { return; } if s.write_all(answer.as_bytes()).await.is_err() { return; } }
+                });
+            }
+        })
+        });
+        rx.recv().unwrap()
+    });
+    let url = instance_rt.join().unwrap();
+    let mut c = Connection::new(url, "incident", basic("pw"));
+    c.slots = 16;
+    let client = Client::new(c, clock).unwrap();
+    client.perform(0, update()).await;
+    let cpu = || {
+        let s = std::fs::read_to_string("/proc/self/task/self/stat").unwrap_or_default();
+        s.len()
+    };
+    let _ = cpu();
+    let start = std::time::Instant::now();
+    let mut set = tokio::task::JoinSet::new();
+    for slot in 0..16 {
+        let client = client.clone();
+        set.spawn(async move {
+            for _ in 0..2500 {
+                let r = client.perform(slot, update()).await;
+                assert!(matches!(r.answer, Answer::Applied { .. }), "{r:?}");
+            }
+        });
+    }
+    while set.join_next().await.is_some() {}
+    let t = start.elapsed();
+    eprintln!("THROUGHPUT {:.0}/s", 40_000.0 / t.as_secs_f64());
+    for e in std::fs::read_dir("/proc/self/task").unwrap() {
+        let p = e.unwrap().path();
+        let s = std::fs::read_to_string(p.join("stat")).unwrap();
+        let f: Vec<&str> = s.rsplit(')').next().unwrap().split(' ').collect();
+        let name = std::fs::read_to_string(p.join("comm")).unwrap();
+        if f[12].parse::<u64>().unwrap() + f[13].parse::<u64>().unwrap() > 5 {
+            eprintln!("{} cpu ticks u{} s{}", name.trim(), f[12], f[13]);
+        }
+    }
+}

@@ -1,4 +1,6 @@
 //! Integration tests, all in one binary: they share one broker, and link once.
 
 mod kafka;
+mod servicenow;
+mod source;
 mod support;
