@@ -271,14 +271,12 @@ fn source(path: &Path) -> Source {
     let inside = path.strip_prefix("src/").unwrap_or_default().trim_end_matches(".rs").trim_end_matches("/mod");
     let module = inside.split('/').next().unwrap_or_default().to_owned();
     let depth = inside.split('/').count();
-    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default()).fold(
-        String::new(),
-        |mut code, line| {
+    let code =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).fold(String::new(), |mut code, line| {
             code.push_str(line);
             code.push('\n');
             code
-        },
-    );
+        });
     Source { path, module, depth, text, code }
 }
 

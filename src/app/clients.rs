@@ -1,7 +1,7 @@
 //! From the configuration's plain values to ready clients.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -37,7 +37,7 @@ pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
     }
 }
 
-/// Credentials as the client wants them, read anew from their files.
+/// Credentials as the client wants them.
 pub fn auth(instance: &Instance) -> Auth {
     match &instance.auth {
         config::Auth::Basic { user, password } => Auth::Basic { user: user.clone(), password: secret(password) },
@@ -78,4 +78,26 @@ pub fn pace(instance: &Instance) -> Arc<Pace> {
 
 fn secret(secret: &Secret) -> SecretString {
     SecretString::from(secret.expose().to_owned())
+}
+
+/// Looks whether the instance's secret has changed in its file; gives the credentials with the new one.
+pub fn new_credentials(instance: &Arc<Instance>) -> Box<dyn Fn() -> Option<Auth> + Send + Sync> {
+    let instance = Arc::clone(instance);
+    let latest: Mutex<Option<Secret>> = Mutex::new(None);
+    Box::new(move || {
+        let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = match &instance.auth {
+            config::Auth::Basic { password, .. } => password,
+            config::Auth::ClientCredentials { client_secret, .. } => client_secret,
+        };
+        // A file that can't be read for a moment is looked at again at the next call.
+        let changed = latest.as_ref().unwrap_or(first).changed().ok().flatten()?;
+        let mut fresh = Instance::clone(&instance);
+        match &mut fresh.auth {
+            config::Auth::Basic { password, .. } => *password = changed.clone(),
+            config::Auth::ClientCredentials { client_secret, .. } => *client_secret = changed.clone(),
+        }
+        *latest = Some(changed);
+        Some(auth(&fresh))
+    })
 }

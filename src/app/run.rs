@@ -179,6 +179,7 @@ fn sink_route(
         mapping: Arc::clone(&sink.mapping),
         correlation_display: sink.correlation_display.clone(),
         client,
+        new_credentials: clients::new_credentials(&sink.instance),
         pace,
         settings: sink.settings.clone(),
         identity,

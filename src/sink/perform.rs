@@ -28,6 +28,9 @@ const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries to take a partition over.
 const TAKE_OVER_AGAIN: Duration = Duration::from_secs(1);
 
+/// Between two looks whether the credentials' files have changed.
+const CREDENTIALS_EVERY: u64 = 5_000;
+
 /// Between two looks whether another route has given a concurrency slot back.
 const BUSY: u64 = 5;
 
@@ -51,6 +54,7 @@ pub struct Driver {
     pace_wait: Option<u64>,
     last_tick: u64,
     last_status: u64,
+    last_credentials: u64,
     epochs: HashMap<i32, Epoch>,
 }
 
@@ -94,6 +98,7 @@ impl Driver {
             pace_wait: None,
             last_tick: 0,
             last_status: 0,
+            last_credentials: 0,
             epochs: HashMap::new(),
         };
         if let Some(date) = driver.route.instance_date {
@@ -134,9 +139,29 @@ impl Driver {
     pub fn tick(&mut self, effects: &mut Vec<Effect>) {
         let now = clock::mono();
         self.flush_backlog();
+        self.renew_credentials(now, effects);
         if now >= self.last_tick + TICK || self.dispatcher.next_wake().is_some_and(|at| at <= now) {
             self.last_tick = now;
             self.apply(Event::Tick, effects);
+        }
+    }
+
+    /// While the instance refuses the credentials, their files are looked at now and then; new ones are tried at once.
+    fn renew_credentials(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let refused = matches!(self.dispatcher.standing(), Some(Standing::Unauthorised(_)));
+        if !refused || now < self.last_credentials + CREDENTIALS_EVERY {
+            return;
+        }
+        self.last_credentials = now;
+        let Some(auth) = (self.route.new_credentials)() else { return };
+        match self.route.client.replace_credentials(auth) {
+            Ok(()) => {
+                tracing::info!(route = %self.route.name, "the credentials have changed; tries them");
+                self.apply(Event::Retry, effects);
+            }
+            Err(error) => {
+                tracing::error!(route = %self.route.name, error = chain(&error), "can't use the new credentials")
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::engine::Settings;
 use crate::kafka::{self, KafkaOptions};
 use crate::ledger::{Identity, OnLost, StartAt};
 use crate::mapping::SinkMapping;
-use crate::servicenow::{Client, Pace};
+use crate::servicenow::{Auth, Client, Pace};
 
 /// A sink route, ready to run.
 pub struct Route {
@@ -42,6 +42,8 @@ pub struct Route {
     pub correlation_display: String,
     /// Talks to the instance.
     pub client: Client,
+    /// Reads the credentials anew; `None` where they have not changed since the last call.
+    pub new_credentials: Box<dyn Fn() -> Option<Auth> + Send + Sync>,
     /// The instance's quota, shared by all routes of this process.
     pub pace: Arc<Pace>,
     /// The engine's settings.

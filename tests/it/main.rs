@@ -2,5 +2,6 @@
 
 mod kafka;
 mod servicenow;
+mod sink;
 mod source;
 mod support;

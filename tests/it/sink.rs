@@ -1,0 +1,282 @@
+//! Kafka to ServiceNow on a real broker: bad input becomes dead letters and the rest goes on; an instance that is
+//! down, throttles, refuses the credentials or a broker that is gone is waited for; signals end the process as they
+//! should. The bridge is the real binary, the instance the simulator.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nowbridge::kafka::KafkaOptions;
+use nowbridge::kafka::topics::{Purpose, TopicSpec};
+use nowbridge::simulator::{Options, Running, Simulator};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use crate::support::kafka;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A bridge process, the simulator it writes to, and its topics.
+struct Scene {
+    bootstrap: String,
+    prefix: String,
+    simulator: Running,
+    folder: tempfile::TempDir,
+    bridge: Option<Child>,
+}
+
+impl Scene {
+    async fn start(bootstrap: &str, options: &KafkaOptions, more: &str) -> Self {
+        let simulator = Simulator::start(Options::default()).await.expect("a simulator");
+        let prefix = kafka::unique("sink");
+        kafka::create(options, &[TopicSpec::new(format!("{prefix}.alerts"), Purpose::Input).partitions(2)], false)
+            .await;
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("password"), "nowbridge").expect("a password");
+        let text = format!(
+            "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
+             \"file:{password}\" }} }}\n    auth_retry: {{ first: 1s, longest: 2s }}\n    request_deadline: 3s\n    \
+             settle_time: 2s\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  \
+             unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {prefix}.alerts\n    closing: {{ \
+             close_code: Solution provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
+            url = simulator.url(),
+            password = folder.path().join("password").display(),
+        );
+        std::fs::write(folder.path().join("bridge.yaml"), text).expect("a configuration");
+        let mut scene = Self { bootstrap: bootstrap.into(), prefix, simulator, folder, bridge: None };
+        scene.run();
+        scene
+    }
+
+    fn run(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_nowbridge"))
+            .args(["run", "--config"])
+            .arg(self.folder.path().join("bridge.yaml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the bridge starts");
+        self.bridge = Some(child);
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.folder.path().join("bridge.log")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.bridge.as_ref().expect("a bridge").id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+    }
+
+    fn publish(&self, key: Option<&str>, value: Option<&[u8]>) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().expect("a producer");
+        let topic = format!("{}.alerts", self.prefix);
+        let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(&topic);
+        record.key = key;
+        record.payload = value;
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+        producer.flush(PATIENCE).expect("acknowledged");
+    }
+
+    fn alert(&self, key: &str, action: &str, more: Value) {
+        let mut event = json!({"source": "test", "key": key, "action": action, "title": format!("alert {key}")});
+        event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+        if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
+            event.extend(more.clone());
+        }
+        self.publish(Some(key), Some(event.to_string().as_bytes()));
+    }
+
+    fn tickets(&self, key: &str) -> Vec<Value> {
+        let rows = self.simulator.rows("incident", 0, usize::MAX);
+        let rows = rows["rows"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().filter(|r| r["correlation_id"] == key).collect()
+    }
+
+    fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            if Instant::now() > deadline {
+                let _ = std::io::stderr().write_all(self.log().as_bytes());
+                panic!("waited in vain for: {what}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn dead_letters(&self, least: usize) -> Vec<Letter> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", kafka::unique("letters"))
+            .create()
+            .expect("a consumer");
+        let topic = format!("{}.incidents.dead-letters", self.prefix);
+        let mut all = TopicPartitionList::new();
+        for partition in 0..2 {
+            all.add_partition_offset(&topic, partition, Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&all).expect("assigned");
+        let deadline = Instant::now() + PATIENCE;
+        let mut letters = Vec::new();
+        while letters.len() < least && Instant::now() < deadline {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+                let headers = message.headers().into_iter().flat_map(Headers::iter);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                letters.push(Letter {
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: headers.map(|h| (h.key.to_owned(), h.value.map(text).unwrap_or_default())).collect(),
+                });
+            }
+        }
+        assert!(letters.len() >= least, "only {} dead letters of {least}\n{}", letters.len(), self.log());
+        letters
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.bridge.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+struct Letter {
+    value: Option<Vec<u8>>,
+    headers: BTreeMap<String, String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_becomes_dead_letters_and_the_rest_goes_on() {
+    let Some(broker) = kafka::real("sink: bad input") else { return };
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), "").await;
+    scene.publish(Some("a"), Some(b"\xff not json"));
+    scene.publish(Some("b"), Some(br#"{"source":"test","action":"open","title":"no key"}"#));
+    scene.publish(Some("c"), Some(br#"{"source":"test","key":"c","action":"explode","title":"t"}"#));
+    scene.publish(Some("d"), None);
+    scene.publish(None, Some(br#"{"source":"test","key":"e","action":"open","title":"t"}"#));
+    scene.alert("good", "open", json!({}));
+    let letters = scene.dead_letters(4);
+    let code = |value: &[u8]| {
+        let letter = letters.iter().find(|l| l.value.as_deref().is_some_and(|v| v.starts_with(value)));
+        letter.expect("its dead letter").headers["nowbridge-code"].clone()
+    };
+    assert_eq!(code(b"\xff not json"), "undecodable");
+    assert_eq!(code(br#"{"source":"test","action":"open","title":"no"#), "missing_key");
+    assert_eq!(code(br#"{"source":"test","key":"c""#), "unknown_action");
+    assert!(letters.iter().all(|l| !l.headers["nowbridge-reason"].is_empty()));
+    scene.wait_for("the good alert's ticket", |s| s.tickets("good").len() == 1);
+    assert_eq!(letters.len(), 4, "the tombstone is no dead letter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_record_parks_its_key_with_the_words_of_the_instance() {
+    let Some(broker) = kafka::real("sink: refused") else { return };
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), "").await;
+    scene.alert("k", "open", json!({}));
+    scene.wait_for("the ticket", |s| s.tickets("k").len() == 1);
+    let rule = json!({"business_rules": [{"name": "No drills", "table": "incident", "when": "short_description",
+        "contains": "drill", "abort": true}]});
+    scene.simulator.set_faults(&rule).expect("a business rule");
+    scene.alert("k", "update", json!({"title": "a drill"}));
+    scene.alert("k", "update", json!({"title": "later"}));
+    scene.alert("other", "open", json!({}));
+    let letters = scene.dead_letters(2);
+    assert_eq!(letters[0].headers["nowbridge-code"], "rejected");
+    assert!(letters[0].headers["nowbridge-reason"].contains("No drills"), "{:?}", letters[0].headers);
+    assert_eq!(letters[1].headers["nowbridge-code"], "parked");
+    scene.wait_for("another key goes on", |s| s.tickets("other").len() == 1);
+    assert_eq!(scene.tickets("k")[0]["short_description"], "alert k", "nothing overtakes a refused record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_fail_stop_the_route_without_dead_letters() {
+    let Some(broker) = kafka::real("sink: credentials") else { return };
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), "").await;
+    scene.alert("one", "open", json!({}));
+    scene.wait_for("the first ticket", |s| s.tickets("one").len() == 1);
+    scene.simulator.set_faults(&json!({"unauthorised": true})).expect("set");
+    scene.alert("two", "open", json!({}));
+    scene.wait_for("the route to say that it stands", |s| s.log().contains("refuses the credentials"));
+    scene.simulator.set_faults(&json!({"unauthorised": false})).expect("set");
+    scene.wait_for("it goes on by itself", |s| s.tickets("two").len() == 1);
+    assert!(!scene.log().contains("dead letter"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_down_or_asks_to_wait_is_waited_for() {
+    let Some(broker) = kafka::real("sink: instance down") else { return };
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), "").await;
+    scene.alert("first", "open", json!({}));
+    scene.wait_for("the first ticket", |s| s.tickets("first").len() == 1);
+    for (number, fault) in [json!({"maintenance_503": true}), json!({"hibernating": true})].iter().enumerate() {
+        scene.simulator.set_faults(fault).expect("set");
+        let keys: Vec<String> = (0..10).map(|n| format!("down-{number}-{n}")).collect();
+        keys.iter().for_each(|k| scene.alert(k, "open", json!({"note": "seen"})));
+        scene.wait_for("some failures", |s| s.log().matches("in doubt").count() > number);
+        let off: serde_json::Map<String, Value> =
+            fault.as_object().into_iter().flatten().map(|(k, _)| (k.clone(), json!(false))).collect();
+        scene.simulator.set_faults(&Value::Object(off)).expect("set");
+        scene.wait_for("every ticket once", |s| keys.iter().all(|k| s.tickets(k).len() == 1));
+    }
+    assert!(!scene.log().contains("dead letter"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_gone_is_waited_for() {
+    let Some(mut broker) = kafka::private("sink: broker gone", &[]) else { return };
+    let options = broker.options();
+    let scene = Scene::start(&options.bootstrap.clone(), &options, "").await;
+    scene.alert("before", "open", json!({}));
+    scene.wait_for("the first ticket", |s| s.tickets("before").len() == 1);
+    broker.kill();
+    std::thread::sleep(Duration::from_secs(if std::env::var_os("NOWBRIDGE_FULL").is_some() { 60 } else { 12 }));
+    broker.restart();
+    scene.alert("after", "open", json!({}));
+    scene.alert("before", "resolve", json!({}));
+    scene.wait_for("work goes on", |s| s.tickets("after").len() == 1 && s.tickets("before")[0]["state"] == "6");
+    assert_eq!(scene.tickets("before").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_drains_and_a_second_one_ends_at_once() {
+    let Some(broker) = kafka::real("sink: signals") else { return };
+    let mut scene = Scene::start(&broker.bootstrap, &broker.options(), "").await;
+    scene.simulator.set_faults(&json!({"latency_ms": 1_500})).expect("set");
+    scene.alert("slow", "open", json!({}));
+    scene.wait_for("its partitions", |s| s.log().matches("was assigned a partition").count() == 2);
+    // The request is in flight by now on all but the slowest machines; on those the test is weaker, not wrong.
+    std::thread::sleep(Duration::from_secs(1));
+    scene.signal("-TERM");
+    let status = scene.bridge.as_mut().expect("a bridge").wait().expect("it ends");
+    assert!(status.success(), "{status}: {}", scene.log());
+    scene.simulator.set_faults(&json!({"latency_ms": 0})).expect("set");
+    scene.run();
+    scene.alert("slow", "note", json!({"note": "after the restart"}));
+    scene.wait_for("one ticket, with the note", |s| {
+        s.tickets("slow").first().is_some_and(|t| t["journal"].as_array().is_some_and(|j| j.len() == 1))
+    });
+    assert_eq!(scene.tickets("slow").len(), 1);
+    scene.simulator.set_faults(&json!({"latency_ms": 20_000})).expect("set");
+    scene.alert("stuck", "open", json!({}));
+    std::thread::sleep(Duration::from_millis(500));
+    scene.signal("-TERM");
+    scene.wait_for("it drains", |s| s.log().matches("told to stop").count() >= 2);
+    scene.signal("-TERM");
+    let ended = Instant::now();
+    let status = scene.bridge.as_mut().expect("a bridge").wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert!(ended.elapsed() < Duration::from_secs(5));
+}
