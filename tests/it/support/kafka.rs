@@ -43,7 +43,8 @@ impl Broker {
     /// The run's broker, started by whoever asks first.
     pub fn start() -> &'static Self {
         SHARED.get_or_init(|| {
-            let broker = find();
+            // On a thread of its own: whoever asks first may be on a runtime, and testcontainers brings its own.
+            let broker = std::thread::spawn(find).join().expect("a broker is found or started");
             eprintln!("broker for these tests: {} at {}", broker.kind, broker.bootstrap);
             broker
         })
