@@ -1,1 +1,223 @@
+//! The order of things for one key, step by step, as a reader of the protocol would check it. Random histories are in
+//! `engine/simulation`.
 
+use std::sync::Arc;
+
+use super::*;
+use crate::engine::event::{Content, Loaded, ProduceOutcome, Received, RequestBody};
+use crate::model::{Action, Answer, Class, Failure, Intent, Position, Record, Row, Token};
+
+const EPOCH: Epoch = Epoch(1);
+
+struct Bench {
+    dispatcher: Dispatcher,
+    now: Now,
+}
+
+impl Bench {
+    /// A loaded partition whose lease stands.
+    fn new() -> Self {
+        let mut bench = Self {
+            dispatcher: Dispatcher::new(Settings::default()),
+            now: Now { mono: 1_000, unix: 1_800_000_000_000 },
+        };
+        bench.apply(Event::Polled { at: 1_000 });
+        bench.apply(Event::Assigned { partition: 0, epoch: EPOCH });
+        let ledger = Loaded { token: Token(7), ..Loaded::default() };
+        let effects = bench.apply(Event::Loaded { partition: 0, epoch: EPOCH, ledger: Box::new(ledger) });
+        assert!(effects.iter().any(|e| matches!(e, Effect::Fetch { from: 0, .. })), "fetches from the start");
+        bench
+    }
+
+    fn lease(&mut self) -> Vec<Effect> {
+        self.apply(Event::Committed { partition: 0, epoch: EPOCH, sent_at: self.now.mono, offset: 0 })
+    }
+
+    fn apply(&mut self, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.dispatcher.apply(event, self.now, &mut out);
+        out
+    }
+
+    fn receive(&mut self, offset: i64, action: Action, title: &str) -> Vec<Effect> {
+        let intent = Intent {
+            position: Position::new(0, offset, 0),
+            key: "k".into(),
+            action,
+            fields: vec![("short_description".into(), title.into())],
+            closing: Vec::new(),
+            note: None,
+            event_id: None,
+            occurred_at: self.now.unix + offset,
+            priority: 3,
+        };
+        let raw = Arc::new(Record {
+            topic: "alerts".into(),
+            partition: 0,
+            offset,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+        });
+        let record = Received { offset, raw, content: Content::Intents(vec![intent]) };
+        self.apply(Event::Received { partition: 0, epoch: EPOCH, record })
+    }
+
+    /// Acks every produce among the effects; what comes of it.
+    fn ack(&mut self, effects: &[Effect]) -> Vec<Effect> {
+        let mut out = Vec::new();
+        for effect in effects {
+            if let Effect::Produce { op, .. } | Effect::DeadLetter { op, .. } = effect {
+                out.extend(self.apply(Event::Produced { op: *op, outcome: ProduceOutcome::Acked }));
+            }
+        }
+        out
+    }
+
+    fn permit(&mut self) -> (RequestId, RequestBody) {
+        assert!(self.dispatcher.wants_permit(self.now), "a permit is wanted");
+        let effects = self.apply(Event::Permit);
+        let request = effects.into_iter().find_map(|e| match e {
+            Effect::Request { id, body, .. } => Some((id, body)),
+            _ => None,
+        });
+        request.expect("a permit is used")
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer) -> Vec<Effect> {
+        let issued_at = self.now.mono;
+        self.apply(Event::Answered { request, issued_at, instance_date: None, answer })
+    }
+
+    fn watermark(&self) -> i64 {
+        self.dispatcher.snapshot(self.now).watermarks[&0]
+    }
+}
+
+fn applied() -> Answer {
+    let row = Row {
+        sys_id: "a".repeat(32),
+        number: "INC1".into(),
+        state: "1".into(),
+        updated_by: "nowbridge".into(),
+        ..Row::default()
+    };
+    Answer::Applied { row: Box::new(row), warnings: Vec::new() }
+}
+
+fn failed(class: Class) -> Answer {
+    Answer::Failed(Failure { class, code: "test".into(), message: "the instance's words".into() })
+}
+
+fn claims(effects: &[Effect]) -> usize {
+    effects.iter().filter(|e| matches!(e, Effect::Produce { write: LedgerWrite::Claim(..), .. })).count()
+}
+
+fn entries(effects: &[Effect]) -> usize {
+    effects.iter().filter(|e| matches!(e, Effect::Produce { write: LedgerWrite::Entry(..), .. })).count()
+}
+
+#[test]
+fn a_write_is_claimed_before_it_is_sent_and_remembered_before_it_is_resolved() {
+    let mut b = Bench::new();
+    assert_eq!(claims(&b.receive(0, Action::Open, "one")), 0, "nothing is claimed without a lease");
+    let claimed = b.lease();
+    assert_eq!(claims(&claimed), 1);
+    assert!(!b.dispatcher.wants_permit(b.now), "nothing is sent before the claim is acked");
+    b.ack(&claimed);
+    let (id, body) = b.permit();
+    assert!(matches!(body, RequestBody::Create { .. }));
+    let settled = b.answer(id, applied());
+    assert_eq!(entries(&settled), 1);
+    assert_eq!(b.watermark(), 0, "nothing is resolved before the entry is acked");
+    b.ack(&settled);
+    assert_eq!(b.watermark(), 1);
+}
+
+#[test]
+fn what_waits_behind_a_write_is_folded_into_one() {
+    let mut b = Bench::new();
+    b.receive(0, Action::Open, "one");
+    let claimed = b.lease();
+    for offset in 1..100 {
+        assert_eq!(claims(&b.receive(offset, Action::Update, &format!("title {offset}"))), 0);
+    }
+    b.ack(&claimed);
+    let (id, _) = b.permit();
+    let settled = b.answer(id, applied());
+    let next = b.ack(&settled);
+    assert_eq!(claims(&next), 1);
+    b.ack(&next);
+    let (id, body) = b.permit();
+    let RequestBody::Update { fields, .. } = body else { panic!("an update") };
+    assert_eq!(fields, [("short_description".into(), "title 99".to_owned())]);
+    let settled = b.answer(id, applied());
+    b.ack(&settled);
+    assert_eq!(b.watermark(), 100, "a hundred events, two requests");
+}
+
+#[test]
+fn a_lost_answer_is_looked_for_until_the_instance_can_no_longer_commit() {
+    let mut b = Bench::new();
+    b.receive(0, Action::Open, "one");
+    let claimed = b.lease();
+    b.ack(&claimed);
+    let (id, _) = b.permit();
+    b.answer(id, failed(Class::Ambiguous { ended: false }));
+    b.receive(1, Action::Update, "two");
+    let (look, body) = b.permit();
+    assert!(matches!(body, RequestBody::Find { .. }), "a create is looked for by its correlation");
+    b.answer(look, Answer::Rows { rows: Vec::new(), journal: None });
+    assert!(!b.dispatcher.wants_permit(b.now), "the lane waits: the write may still come");
+    let span = Settings::default().request_deadline + Settings::default().settle_time;
+    b.now.mono += span + 1;
+    b.apply(Event::Polled { at: b.now.mono });
+    b.lease();
+    b.apply(Event::Tick);
+    let (look, _) = b.permit();
+    let again = b.answer(look, Answer::Rows { rows: Vec::new(), journal: None });
+    assert_eq!(claims(&again), 1, "not there for certain: it is folded with what has come since and claimed anew");
+    b.ack(&again);
+    let (_, body) = b.permit();
+    let RequestBody::Create { fields, .. } = body else { panic!("a create") };
+    assert!(fields.contains(&("short_description".into(), "two".to_owned())));
+}
+
+#[test]
+fn a_refusal_is_a_dead_letter_and_what_follows_waits_behind_it() {
+    let mut b = Bench::new();
+    b.receive(0, Action::Open, "one");
+    let claimed = b.lease();
+    b.ack(&claimed);
+    let (id, _) = b.permit();
+    let refused = b.answer(id, failed(Class::Rejected));
+    let letter = refused.iter().find_map(|e| match e {
+        Effect::DeadLetter { letter, .. } => Some(letter),
+        _ => None,
+    });
+    assert_eq!(letter.expect("a dead letter").reason, "the instance's words");
+    assert_eq!(b.watermark(), 0, "not resolved before the dead letter is acked");
+    b.ack(&refused);
+    assert_eq!(b.watermark(), 1);
+    let behind = b.receive(1, Action::Update, "two");
+    assert!(behind.iter().any(|e| matches!(e, Effect::DeadLetter { letter, .. } if letter.code == "parked")));
+    b.ack(&behind);
+    assert_eq!(claims(&b.receive(2, Action::Open, "three")), 1, "an open without an open ticket is always tried");
+}
+
+#[test]
+fn a_lease_that_ends_stops_everything_but_what_is_under_way() {
+    let mut b = Bench::new();
+    b.receive(0, Action::Open, "one");
+    let claimed = b.lease();
+    b.ack(&claimed);
+    b.now.mono += Settings::default().session_timeout / 2;
+    assert!(!b.dispatcher.wants_permit(b.now), "the claim stands, but nothing is sent");
+    let effects = b.apply(Event::Revoked { partition: 0, epoch: EPOCH });
+    let withdrawn =
+        |e: &Effect| matches!(e, Effect::Produce { write: LedgerWrite::Tombstone(LedgerKey::Claim(_), _), .. });
+    assert!(effects.iter().any(withdrawn), "a claim that was not sent is withdrawn");
+    let released = b.ack(&effects);
+    assert!(released.iter().any(|e| matches!(e, Effect::Release { offset: Some(0), .. })));
+}
