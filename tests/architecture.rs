@@ -14,7 +14,17 @@ use std::path::{Path, PathBuf};
 const LONGEST: usize = 400;
 
 /// Files that are longer, how long they may be, and why. A file that has become short again must leave this list.
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[
+    ("src/engine/dispatcher/settling.rs", 640, "every way in which an answer is settled, side by side"),
+    ("src/engine/dispatcher/writing.rs", 480, "a lane's turn, from ready to sent"),
+    ("src/engine/event.rs", 450, "the two languages of the engine: declarations only"),
+    ("src/engine/fold.rs", 440, "one type and its laws"),
+    ("src/kafka/topics.rs", 440, "what topics must be like, and making them so"),
+    ("src/sink/perform.rs", 600, "one arm per effect of the engine"),
+];
+
+/// Folders that are compiled for tests only.
+const TEST_FOLDERS: &[&str] = &["/tests/", "src/engine/simulation/"];
 
 /// Words that say nothing about what a thing is for.
 const EMPTY_WORDS: &[&str] =
@@ -30,7 +40,7 @@ struct Source {
     depth: usize,
     /// All of it.
     text: String,
-    /// Without comments.
+    /// Without comments, and without the tests at its end.
     code: String,
 }
 
@@ -39,7 +49,7 @@ fn modules_use_only_what_the_table_allows() {
     let table = table("dependencies");
     let modules: BTreeSet<&String> = table.keys().collect();
     let mut wrong = String::new();
-    for source in sources() {
+    for source in sources().into_iter().filter(|source| !is_test(source)) {
         let Some(allowed) = table.get(&source.module) else {
             let _ = writeln!(wrong, "{}: module `{}` is not in the table", source.path, source.module);
             continue;
@@ -172,9 +182,7 @@ fn used_modules(source: &Source) -> BTreeSet<String> {
         }
         let rest = source.code[at..].trim_start_matches("super::");
         let ups = (source.code.len() - at - rest.len()) / "super::".len();
-        // Within an inline `mod tests` one more `super::` stays inside.
-        let inline = usize::from(source.code[..at].contains("mod tests {"));
-        if ups >= source.depth + inline {
+        if ups >= source.depth {
             used.extend(heads(rest));
         }
     }
@@ -223,22 +231,14 @@ fn names(code: &str, path: &str) -> bool {
 /// Code that only tests compile.
 fn is_test(source: &Source) -> bool {
     let name = source.path.rsplit('/').next().unwrap_or_default();
-    name == "tests.rs" || name.ends_with("_tests.rs") || source.path.contains("/tests/")
+    name == "tests.rs" || name.ends_with("_tests.rs") || TEST_FOLDERS.iter().any(|folder| source.path.contains(folder))
 }
 
 fn lines_without_tests(source: &Source) -> usize {
     if is_test(source) {
         return 0;
     }
-    let mut count = 0;
-    let mut lines = source.text.lines().peekable();
-    while let Some(line) = lines.next() {
-        if line == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{')) {
-            break;
-        }
-        count += 1;
-    }
-    count
+    source.code.lines().count()
 }
 
 /// The library's files.
@@ -271,8 +271,9 @@ fn source(path: &Path) -> Source {
     let inside = path.strip_prefix("src/").unwrap_or_default().trim_end_matches(".rs").trim_end_matches("/mod");
     let module = inside.split('/').next().unwrap_or_default().to_owned();
     let depth = inside.split('/').count();
+    let body = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let code =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).fold(String::new(), |mut code, line| {
+        body.lines().map(|line| line.split("//").next().unwrap_or_default()).fold(String::new(), |mut code, line| {
             code.push_str(line);
             code.push('\n');
             code

@@ -1,0 +1,25 @@
+# docker build -t nowbridge .
+# BASE and RUST name other images for the two stages, such as a local mirror's.
+ARG BASE=debian:bookworm-slim
+ARG RUST=rust:1-bookworm
+
+FROM ${RUST} AS build
+WORKDIR /build
+# OpenSSL, which librdkafka is linked with, is built from source.
+RUN apt-get update && apt-get install -y --no-install-recommends make perl gcc g++ && rm -rf /var/lib/apt/lists/*
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY schemas schemas
+RUN mkdir tests && touch tests/architecture.rs && mkdir tests/it && touch tests/it/main.rs \
+    && cargo build --release --locked --bin nowbridge && strip target/release/nowbridge
+
+FROM ${BASE}
+# ServiceNow's certificates are signed by public authorities.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin nowbridge
+COPY --from=build /build/target/release/nowbridge /usr/local/bin/nowbridge
+# It writes no files: a read-only root is fine.
+USER 10001
+EXPOSE 9464
+ENTRYPOINT ["nowbridge"]
+CMD ["--help"]
