@@ -77,6 +77,7 @@ pub fn on_signals(stop: CancellationToken) -> Result<()> {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if stop.is_cancelled() {
                 tracing::warn!("told twice to stop; exits at once");
+                #[expect(clippy::exit, reason = "the one place that ends the process at once")]
                 std::process::exit(TOLD_TWICE);
             }
             tracing::info!("told to stop; drains");

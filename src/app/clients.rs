@@ -58,7 +58,7 @@ pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Cl
     connection.deadline = instance.request_deadline;
     connection.slots = instance.concurrency;
     connection.proxy = instance.proxy.clone().map(Into::into);
-    connection.ca_file = instance.ca_file.clone();
+    connection.ca_file.clone_from(&instance.ca_file);
     connection.state_column = state_column.into();
     connection.bridge_user = instance.auth.user().into();
     Client::new(connection, clock::mono).with_context(|| format!("instance {}", instance.name))

@@ -1,5 +1,7 @@
 //! The commands: configuration in, clients and routes out, supervised. Wiring only; every decision is elsewhere.
 
+#![expect(clippy::print_stdout, reason = "what a command prints is its result")]
+
 mod check;
 mod clients;
 mod demo;

@@ -166,7 +166,7 @@ pub fn row(kind: Kind, connection: &Connection, fields: Fields, asked: &[Column]
 /// A raw date-time, `YYYY-MM-DD HH:MM:SS` in UTC, as Unix seconds.
 pub fn date_time(value: &str) -> Option<i64> {
     let civil: jiff::civil::DateTime = value.parse().ok()?;
-    jiff::tz::TimeZone::UTC.to_timestamp(civil).ok().map(|at| at.as_second())
+    jiff::tz::TimeZone::UTC.to_timestamp(civil).ok().map(jiff::Timestamp::as_second)
 }
 
 /// Compares a write's answer with what was sent. Identity and state must be what was sent; other differences are

@@ -287,7 +287,7 @@ pub fn retry_after(value: &str, date: Option<i64>) -> Option<u64> {
 /// An HTTP date as Unix seconds.
 pub fn http_date(value: &str) -> Option<i64> {
     static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new();
-    PARSER.parse_timestamp(value.trim()).ok().map(|at| at.as_second())
+    PARSER.parse_timestamp(value.trim()).ok().map(jiff::Timestamp::as_second)
 }
 
 #[cfg(test)]

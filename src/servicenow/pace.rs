@@ -236,7 +236,8 @@ mod tests {
                 let inside = granted[i..].iter().take_while(|at| **at < first + 1_000).count();
                 prop_assert!(inside <= rate as usize, "{} in a window of {}", inside, rate);
             }
-            prop_assert!(granted.len() as f64 >= f64::from(rate) / 2.0 * 20.0 * 0.8, "{} at {}", granted.len(), rate);
+            // At least 80 % of half the quota in 20 s: the burst may cost the other half.
+            prop_assert!(granted.len() >= rate as usize * 8, "{} at {}", granted.len(), rate);
         }
     }
 }

@@ -106,7 +106,9 @@ impl Feed {
             }
             let polls = self.polls;
             match self.absent.get_mut(id) {
-                Some(absent) if absent.poll == polls || polls % (1 << absent.tries.min(5)) != 0 => absent.poll = polls,
+                Some(absent) if absent.poll == polls || !polls.is_multiple_of(1 << absent.tries.min(5)) => {
+                    absent.poll = polls
+                }
                 _ => missing.push(id.clone()),
             }
         }

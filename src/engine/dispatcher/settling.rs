@@ -85,7 +85,7 @@ impl Dispatcher {
                 self.settle(partition, key, &row, Some(&plan), warnings, now, out);
             }
             Answer::Rows { .. } => {
-                self.open_doubt(partition, key, doubt(true), "an answer of the wrong kind", now, out)
+                self.open_doubt(partition, key, doubt(true), "an answer of the wrong kind", now, out);
             }
             Answer::NotSent { .. } => {
                 self.give_back(partition, key);
