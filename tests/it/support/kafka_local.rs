@@ -90,6 +90,7 @@ impl LocalBroker {
     fn launch(settings: &[(&str, &str)], secure: bool) -> Self {
         let dir = target().join("kafka-brokers").join(format!("{}-{:08x}", std::process::id(), fastrand::u32(..)));
         fs::create_dir_all(&dir).expect("a folder for the broker");
+        remove_folders_of_the_dead();
         // Another process may take a port between the choice and its use.
         for _ in 0..3 {
             let ports: [u16; 4] = std::array::from_fn(|_| free_port());
@@ -120,6 +121,18 @@ impl Drop for LocalBroker {
             let _ = process.wait();
         }
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The shared broker is never dropped, so its folder is left to the next run; a folder's name begins with the process
+/// that made it.
+fn remove_folders_of_the_dead() {
+    for folder in fs::read_dir(target().join("kafka-brokers")).into_iter().flatten().flatten() {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        let maker = name.split('-').next().unwrap_or_default();
+        if Path::new("/proc").exists() && !Path::new("/proc").join(maker).exists() {
+            let _ = fs::remove_dir_all(folder.path());
+        }
     }
 }
 
