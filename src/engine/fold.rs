@@ -142,6 +142,8 @@ pub struct Segment {
     pub last_open_at: Option<i64>,
     /// All events, in order.
     pub events: Vec<Contribution>,
+    /// Characters of the notes it carries.
+    note_size: usize,
     /// When the first of them was received, on the mono clock.
     pub received_at: u64,
     /// The most urgent priority among them.
@@ -157,6 +159,7 @@ impl Segment {
             first_open_at: None,
             last_open_at: None,
             events: Vec::new(),
+            note_size: 0,
             received_at,
             priority: u8::MAX,
         }
@@ -178,6 +181,11 @@ impl Segment {
     /// Whether an opening event at `at` belongs to the same ticket as this segment.
     fn takes(&self, at: i64, window: i64) -> bool {
         self.closed_at().is_none_or(|closed| at.saturating_sub(closed) <= window)
+    }
+
+    /// Whether events with so many more characters of notes may follow in the same write.
+    fn has_room(&self, more: usize, limit: usize) -> bool {
+        self.note_size <= limit && (more == 0 || self.note_size + more <= limit || self.note_size == 0)
     }
 
     /// Folds one more intent in; returns the bytes of an earlier original that it superseded.
@@ -206,6 +214,7 @@ impl Segment {
             None => &mut self.pre,
         };
         if let Some(text) = intent.note {
+            self.note_size += text.chars().count();
             part.notes.push(PendingNote { position: intent.position, text, parts_done: 0 });
         }
         part.add(intent.action, intent.fields, intent.closing, intent.occurred_at);
@@ -220,6 +229,10 @@ impl Segment {
 
     /// Drops the bytes of the last event where the new one says all that it said.
     fn supersede(&mut self, intent: &Intent) -> usize {
+        // An opening event may turn out to need a ticket of its own, and then says nothing of what came before it.
+        if self.post.is_none() && intent.action.opens() {
+            return 0;
+        }
         let Some(last) = self.events.last_mut() else { return 0 };
         let covered = last.columns.iter().all(|c| intent.fields.binary_search_by(|(f, _)| f.cmp(c)).is_ok());
         if !last.pinned && last.raw.is_some() && covered {
@@ -248,6 +261,7 @@ impl Segment {
             }
         }
         self.last_open_at = self.last_open_at.max(later.last_open_at);
+        self.note_size += later.note_size;
         self.priority = self.priority.min(later.priority);
         self.events.extend(later.events);
     }
@@ -264,6 +278,7 @@ impl Segment {
             first_open_at: self.first_open_at.take(),
             last_open_at: self.last_open_at.take(),
             events: self.events.split_off(at),
+            note_size: self.note_size,
             received_at: self.received_at,
             priority: self.priority,
         };
@@ -275,6 +290,7 @@ impl Segment {
     pub fn split_notes(&mut self, keep: usize, parts: u32) -> Segment {
         let mut rest = Segment::empty(self.received_at);
         rest.priority = self.priority;
+        rest.note_size = self.note_size;
         let in_pre = self.pre.notes.len();
         let post_notes = self.post.as_mut().map(|p| p.notes.split_off(keep.saturating_sub(in_pre).min(p.notes.len())));
         rest.pre.notes = self.pre.notes.split_off(keep.min(in_pre));
@@ -304,6 +320,17 @@ impl Segment {
     }
 }
 
+/// What bounds a segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The reopen window, milliseconds.
+    pub window: i64,
+    /// Most characters of notes in one write. Notes beyond it begin a new segment, because what a write says of
+    /// fields and state must not be newer than the last event it carries in full. A note that is longer by itself
+    /// stands alone at the end of its segment.
+    pub notes: usize,
+}
+
 /// The folded queue of a lane.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
@@ -311,10 +338,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Folds one more intent in. `window` is the reopen window in milliseconds. Returns the bytes of an earlier
-    /// original that it superseded.
-    pub fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, window: i64, now: u64) -> usize {
-        let fits = self.segments.back().is_some_and(|s| !intent.action.opens() || s.takes(intent.occurred_at, window));
+    /// Folds one more intent in. Returns the bytes of an earlier original that it superseded.
+    pub fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, bounds: Bounds, now: u64) -> usize {
+        let note = intent.note.as_ref().map_or(0, |n| n.chars().count());
+        let fits = self.segments.back().is_some_and(|s| {
+            s.has_room(note, bounds.notes) && (!intent.action.opens() || s.takes(intent.occurred_at, bounds.window))
+        });
         if !fits {
             self.segments.push_back(Segment::empty(now));
         }
@@ -332,9 +361,12 @@ impl Queue {
     }
 
     /// Puts a segment that was not applied back in front and folds it with what has come since.
-    pub fn put_back(&mut self, mut segment: Segment, window: i64) {
+    pub fn put_back(&mut self, mut segment: Segment, bounds: Bounds) {
         let joins = match self.segments.front() {
-            Some(next) => next.first_open_at.is_none_or(|at| segment.takes(at, window)),
+            Some(next) => {
+                segment.has_room(next.note_size, bounds.notes)
+                    && next.first_open_at.is_none_or(|at| segment.takes(at, bounds.window))
+            }
             None => false,
         };
         if joins && let Some(next) = self.segments.pop_front() {
@@ -349,9 +381,9 @@ impl Queue {
     }
 
     /// Puts a whole queue back in front.
-    pub fn put_back_all(&mut self, earlier: Queue, window: i64) {
+    pub fn put_back_all(&mut self, earlier: Queue, bounds: Bounds) {
         for segment in earlier.segments.into_iter().rev() {
-            self.put_back(segment, window);
+            self.put_back(segment, bounds);
         }
     }
 

@@ -66,14 +66,14 @@ impl Dispatcher {
                 return;
             }
         };
-        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+        let bounds = self.bounds();
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let lane = p.lanes.entry(key.clone()).or_default();
         // What a claim in doubt may have carried is kept apart from what came after it.
         let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
         let (position, priority) = (intent.position, intent.priority);
         let queue = if contested { &mut lane.held } else { &mut lane.queue };
-        let freed = queue.push(intent, raw, bytes, window, now.mono);
+        let freed = queue.push(intent, raw, bytes, bounds, now.mono);
         self.budget.free(0, freed);
         self.continue_partial_note(partition, &key, position);
         self.make_turn(partition, &key, priority, now, out);

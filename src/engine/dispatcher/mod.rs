@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use super::breaker::Breaker;
 use super::budget::Budget;
 use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::fold::Bounds;
 use super::lane::{Lane, Stage, Ticket};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
@@ -210,6 +211,12 @@ impl Dispatcher {
             // The instance's clock is at least this far: its date was cut to the second, and the answer travelled.
             self.skew = date.saturating_mul(1000) - now.unix;
         }
+    }
+
+    /// What bounds a fold.
+    fn bounds(&self) -> Bounds {
+        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+        Bounds { window, notes: self.settings.note_limit }
     }
 
     fn id(&mut self) -> u64 {

@@ -134,9 +134,9 @@ impl Dispatcher {
             if unsent {
                 lane.void = lane.claim.take().map(|(token, _)| token);
                 let held = lane.held.take();
-                let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+                let bounds = self.bounds();
                 if let Some(lane) = self.lane(partition, &key) {
-                    lane.queue.put_back_all(held, window);
+                    lane.queue.put_back_all(held, bounds);
                 }
                 self.stage(partition, &key, Stage::Idle);
             }

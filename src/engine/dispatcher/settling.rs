@@ -256,6 +256,7 @@ impl Dispatcher {
         let Some(claim) = self.lane(partition, key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.clone()) else {
             return self.make_ready(partition, key, now, out);
         };
+        let shown = rows.first().filter(|_| matches!(claim.kind, ClaimKind::Update { .. })).cloned();
         match self.found(partition, key, &claim, rows, journal, out) {
             Found::There(row) => {
                 Self::observe(out, Observation::DoubtSettled(key.clone(), true));
@@ -263,6 +264,9 @@ impl Dispatcher {
             }
             Found::NotThere if conclusive => {
                 Self::observe(out, Observation::DoubtSettled(key.clone(), false));
+                if let Some(row) = shown {
+                    self.own_equal_values(partition, key, &claim, &row);
+                }
                 self.give_back(partition, key);
                 self.make_ready(partition, key, now, out);
             }
@@ -275,6 +279,25 @@ impl Dispatcher {
                 let due = (doubt.alive_until + 1).max(now.mono + 1);
                 let doubt = Doubt { looked: true, ..doubt };
                 self.make_wait(partition, key, due, Stage::Doubt(doubt, due));
+            }
+        }
+    }
+
+    /// A person wrote last, so nobody can tell whether our write came before. What stands as we were about to write it
+    /// is nobody's decision against us, and counts as written by us.
+    fn own_equal_values(&mut self, partition: i32, key: &Key, claim: &Claim, row: &Row) {
+        let column = &self.settings.states.column;
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(entry) = p.entries.get_mut(key) else { return };
+        for (name, sent) in &claim.fields {
+            let stands = if **name == **column { Some(&row.state) } else { row.values.get(&**name) };
+            if stands.is_none_or(|v| digest(v) != *sent) {
+                continue;
+            }
+            let value = FieldDigest { sent: *sent, stood: None };
+            match entry.fields.binary_search_by(|(c, _)| c.cmp(name)) {
+                Ok(at) => entry.fields[at].1 = value,
+                Err(at) => entry.fields.insert(at, (name.clone(), value)),
             }
         }
     }
@@ -570,6 +593,10 @@ fn letters(held: &Queue, key: &Key, code: &str, reason: &str) -> Vec<DeadLetter>
                 superseded: std::mem::take(&mut superseded),
             }),
         }
+    }
+    // What superseded these is in a later write; the last letter of this one names them.
+    if let Some(last) = letters.last_mut() {
+        last.superseded.append(&mut superseded);
     }
     letters
 }

@@ -282,10 +282,10 @@ impl Dispatcher {
 
     /// What the attempt carried goes back into the queue; its claim stands for nothing any more.
     pub(super) fn give_back(&mut self, partition: i32, key: &Key) {
-        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+        let bounds = self.bounds();
         if let Some(lane) = self.lane(partition, key) {
             let held = lane.held.take();
-            lane.queue.put_back_all(held, window);
+            lane.queue.put_back_all(held, bounds);
             if let Some((token, _)) = lane.claim.take() {
                 lane.void = Some(token);
             }

@@ -57,7 +57,8 @@ fn answer(answer: &Answer) -> String {
 }
 
 fn claim(c: &Claim) -> String {
-    format!("{} {:?} {}..{} state {:?} notes {:?}", c.attempt, c.kind, c.lo, c.hi, c.state, c.markers)
+    let at = c.occurred_at.saturating_sub(super::world::BASE);
+    format!("{} {:?} {}..{} at {at} state {:?} notes {:?}", c.attempt, c.kind, c.lo, c.hi, c.state, c.markers)
 }
 
 fn entry(e: &Entry) -> String {
