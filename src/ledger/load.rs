@@ -227,14 +227,15 @@ impl Loader {
         }
     }
 
-    /// Reads the partition up to and including our own `owner` record.
+    /// Reads the partition to its end, not only to our own `owner` record: a late record of a former owner behind it
+    /// may have let compaction remove an older one of the same key before it.
     async fn collect(
         &self,
         partition: i32,
         token: Token,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Collector, LoadError> {
-        let what = self.reading(partition, Until::Including(token.0));
+        let what = self.reading(partition, Until::End);
         let loader = self.clone();
         self.blocking(partition, move || {
             let mut collector = Collector::default();

@@ -6,7 +6,7 @@ use crate::engine::lane::{Doubt, Lane, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, Standing};
 use crate::model::entry::ClaimKind;
-use crate::model::{Claim, Epoch, Key, Now, Phase, Token};
+use crate::model::{Claim, Entry, Epoch, Key, Now, Phase, Token};
 
 /// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
 /// from a newly made one.
@@ -284,15 +284,20 @@ impl Dispatcher {
 
     /// Notes when the entry of a finished ticket may be forgotten.
     pub(super) fn plan_expiry(&mut self, partition: i32, key: &Key) {
-        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let Some(entry) = p.entries.get(key) else { return };
-        let phase = self.settings.states.phase(&entry.seen.state);
-        if matches!(phase, Phase::Resolved | Phase::Closed) {
-            let from = entry.written_at.max(entry.resolved_at.unwrap_or(i64::MIN));
-            let at = from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN);
+        let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(key)) else { return };
+        let due = self.forgotten_at(entry);
+        if let (Some(at), Some(p)) = (due, self.partitions.get_mut(&partition)) {
             p.expiry.insert((at, key.clone()));
         }
+    }
+
+    /// When an entry may be forgotten, Unix milliseconds; `None` while its ticket is open.
+    fn forgotten_at(&self, entry: &Entry) -> Option<i64> {
+        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
+        let phase = self.settings.states.phase(&entry.seen.state);
+        let finished = matches!(phase, Phase::Resolved | Phase::Closed);
+        let from = entry.written_at.max(entry.resolved_at.unwrap_or(i64::MIN));
+        finished.then(|| from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN))
     }
 
     fn expire(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
@@ -311,23 +316,24 @@ impl Dispatcher {
 
     /// The next key whose entry may be forgotten: still finished, no lane, and everything of it below the mark.
     fn next_expired(&mut self, partition: i32, now: Now) -> Option<Key> {
-        let stands = self.lease_stands(partition, now);
-        let p = self.partitions.get_mut(&partition)?;
-        if p.standing != Standing::Running || !stands {
+        if !self.lease_stands(partition, now) {
             return None;
         }
         loop {
+            let p = self.partitions.get_mut(&partition).filter(|p| p.standing == Standing::Running)?;
             let (at, key) = p.expiry.first()?.clone();
             if at > now.unix {
                 return None;
             }
             p.expiry.pop_first();
-            let Some(entry) = p.entries.get(&key) else { continue };
-            let finished = matches!(self.settings.states.phase(&entry.seen.state), Phase::Resolved | Phase::Closed);
-            if !finished {
+            let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(&key)) else { continue };
+            // The plan may have been made for an earlier ticket or an earlier sight of this one.
+            if self.forgotten_at(entry).is_none_or(|due| due > now.unix) {
                 continue;
             }
-            if p.lanes.contains_key(&key) || p.parks.contains_key(&key) || entry.position.offset >= p.mark.1 {
+            let position = entry.position;
+            let Some(p) = self.partitions.get_mut(&partition) else { return None };
+            if p.lanes.contains_key(&key) || p.parks.contains_key(&key) || position.offset >= p.mark.1 {
                 p.expiry.insert((now.unix + 1_000, key));
                 return None;
             }

@@ -265,7 +265,7 @@ impl Dispatcher {
             Found::NotThere if conclusive => {
                 Self::observe(out, Observation::DoubtSettled(key.clone(), false));
                 if let Some(row) = shown {
-                    self.own_equal_values(partition, key, &claim, &row);
+                    self.own_equal_values(partition, key, &claim, &row, now, out);
                 }
                 self.give_back(partition, key);
                 self.make_ready(partition, key, now, out);
@@ -285,20 +285,36 @@ impl Dispatcher {
 
     /// A person wrote last, so nobody can tell whether our write came before. What stands as we were about to write it
     /// is nobody's decision against us, and counts as written by us.
-    fn own_equal_values(&mut self, partition: i32, key: &Key, claim: &Claim, row: &Row) {
+    fn own_equal_values(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        claim: &Claim,
+        row: &Row,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let leased = self.lease_stands(partition, now);
         let column = &self.settings.states.column;
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = p.entries.get_mut(key) else { return };
+        let mut changed = false;
         for (name, sent) in &claim.fields {
             let stands = if **name == **column { Some(&row.state) } else { row.values.get(&**name) };
             if stands.is_none_or(|v| digest(v) != *sent) {
                 continue;
             }
             let value = FieldDigest { sent: *sent, stood: None };
+            changed = true;
             match entry.fields.binary_search_by(|(c, _)| c.cmp(name)) {
                 Ok(at) => entry.fields[at].1 = value,
                 Err(at) => entry.fields.insert(at, (name.clone(), value)),
             }
+        }
+        if changed && leased {
+            entry.token = p.token;
+            let (entry, life) = (Box::new(entry.clone()), p.life);
+            self.produce(partition, LedgerWrite::Entry(key.clone(), entry), Op::Aside(partition, life), out);
         }
     }
 

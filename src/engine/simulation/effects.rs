@@ -28,9 +28,10 @@ impl World {
             }
             Effect::Fetch { partition, epoch, from } => {
                 let part = &mut self.members[member].parts[partition_index(partition)];
+                // What was fetched before is not given any more, even where nothing new is fetched.
+                part.fetches += 1;
                 if part.epoch == Some(epoch) && part.revoked_at.is_none() {
                     part.fetch = Some(from);
-                    part.fetches += 1;
                     part.commit.get_or_insert(from);
                 }
             }
@@ -185,9 +186,10 @@ impl World {
                     return;
                 }
             }
-            let wait = self.rng.u64(1..50);
-            self.members[member].parts[partition].lands = cut + wait;
-            self.queue.push(cut + wait, Happening::Land(number));
+            // In their order, once the link stands again.
+            let again = self.members[member].parts[partition].lands.max(cut) + self.rng.u64(1..20);
+            self.members[member].parts[partition].lands = again;
+            self.queue.push(again, Happening::Land(number));
             return;
         }
         self.produces[at].landed = true;
@@ -220,6 +222,16 @@ impl World {
                 } else {
                     None
                 };
+                if let Stored::Write(LedgerWrite::Entry(_, entry)) = &stored
+                    && let Some(ticket) = self.instance.tickets.iter_mut().find(|t| t.sys_id == entry.sys_id)
+                {
+                    ticket.unseen = false;
+                }
+                if self.trace.is_some()
+                    && let Stored::Write(write) = &stored
+                {
+                    tell!(self, "ledger {partition} of {member}.{life}: {}", super::report::write(write));
+                }
                 self.logs[partition].append(self.now, stored);
                 self.ack(number);
                 if let Some(moment) = moment {

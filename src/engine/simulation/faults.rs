@@ -105,12 +105,16 @@ impl World {
     fn catch_unlanded(&mut self, member: usize, dies: bool, until: u64) {
         let life = self.members[member].life;
         let mut lands = until;
+        // The producer keeps the order: behind what is stuck everything of its partition is.
+        let mut stuck = [false; 2];
         for number in 0..self.produces.len() {
             let produce = &self.produces[number];
             let open = produce.member == member && produce.life == life && !produce.landed && !produce.told;
-            if !open || self.rng.u32(0..3) == 0 {
+            let partition = produce.partition;
+            if !open || (!stuck[partition] && self.rng.u32(0..3) == 0) {
                 continue;
             }
+            stuck[partition] = true;
             if dies {
                 self.produces[number].landed = true;
                 continue;

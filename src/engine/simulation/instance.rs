@@ -42,7 +42,7 @@ pub(super) struct Ticket {
     pub(super) looked_at: [u64; 2],
     /// When a person last did something to it.
     pub(super) person_at: u64,
-    /// The bridge wrote it last and has not seen so yet.
+    /// The bridge wrote it last, and its ledger does not say so yet.
     pub(super) unseen: bool,
     /// A person wrote values into it.
     pub(super) touched: bool,

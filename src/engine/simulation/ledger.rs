@@ -107,14 +107,15 @@ impl Log {
         self.lines = kept;
     }
 
-    /// What an owner whose `owner` record stands at `token` finds, reading up to and including that record.
+    /// What an owner whose `owner` record stands at `token` finds. It reads to the log's end, not only to that record:
+    /// a late record behind it may have let compaction remove an older one of the same key before it.
     pub(super) fn load(&self, token: i64, group_offset: i64) -> Loaded {
         let mut seen: Vec<u64> = Vec::with_capacity(64);
         let mut standing: Vec<&Line> = Vec::with_capacity(16);
         // First time of a record under each token; an `owner` record alone tells nothing.
         let mut written: Vec<(u64, u64)> = Vec::with_capacity(8);
         let mut ours = 0;
-        for line in self.lines.iter().rev().filter(|line| line.offset <= token) {
+        for line in self.lines.iter().rev() {
             if line.key == OWNER {
                 if line.offset == token {
                     ours = line.at;

@@ -69,14 +69,7 @@ fn entry(e: &Entry) -> String {
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Produce { op, partition, write } => {
-            let what = match write {
-                LedgerWrite::Entry(k, e) => format!("entry {k} {}", entry(e)),
-                LedgerWrite::Claim(k, t, c) => format!("claim {k}@{} {}", t.0, claim(c)),
-                LedgerWrite::Park(k, p) => format!("park {k} {}", p.position),
-                LedgerWrite::Mark(t, at) => format!("mark@{} {at}", t.0),
-                LedgerWrite::Tombstone(k, t) => format!("tombstone {}@{}", name(k), t.0),
-            };
-            format!("produce {} in {partition}: {what}", op.0)
+            format!("produce {} in {partition}: {}", op.0, self::write(write))
         }
         Effect::Request { id, body, lease_until, .. } => {
             let what = match body {
@@ -101,6 +94,16 @@ pub(super) fn effect(effect: &Effect) -> String {
             r.positions.iter().map(ToString::to_string).collect::<Vec<_>>()
         ),
         other => format!("{other:?}"),
+    }
+}
+
+pub(super) fn write(write: &LedgerWrite) -> String {
+    match write {
+        LedgerWrite::Entry(k, e) => format!("entry {k}@{} {}", e.token.0, entry(e)),
+        LedgerWrite::Claim(k, t, c) => format!("claim {k}@{} {}", t.0, claim(c)),
+        LedgerWrite::Park(k, p) => format!("park {k} {}", p.position),
+        LedgerWrite::Mark(t, at) => format!("mark@{} {at}", t.0),
+        LedgerWrite::Tombstone(k, t) => format!("tombstone {}@{}", name(k), t.0),
     }
 }
 

@@ -184,7 +184,6 @@ impl World {
                 let Some(at) = self.instance.find(sys_id) else { return failed(Class::Gone, "http_404") };
                 let ticket = &mut self.instance.tickets[at];
                 ticket.looked_at[member] = now;
-                ticket.unseen = false;
                 let journal = (!markers.is_empty()).then(|| {
                     let stands = |m: &&String| ticket.journal.iter().any(|l| l.marker == **m);
                     Journal::Read(markers.iter().filter(stands).cloned().collect())
@@ -195,7 +194,6 @@ impl World {
                 let key = key_of(body);
                 for ticket in self.instance.tickets.iter_mut().filter(|t| t.key == key) {
                     ticket.looked_at[member] = now;
-                    ticket.unseen = false;
                 }
                 let rows = self.instance.of_key(key).filter(|t| !t.deleted).map(|t| self.instance.row(t)).collect();
                 Answer::Rows { rows, journal: None }
@@ -448,11 +446,6 @@ impl World {
             return;
         }
         let Some(answer) = self.requests[at].answer.take() else { return };
-        if let Answer::Applied { row, .. } = &answer
-            && let Some(ticket) = self.instance.tickets.iter_mut().find(|t| t.sys_id == row.sys_id)
-        {
-            ticket.unseen = false;
-        }
         let request = &self.requests[at];
         let (id, write) = (request.id, request.attempt.is_some());
         let issued_at = request.left_at + self.rng.u64(0..3).min(self.now - request.left_at);
