@@ -335,11 +335,15 @@ pub struct Bounds {
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
     segments: VecDeque<Segment>,
+    /// Native ids of the last events that came, oldest first.
+    ids: VecDeque<u64>,
 }
 
 impl Queue {
     /// Folds one more intent in. Returns the bytes of an earlier original that it superseded.
     pub fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, bounds: Bounds, now: u64) -> usize {
+        self.ids.extend(intent.event_id);
+        self.forget_ids();
         let note = intent.note.as_ref().map_or(0, |n| n.chars().count());
         let fits = self.segments.back().is_some_and(|s| {
             s.has_room(note, bounds.notes) && (!intent.action.opens() || s.takes(intent.occurred_at, bounds.window))
@@ -348,6 +352,11 @@ impl Queue {
             self.segments.push_back(Segment::empty(now));
         }
         self.segments.back_mut().map_or(0, |last| last.push(intent, raw, bytes))
+    }
+
+    fn forget_ids(&mut self) {
+        let forget = self.ids.len().saturating_sub(REMEMBERED_IDS);
+        self.ids.drain(..forget);
     }
 
     /// Takes the first segment.
@@ -385,6 +394,9 @@ impl Queue {
         for segment in earlier.segments.into_iter().rev() {
             self.put_back(segment, bounds);
         }
+        let later = std::mem::replace(&mut self.ids, earlier.ids);
+        self.ids.extend(later);
+        self.forget_ids();
     }
 
     /// Notes of which a former owner wrote some parts already go on after them.
@@ -425,14 +437,9 @@ impl Queue {
         newest
     }
 
-    /// True where an event with this id waits.
+    /// True where an event with this id is among the last that came.
     pub fn has_event(&self, id: u64) -> bool {
-        self.segments
-            .iter()
-            .rev()
-            .flat_map(|s| s.events.iter().rev())
-            .take(REMEMBERED_IDS)
-            .any(|e| e.event_id == Some(id))
+        self.ids.contains(&id)
     }
 
     /// Takes everything.

@@ -36,6 +36,8 @@ impl Dispatcher {
         for key in keys {
             self.plan_expiry(partition, &key);
         }
+        let mut claims: Vec<_> = claims.into_iter().collect();
+        claims.sort_unstable_by_key(|(_, (_, claim, _))| claim.lo);
         for (key, (token, claim, age)) in claims {
             self.inherit(partition, &key, token, claim, age, now);
         }

@@ -152,11 +152,12 @@ impl World {
         tell!(self, "member {member} thaws");
         state.frozen_until = None;
         let held = std::mem::take(&mut state.held);
-        state.channel = self.now;
+        // What waited comes before what is still on its way.
+        state.channel = state.channel.max(self.now);
         self.update_reach(member);
         for input in held {
             match input {
-                Input::Channel(_) | Input::Record { .. } => self.queue_up(member, input),
+                Input::Channel(_) | Input::Record { .. } => self.send(member, 0, input),
                 input => {
                     let delay = self.rng.u64(0..60);
                     self.send(member, delay, input);

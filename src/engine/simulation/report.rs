@@ -7,9 +7,11 @@ use crate::model::{Answer, Claim, Entry, Intent};
 pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Loaded { partition, ledger, .. } => {
-            let claims: Vec<_> =
+            let mut claims: Vec<_> =
                 ledger.claims.iter().map(|(k, (t, c, age))| format!("{k}@{}:{} {age}ms old", t.0, claim(c))).collect();
-            let entries: Vec<_> = ledger.entries.iter().map(|(k, e)| format!("{k}: {}", entry(e))).collect();
+            let mut entries: Vec<_> = ledger.entries.iter().map(|(k, e)| format!("{k}: {}", entry(e))).collect();
+            claims.sort();
+            entries.sort();
             format!(
                 "Loaded {partition} token {} start {} mark {} claims {claims:?} entries {entries:?} stale {:?}",
                 ledger.token.0, ledger.start, ledger.mark, ledger.stale
