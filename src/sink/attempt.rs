@@ -1,9 +1,11 @@
 //! One request: the engine's words turned into the client's, sent if the lease still stands, answered once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::crash_point::{self, Point};
 use crate::clock;
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
@@ -39,6 +41,10 @@ pub fn spawn(
     let (client, poller) = (client.clone(), poller.clone());
     let mut guard = Guard { id, slot, pace: Arc::clone(pace), answers: answers.clone(), answered: false };
     tokio::spawn(async move {
+        if request.writes() {
+            crash_point::pass(Point::Send);
+            crash_point::pass_soon(Point::InFlight, Duration::from_millis(5));
+        }
         let may_send = || may_send(&poller, owner, lease_until);
         let reply = client.perform_if(slot, request, may_send).await;
         guard.answer(Event::Answered {

@@ -7,6 +7,7 @@
 //! lease is compared with the clock immediately before a request leaves.
 
 mod attempt;
+mod crash_point;
 mod perform;
 mod prepare;
 mod route;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::attempt::{self, Attempt};
+use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
 use super::{Inlets, TICK, prepare, take};
@@ -434,6 +435,11 @@ impl Driver {
             headers: Vec::new(),
             tag: op.0,
         });
+        match write {
+            LedgerWrite::Claim(..) => crash_point::pass(Point::Claim),
+            LedgerWrite::Entry(..) => crash_point::pass(Point::Entry),
+            _ => {}
+        }
     }
 
     fn dead_letter(&mut self, op: OpId, letter: &DeadLetter) {
@@ -524,7 +530,10 @@ impl Driver {
 fn perform(driver: &mut Driver, effect: Effect) {
     match effect {
         Effect::Produce { op, partition, write } => driver.ledger(op, partition, &write),
-        Effect::Commit { partition, epoch, offset } => driver.poller.commit(partition, epoch, offset),
+        Effect::Commit { partition, epoch, offset } => {
+            crash_point::pass(Point::Commit);
+            driver.poller.commit(partition, epoch, offset);
+        }
         Effect::Result(report) => driver.result(*report),
         Effect::Observe(observation) => driver.observe(observation),
         Effect::DeadLetter { op, letter } => driver.dead_letter(op, &letter),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test may stop at what it can't do")]
 
+mod crash;
 mod docs;
 mod kafka;
 mod servicenow;

@@ -1,0 +1,178 @@
+//! The crash test: on a real Kafka, with the bridge and the simulator as processes of their own, the bridge is killed
+//! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
+//! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
+
+mod reference;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::kafka;
+use reference::{apply, input};
+use world::World;
+
+/// Sizes of a run.
+struct Size {
+    events: usize,
+    keys: usize,
+    kills: usize,
+    ghost_ms: [u64; 2],
+    settle: u64,
+    per_second: usize,
+}
+
+fn size() -> Size {
+    if std::env::var_os("NOWBRIDGE_FULL").is_some() {
+        Size { events: 5_000, keys: 500, kills: 20, ghost_ms: [1_000, 20_000], settle: 25, per_second: 30 }
+    } else {
+        Size { events: 700, keys: 70, kills: 5, ghost_ms: [1_000, 3_000], settle: 5, per_second: 15 }
+    }
+}
+
+const WINDOWS: [&str; 5] = ["claim", "send", "in-flight", "entry", "commit"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
+    let Some(broker) = kafka::real("crash test") else { return };
+    let size = size();
+    let world = World::start(broker, 3, size.settle, "").await;
+    world
+        .faults(&json!({
+            "seed": 5, "drop_after_commit": 0.02, "error_500_after_commit": 0.005, "gateway_502_after_commit": 0.005,
+            "error_500_before_commit": 0.005, "gateway_503_before_commit": 0.005, "ghost": 0.01,
+            "ghost_ms": size.ghost_ms, "throttle": {"every_ms": 20_000, "for_ms": 1_000, "retry_after": 1},
+        }))
+        .await;
+    let events = input(size.events, size.keys, 11, world.now());
+    let feed = world.feed(events.clone(), size.per_second);
+    let mut killed = Vec::new();
+    let mut random = fastrand::Rng::with_seed(3);
+    for number in 0..size.kills {
+        let window = WINDOWS[number % WINDOWS.len()];
+        let mut bridge = world.bridge(Some(&format!("{window}:{}", random.u8(3..20))));
+        // A window that does not come, because little is left to do, ends by a plain SIGKILL and is not counted.
+        if bridge.dies_within(Duration::from_secs(40)) {
+            killed.push(window);
+        }
+    }
+    let bridge = world.bridge(None);
+    feed.await.expect("fed");
+    let expected = apply(&events);
+    world.await_right(&expected, Duration::from_secs(if size.kills > 5 { 400 } else { 150 })).await;
+    let state = world.state().await;
+    println!("killed at: {killed:?}");
+    println!("faults: {}", state["faults_struck"]);
+    world.check(&expected).await;
+    println!("{} events, {} requests", events.len(), state["requests_total"]);
+    for window in WINDOWS {
+        let wanted = size.kills / WINDOWS.len() / 2 + 1;
+        let times = killed.iter().filter(|k| **k == window).count();
+        assert!(times >= wanted.min(size.kills / WINDOWS.len()), "killed only {times} times at {window}");
+    }
+    for fault in ["drop_after_commit", "ghost"] {
+        assert!(state["faults_struck"][fault].as_u64() > Some(0), "no {fault} happened: {}", state["faults_struck"]);
+    }
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_did_to_their_tickets_stands() {
+    let Some(broker) = kafka::real("people") else { return };
+    let world = World::start(broker, 10, 5, "    row_freshness: 1s\n").await;
+    let bridge = world.bridge(None);
+    let each = 50;
+    let start = world.now();
+    let opened = input(4 * each, 4 * each, 1, start);
+    world.feed(opened.clone(), 1_000).await.expect("fed");
+    world.await_right(&apply(&opened), Duration::from_secs(60)).await;
+    for (number, event) in opened.iter().enumerate() {
+        let set = match number / each {
+            0 => json!({"state": "7", "close_code": "Solution provided", "close_notes": "done"}),
+            1 => json!({"state": "6", "close_code": "Solution provided", "close_notes": "done"}),
+            2 => json!({"assigned_to": "beth.anglin", "short_description": "a better name"}),
+            _ => json!({"impact": "3", "urgency": "3"}),
+        };
+        let act = json!({"correlation_id": event.key, "user": "beth.anglin", "set": set});
+        world.person(&act).await;
+    }
+    let left = world.rows().await;
+    // Later than the row's freshness, so that the bridge looks before it writes.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut later = opened.clone();
+    for (number, event) in later.iter_mut().enumerate() {
+        event.action = ["update", "acknowledge"][number % 2];
+        event.severity = "high";
+        event.occurred_at = start + 100_000;
+        event.title = format!("news {number}");
+        event.note = (number / each != 0).then(|| format!("news {number}"));
+    }
+    world.feed(later.clone(), 1_000).await.expect("fed");
+    let noted: Vec<_> = later.iter().filter(|e| e.note.is_some()).map(|e| e.key.clone()).collect();
+    world.await_notes(&noted, Duration::from_secs(90)).await;
+    let state = world.state().await;
+    assert_eq!(state["writes_to_closed_rows"], 0);
+    let rows = world.rows().await;
+    for (number, event) in opened.iter().enumerate() {
+        let row = &rows[&event.key][0];
+        match number / each {
+            0 => assert_eq!(row["state"], "7"),
+            1 => assert_eq!(row["state"], "6"),
+            2 => {
+                assert_eq!(row["assigned_to"], left[&event.key][0]["assigned_to"], "{row}");
+                assert_ne!(row["assigned_to"], "");
+                assert_eq!(row["short_description"], "a better name");
+                assert_eq!(row["impact"], "2", "what no person changed is written");
+            }
+            _ => assert_eq!((&row["impact"], &row["urgency"]), (&json!("3"), &json!("3")), "{row}"),
+        }
+    }
+    println!("people: {} tickets, 0 writes to closed tickets, 0 of their values overwritten", opened.len());
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_are_killed_added_frozen_and_rolled() {
+    let Some(broker) = kafka::real("two instances") else { return };
+    let world = World::start(broker, 20, 5, "").await;
+    let events = input(600, 60, 21, world.now());
+    let feed = world.feed(events.clone(), 12);
+    let first = world.bridge(None);
+    let second = world.bridge(None);
+    second.await_assigned();
+    second.signal("-KILL");
+    let third = world.bridge(None);
+    third.await_assigned();
+    // Longer than the session timeout: its partitions go to the other while it still believes to own them.
+    third.signal("-STOP");
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    third.signal("-CONT");
+    feed.await.expect("fed");
+    let expected = apply(&events);
+    world.await_right(&expected, Duration::from_secs(120)).await;
+    // A rolling restart with a long call in flight.
+    world.faults(&json!({"latency_ms": 10_000})).await;
+    let last: Vec<_> = input(20, 20, 31, world.now() + 1_000_000)
+        .into_iter()
+        .map(|mut e| {
+            e.key = format!("{}-rolling", e.key);
+            e
+        })
+        .collect();
+    world.feed(last.clone(), 1_000).await.expect("fed");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    for mut bridge in [first, third] {
+        bridge.signal("-TERM");
+        assert_eq!(bridge.exit_code(Duration::from_secs(45)), Some(0), "{}", bridge.log());
+    }
+    println!("both drained in {} s", began.elapsed().as_secs());
+    world.faults(&json!({"latency_ms": 0})).await;
+    let bridge = world.bridge(None);
+    let all: Vec<_> = events.into_iter().chain(last).collect();
+    let expected = apply(&all);
+    world.await_right(&expected, Duration::from_secs(120)).await;
+    world.check(&expected).await;
+    assert!(!bridge.log().contains("in doubt"), "a rolling restart leaves no doubt: {}", bridge.log());
+}

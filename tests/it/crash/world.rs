@@ -1,0 +1,297 @@
+//! The processes of a crash test, and the oracle that reads the simulator.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nowbridge::kafka::topics::{Purpose, TopicSpec};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
+
+use super::reference::{Event, Ticket, notes};
+use crate::support::kafka::{self, Broker};
+
+/// The simulator as a process, and what the bridges need.
+pub struct World {
+    bootstrap: String,
+    pub prefix: String,
+    url: String,
+    http: reqwest::Client,
+    folder: tempfile::TempDir,
+    simulator: Child,
+    bridges: AtomicUsize,
+}
+
+impl World {
+    pub async fn start(broker: &Broker, deadline: u64, settle: u64, more: &str) -> Self {
+        let prefix = kafka::unique("crash");
+        let spec = TopicSpec::new(format!("{prefix}.alerts"), Purpose::Input).partitions(4);
+        broker.create(&[spec]).await;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let url = format!("http://127.0.0.1:{port}");
+        let simulator = Command::new(env!("CARGO_BIN_EXE_nowbridge"))
+            .args(["simulate", "--latency", "20", "--listen", &format!("127.0.0.1:{port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the simulator starts");
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = format!(
+            "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
+             nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\nkafka:\n  \
+             bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  unsafe_topics: true\n  \
+             replication: 1\nsinks:\n  incidents:\n    topic: {prefix}.alerts\n    closing: {{ close_code: Solution \
+             provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
+            bootstrap = broker.bootstrap,
+        );
+        std::fs::write(folder.path().join("bridge.yaml"), text).expect("a configuration");
+        let world = Self {
+            bootstrap: broker.bootstrap.clone(),
+            prefix,
+            url,
+            http: reqwest::Client::new(),
+            folder,
+            simulator,
+            bridges: AtomicUsize::new(0),
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while world.get("/simulator/state").await.is_none() {
+            assert!(Instant::now() < deadline, "the simulator does not answer");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world
+    }
+
+    /// Where the events' times begin: far enough back that none lies in the future.
+    pub fn now(&self) -> i64 {
+        jiff::Timestamp::now().as_millisecond() - 3_600_000
+    }
+
+    async fn get(&self, path: &str) -> Option<Value> {
+        self.http.get(format!("{}{path}", self.url)).send().await.ok()?.json().await.ok()
+    }
+
+    pub async fn state(&self) -> Value {
+        self.get("/simulator/state").await.expect("the simulator answers")
+    }
+
+    pub async fn faults(&self, faults: &Value) {
+        let sent = self.http.post(format!("{}/simulator/faults", self.url)).json(faults).send().await.expect("sent");
+        assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    }
+
+    pub async fn person(&self, act: &Value) {
+        let sent = self.http.post(format!("{}/simulator/people", self.url)).json(act).send().await.expect("sent");
+        assert!(sent.status().is_success(), "{act}: {}", sent.text().await.unwrap_or_default());
+    }
+
+    /// Incidents by correlation.
+    pub async fn rows(&self) -> BTreeMap<String, Vec<Value>> {
+        let page = self.get("/simulator/rows?table=incident&limit=100000").await.expect("rows");
+        let mut rows: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for row in page["rows"].as_array().expect("rows") {
+            let key = row["correlation_id"].as_str().unwrap_or_default().to_owned();
+            rows.entry(key).or_default().push(row.clone());
+        }
+        rows
+    }
+
+    /// Publishes at a pace, in order.
+    pub fn feed(&self, events: Vec<Event>, per_second: usize) -> tokio::task::JoinHandle<()> {
+        let (bootstrap, topic) = (self.bootstrap.clone(), format!("{}.alerts", self.prefix));
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = ClientConfig::new()
+                .set("bootstrap.servers", &bootstrap)
+                .set("enable.idempotence", "true")
+                .create()
+                .expect("a producer");
+            let began = Instant::now();
+            for (number, event) in (0_u32..).zip(&events) {
+                let body = event.body();
+                producer.send(BaseRecord::to(&topic).key(&event.key).payload(&body)).map_err(|(e, _)| e).expect("sent");
+                let due = Duration::from_secs(1) * number / u32::try_from(per_second).unwrap_or(1);
+                // This is the pace of the input, not a wait for anything.
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+            producer.flush(Duration::from_secs(30)).expect("acknowledged");
+        })
+    }
+
+    /// Another bridge of the same group.
+    pub fn bridge(&self, crash_at: Option<&str>) -> Bridge {
+        let number = self.bridges.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("bridge-{number}.log"));
+        let file = std::fs::File::create(&log).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
+        command.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml"));
+        if let Some(at) = crash_at {
+            command.env("NOWBRIDGE_CRASH_AT", at);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the bridge starts");
+        Bridge { child, log }
+    }
+
+    fn differences(&self, rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (key, ticket) in expected {
+            let Some([row]) = rows.get(key).map(Vec::as_slice) else {
+                wrong.push(format!("{key}: {} tickets", rows.get(key).map_or(0, Vec::len)));
+                continue;
+            };
+            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            let written: Vec<String> = notes(row, &self.topic()).into_iter().map(|(text, _)| text).collect();
+            let is = (text("state"), text("short_description"), text("impact"), text("urgency"));
+            let must = (ticket.state.into(), ticket.title.clone(), ticket.impact.into(), ticket.urgency.into());
+            if is != must {
+                wrong.push(format!("{key}: is {is:?}, must be {must:?}"));
+            }
+            if written != ticket.notes {
+                wrong.push(format!("{key}: notes are {written:?}, must be {:?}", ticket.notes));
+            }
+        }
+        wrong
+    }
+
+    fn topic(&self) -> String {
+        format!("{}.alerts", self.prefix)
+    }
+
+    /// Waits until every ticket is as it must be.
+    pub async fn await_right(&self, expected: &BTreeMap<String, Ticket>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        loop {
+            let wrong = self.differences(&self.rows().await, expected);
+            if wrong.is_empty() {
+                return;
+            }
+            if Instant::now() > deadline {
+                let shown: Vec<_> = wrong.iter().take(10).collect();
+                panic!("{} of {} are wrong: {shown:#?}\n{}", wrong.len(), expected.len(), self.last_log());
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// Waits until each of these keys has a note.
+    pub async fn await_notes(&self, keys: &[String], patience: Duration) {
+        let deadline = Instant::now() + patience;
+        loop {
+            let rows = self.rows().await;
+            let missing = keys.iter().filter(|k| notes(&rows[*k][0], &self.topic()).is_empty()).count();
+            if missing == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{missing} notes are missing\n{}", self.last_log());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// Counts on the simulator's side, from its log of writes: nothing doubled, nothing out of order.
+    pub async fn check(&self, expected: &BTreeMap<String, Ticket>) {
+        let rows = self.rows().await;
+        assert_eq!(self.differences(&rows, expected), Vec::<String>::new());
+        for (key, rows) in &rows {
+            let written = notes(&rows[0], &self.topic());
+            let mut markers: Vec<&String> = written.iter().map(|(_, marker)| marker).collect();
+            markers.sort();
+            markers.dedup();
+            assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
+        }
+        let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
+        let (mut last, mut disordered, mut ghosts) = (BTreeMap::new(), 0, 0);
+        for entry in log["entries"].as_array().expect("entries") {
+            let Some(title) = entry["fields"]["short_description"].as_str() else { continue };
+            let Some(number) = title.rsplit_once('#').and_then(|(_, n)| n.parse::<usize>().ok()) else { continue };
+            if entry["was_ghost"] == true {
+                ghosts += 1;
+                continue;
+            }
+            let key = entry["correlation_id"].as_str().unwrap_or_default().to_owned();
+            let before = last.insert(key, number);
+            disordered += usize::from(before.is_some_and(|b| b > number));
+        }
+        assert_eq!(self.state().await["writes_to_closed_rows"], 0);
+        println!(
+            "{} tickets, 0 doubled, 0 missing, {disordered} writes out of order, {ghosts} ghosts struck, all repaired",
+            rows.len()
+        );
+        assert_eq!(disordered, 0);
+    }
+
+    fn last_log(&self) -> String {
+        let last = self.bridges.load(Ordering::Relaxed).saturating_sub(1);
+        let text = std::fs::read_to_string(self.folder.path().join(format!("bridge-{last}.log"))).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.simulator.kill();
+        let _ = self.simulator.wait();
+    }
+}
+
+/// A bridge process.
+pub struct Bridge {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Bridge {
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+    }
+
+    /// True where it died by the SIGKILL that it was told to die by; else it is killed now.
+    pub fn dies_within(&mut self, patience: Duration) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("waited for") {
+                assert_eq!(status.signal(), Some(9), "{}", self.log());
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+        false
+    }
+
+    pub fn exit_code(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("waited for") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    pub fn await_assigned(&self) {
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while !self.log().contains("was assigned a partition") {
+            assert!(Instant::now() < deadline, "no partition was assigned: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
