@@ -147,7 +147,19 @@ fn find() -> Broker {
 }
 
 fn in_docker() -> Option<(String, std::process::Child)> {
-    let container = Kafka::default().with_jvm_image().with_tag("4.1.0").start();
+    let mut image = Kafka::default().with_jvm_image().with_tag("4.1.0");
+    // As in `tests/kafka/broker.properties`: short sessions, no waiting for members that won't come, one replica.
+    for (name, value) in [
+        ("KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS", "1000"),
+        ("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
+        ("KAFKA_LOG_CLEANER_BACKOFF_MS", "200"),
+        ("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false"),
+        ("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
+        ("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1"),
+    ] {
+        image = image.with_env_var(name, value);
+    }
+    let container = image.start();
     let container = container.inspect_err(|error| eprintln!("no Kafka in Docker: {error}")).ok()?;
     let port = container.get_host_port_ipv4(KAFKA_PORT).ok()?;
     // A static is never dropped, so the container is tied to this process by other means.
