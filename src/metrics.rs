@@ -160,6 +160,16 @@ pub fn observed(route: &str, observation: &Observation) {
     .increment(1);
 }
 
+/// The present numbers of a source route; counts are totals since the start.
+#[expect(clippy::cast_precision_loss, reason = "seconds below 2^52 are exact")]
+pub fn source(route: &str, published: u64, echoes: u64, lag: Option<i64>) {
+    counter!("nowbridge_changes_published_total", "route" => route.to_owned()).absolute(published);
+    counter!("nowbridge_echoes_total", "route" => route.to_owned()).absolute(echoes);
+    if let Some(lag) = lag {
+        gauge!("nowbridge_source_lag_seconds", "route" => route.to_owned()).set(lag as f64);
+    }
+}
+
 /// The present numbers of a route.
 #[expect(clippy::cast_precision_loss, reason = "counts and offsets below 2^52 are exact")]
 pub fn route(route: &str, s: &Snapshot, in_flight: usize) {

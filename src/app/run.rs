@@ -14,6 +14,7 @@ use crate::doctor;
 use crate::kafka::KafkaOptions;
 use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger::{self, Identity, StartAt};
+use crate::metrics;
 use crate::servicenow::Pace;
 use crate::sink::{self, Route, StatusHandle};
 use crate::source::{self, Sharing, SourceRoute, SourceTopics, Timing};
@@ -41,7 +42,7 @@ pub struct Views {
 pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     supervise::on_signals(stop.clone())?;
-    let metrics = console::install_metrics()?;
+    let exporter = console::install_metrics()?;
     let mut supervisor = Supervisor::new(stop.clone());
     let strictness = topics::strictness(&config, false);
     let views = start(&config, strictness, &mut supervisor, &stop).await?;
@@ -49,9 +50,10 @@ pub async fn run(config: Config) -> Result<()> {
         listen: config.admin.listen,
         routes: views.sinks,
         sources: views.sources,
-        metrics,
+        metrics: exporter,
         stopping: stop.clone(),
     };
+    supervisor.spawn("source metrics", tell_sources(page.sources.clone(), stop.clone()));
     // The page is served while the routes drain, and says so.
     let drained = CancellationToken::new();
     let serving = console::serve(page, drained.clone()).await?;
@@ -66,6 +68,19 @@ pub async fn run(config: Config) -> Result<()> {
     // Nothing is lost with the page's task; the routes' outcome is what counts.
     let _ = serving.task.await;
     outcome
+}
+
+/// Shows the source routes' numbers as metrics until the end.
+async fn tell_sources(sources: Vec<(String, source::StatusHandle)>, stop: CancellationToken) -> Result<()> {
+    while !stop.is_cancelled() {
+        for (name, status) in &sources {
+            let status = status.snapshot();
+            let lag = status.instance_now.zip(status.cursor).map(|(now, cursor)| now - cursor);
+            metrics::source(name, status.stats.published, status.stats.echoes, lag);
+        }
+        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(Duration::from_secs(1)) => {} }
+    }
+    Ok(())
 }
 
 /// Starts every route of a configuration under a supervisor. The demo uses it, too.
