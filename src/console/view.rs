@@ -18,6 +18,7 @@ const STUCK: u64 = 60_000;
 const SHOWN: usize = 500;
 
 /// Why the bridge is not ready.
+#[expect(clippy::struct_field_names, reason = "a reason is given in words")]
 pub struct Reason {
     /// `sink`, `source`, or `bridge` for all of it.
     pub kind: &'static str,

@@ -14,6 +14,12 @@ pub mod partition;
 pub mod retry;
 pub mod settings;
 #[cfg(test)]
+#[allow(
+    clippy::pedantic,
+    clippy::collapsible_if,
+    clippy::collapsible_match,
+    reason = "a model: small counts, plain steps"
+)]
 mod simulation;
 pub mod tracker;
 

@@ -52,7 +52,7 @@ pub struct Inlets {
 /// # Errors
 /// Kafka or the configuration makes it impossible to go on; what the instance does is never an error here.
 pub async fn run(route: Route, status: StatusHandle, stop: CancellationToken) -> Result<(), Error> {
-    let (mut driver, mut inlets) = Driver::start(route, status).await?;
+    let (mut driver, mut inlets) = Driver::start(route, status)?;
     let mut draining_since: Option<u64> = None;
     let mut effects: Vec<Effect> = Vec::new();
     loop {

@@ -64,7 +64,7 @@ impl Driver {
     ///
     /// # Errors
     /// A client could not be made.
-    pub async fn start(route: Route, status: StatusHandle) -> Result<(Self, Inlets), Error> {
+    pub fn start(route: Route, status: StatusHandle) -> Result<(Self, Inlets), Error> {
         let (producer, deliveries) = Producer::new(&route.kafka, LEDGER_TIMEOUT).map_err(Error::Kafka)?;
         let mut settings = PollerSettings::new(&route.kafka, &route.topic, &route.group);
         settings.session_timeout = route.session_timeout;
@@ -161,7 +161,7 @@ impl Driver {
                 self.apply(Event::Retry, effects);
             }
             Err(error) => {
-                tracing::error!(route = %self.route.name, error = chain(&error), "can't use the new credentials")
+                tracing::error!(route = %self.route.name, error = chain(&error), "can't use the new credentials");
             }
         }
     }

@@ -107,7 +107,7 @@ impl Feed {
             let polls = self.polls;
             match self.absent.get_mut(id) {
                 Some(absent) if absent.poll == polls || !polls.is_multiple_of(1 << absent.tries.min(5)) => {
-                    absent.poll = polls
+                    absent.poll = polls;
                 }
                 _ => missing.push(id.clone()),
             }

@@ -334,7 +334,7 @@ impl Dispatcher {
                 continue;
             }
             let position = entry.position;
-            let Some(p) = self.partitions.get_mut(&partition) else { return None };
+            let p = self.partitions.get_mut(&partition)?;
             if p.lanes.contains_key(&key) || p.parks.contains_key(&key) || position.offset >= p.mark.1 {
                 p.expiry.insert((now.unix + 1_000, key));
                 return None;
