@@ -15,10 +15,11 @@ pub mod retry;
 pub mod settings;
 #[cfg(test)]
 #[allow(
+    dead_code,
     clippy::pedantic,
     clippy::collapsible_if,
     clippy::collapsible_match,
-    reason = "a model: small counts, plain steps"
+    reason = "a model: small counts, plain steps; parts of its script are there for traces played by hand"
 )]
 mod simulation;
 pub mod tracker;
