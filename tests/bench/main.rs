@@ -1,0 +1,157 @@
+//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [creates]`.
+//!
+//! One run on one real Apache Kafka (found or started as the integration tests do), with the bridge and a simulated
+//! instance as processes of their own. Two cases: **ordered**, changes of 1,000 alerts in one partition against an
+//! instance that takes 150 ms a request and lets 16 in at once, fed at three times what that allows; **creates**, new
+//! alerts only, against an instance that answers at once. Writes are counted by the instance, memory and CPU time by
+//! Linux (`/proc`). At the end of each case every ticket is compared with what was fed; the command fails where one
+//! is missing, doubled or not up to date, and never because of a slow machine: the table shows what it reached.
+//!
+//! It is built as a release is, but for link-time optimisation, which costs minutes and gains little here.
+
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement stops at what it can't do, and tells")]
+
+mod feed;
+mod world;
+
+#[allow(dead_code, reason = "shared with the integration tests, which use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use feed::Feed;
+use support::kafka::Broker;
+use world::{Setup, Usage, World};
+
+/// The instance of the ordered case: milliseconds a request takes, and requests at once.
+const LATENCY: u32 = 150;
+const AT_ONCE: u32 = 16;
+/// Alerts of the ordered case; how often each changes follows Zipf's law.
+const KEYS: u32 = 1_000;
+/// Left out at the start of the ordered case, and measured after it.
+const WARM_UP: Duration = Duration::from_secs(10);
+const MEASURED: Duration = Duration::from_secs(30);
+/// Alerts of the case of creates, and those of them left out at the start.
+const CREATES: u32 = 60_000;
+const FIRST_CREATES: u64 = 5_000;
+
+/// One line of the table.
+struct Line {
+    what: &'static str,
+    figure: String,
+    limit: String,
+    ratio: String,
+}
+
+impl Line {
+    fn plain(what: &'static str, figure: String) -> Self {
+        Self { what, figure, limit: String::new(), ratio: String::new() }
+    }
+
+    fn rate(what: &'static str, figure: f64, limit: String, most: f64) -> Self {
+        let ratio = format!("{:.1} %", 100.0 * figure / most);
+        Self { what, figure: format!("{figure:.1}"), limit, ratio }
+    }
+}
+
+fn main() {
+    // Cargo passes `--bench`; names choose cases.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let runs = |case: &str| wanted.is_empty() || wanted.iter().any(|name| name == case);
+    let broker = Broker::start();
+    assert!(broker.real, "only a real Kafka tells: needs a JDK and Maven, Docker, or NOWBRIDGE_TEST_KAFKA");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut lines = Vec::new();
+    let mut wrong = 0;
+    if runs("ordered") {
+        wrong += runtime.block_on(ordered(broker, &mut lines));
+    }
+    if runs("creates") {
+        wrong += runtime.block_on(creates(broker, &mut lines));
+    }
+    show(broker, &lines);
+    assert_eq!(wrong, 0, "tickets are missing, doubled or not up to date");
+}
+
+/// Changes of few alerts, in order, under a slow instance's limit.
+async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let world = World::start(broker, &Setup { latency: LATENCY, at_once: AT_ONCE, partitions: 1 }).await;
+    let limit = f64::from(AT_ONCE) / (f64::from(LATENCY) / 1_000.0);
+    let bridge = world.bridge().await;
+    let idle = bridge.usage();
+    let feed = Feed::changes(KEYS, 3.0 * limit, WARM_UP + MEASURED + Duration::from_secs(1));
+    let expected = feed.expected();
+    let events = feed.len();
+    let feeding = feed.publish(world.bootstrap(), world.topic());
+    tokio::time::sleep(WARM_UP).await;
+    let (first, began) = (world.writes().await, Instant::now());
+    tokio::time::sleep(MEASURED).await;
+    let (last, took) = (world.writes().await, began.elapsed());
+    feeding.await.expect("the events are published");
+    let wrong = world.await_titles(&expected).await;
+    let usage = bridge.usage();
+    let requests = world.requests().await;
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
+    let (written, per_event) = ((last - first) as f64, requests as f64 / events as f64);
+    let rate = written / took.as_secs_f64();
+    lines.push(Line::rate("ordered: writes a second", rate, format!("{AT_ONCE}/0.{LATENCY} = {limit:.1}"), limit));
+    lines.push(Line::plain("ordered: requests an event", format!("{per_event:.2}")));
+    lines.push(Line::plain("ordered: tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.extend(costs(
+        ["ordered: CPU ms per 1,000 events", "ordered: RSS idle, MB", "ordered: RSS peak, MB"],
+        &idle,
+        &usage,
+        events,
+    ));
+    wrong
+}
+
+/// New alerts only, as quick as it goes.
+async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let world = World::start(broker, &Setup { latency: 0, at_once: 64, partitions: 4 }).await;
+    let bridge = world.bridge().await;
+    let idle = bridge.usage();
+    let feed = Feed::creates(CREATES);
+    let expected = feed.expected();
+    let events = feed.len();
+    feed.publish(world.bootstrap(), world.topic()).await.expect("the events are published");
+    let (first, began) = world.await_writes(FIRST_CREATES).await;
+    let (last, ended) = world.await_writes(u64::from(CREATES)).await;
+    let usage = bridge.usage();
+    let wrong = world.await_titles(&expected).await;
+    let peak = bridge.usage();
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
+    let rate = (last - first) as f64 / (ended - began).as_secs_f64();
+    lines.push(Line::rate("creates: unique creates a second", rate, "wanted: 5,000".into(), 5_000.0));
+    lines.push(Line::plain("creates: tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    let usage = Usage { peak: peak.peak, ..usage };
+    lines.extend(costs(
+        ["creates: CPU ms per 1,000 events", "creates: RSS idle, MB", "creates: RSS peak, MB"],
+        &idle,
+        &usage,
+        events,
+    ));
+    wrong
+}
+
+fn costs(names: [&'static str; 3], idle: &Usage, usage: &Usage, events: usize) -> [Line; 3] {
+    let cpu = (usage.cpu - idle.cpu).as_secs_f64() * 1_000.0;
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
+    let per_thousand = cpu * 1_000.0 / events as f64;
+    [
+        Line::plain(names[0], format!("{per_thousand:.0}")),
+        Line::plain(names[1], format!("{:.1}", idle.resident)),
+        Line::plain(names[2], format!("{:.1}", usage.peak)),
+    ]
+}
+
+fn show(broker: &Broker, lines: &[Line]) {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("\n{}, {cores} CPU cores for everything: broker, instance, bridge, feed\n", broker.kind);
+    println!("| {:<34} | {:>9} | {:>14} | {:>7} |", "", "reached", "limit", "share");
+    println!("|{:-<36}|{:->11}|{:->16}|{:->9}|", "", ":", ":", ":");
+    for Line { what, figure, limit, ratio } in lines {
+        println!("| {what:<34} | {figure:>9} | {limit:>14} | {ratio:>7} |");
+    }
+}

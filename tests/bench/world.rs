@@ -1,0 +1,231 @@
+//! The processes of a measurement: a simulated instance, a bridge, and what is seen of both from outside.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nowbridge::kafka::topics::{Purpose, TopicSpec};
+use serde_json::Value;
+
+use crate::support::kafka::{self, Broker};
+
+/// How a case is set up.
+pub struct Setup {
+    /// Milliseconds that the instance takes for a request.
+    pub latency: u32,
+    /// Requests at once.
+    pub at_once: u32,
+    /// Partitions of the input.
+    pub partitions: i32,
+}
+
+/// An instance, and a bridge's configuration.
+pub struct World {
+    bootstrap: String,
+    topic: String,
+    url: String,
+    admin: String,
+    http: reqwest::Client,
+    folder: tempfile::TempDir,
+    _simulator: Process,
+}
+
+impl World {
+    pub async fn start(broker: &Broker, setup: &Setup) -> Self {
+        let prefix = kafka::unique("bench");
+        let topic = format!("{prefix}.alerts");
+        broker.create(&[TopicSpec::new(topic.clone(), Purpose::Input).partitions(setup.partitions)]).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (listen, admin) = (free_address(), free_address());
+        let url = format!("http://{listen}");
+        let bridge = format!(
+            "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
+             nowbridge }} }}\n    concurrency: {at_once}\nkafka:\n  bootstrap: {bootstrap}\ntopics:\n  prefix: {prefix}\n  \
+             unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {topic}\nadmin:\n  listen: {admin}\n",
+            at_once = setup.at_once,
+            bootstrap = broker.bootstrap,
+        );
+        std::fs::write(folder.path().join("bridge.yaml"), bridge).expect("a configuration");
+        // Its memory would grow with every write, for nobody.
+        let options = folder.path().join("instance.yaml");
+        std::fs::write(&options, "history: false\n").expect("the instance's options");
+        let mut simulate = nowbridge();
+        simulate.args(["simulate", "--listen", &listen, "--latency", &setup.latency.to_string(), "--options"]);
+        simulate.arg(options).stdout(Stdio::null()).stderr(Stdio::null());
+        let simulator = Process(simulate.spawn().expect("the simulator starts"));
+        let bootstrap = broker.bootstrap.clone();
+        let http = reqwest::Client::new();
+        let world = Self { bootstrap, topic, url, admin, http, folder, _simulator: simulator };
+        world.await_ok(&format!("{}/simulator/state", world.url), "the simulator").await;
+        world
+    }
+
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// A bridge that is ready and has nothing to do.
+    pub async fn bridge(&self) -> Bridge {
+        let log = self.folder.path().join("bridge.log");
+        let file = std::fs::File::create(&log).expect("a log");
+        let mut run = nowbridge();
+        run.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml")).stdout(Stdio::null()).stderr(file);
+        let bridge = Bridge { process: Process(run.spawn().expect("the bridge starts")), log };
+        self.await_ok(&format!("http://{}/readyz", self.admin), "the bridge").await;
+        bridge
+    }
+
+    async fn await_ok(&self, url: &str, who: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            assert!(Instant::now() < deadline, "{who} is not ready\n{}", self.last_log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await.expect("the simulator answers");
+        answer.json().await.expect("JSON")
+    }
+
+    /// Requests that the instance has answered, and those of them that wrote.
+    async fn counted(&self) -> (u64, u64) {
+        let state = self.get("/simulator/state").await;
+        let (mut all, mut writes) = (0, 0);
+        for line in state["requests"].as_array().expect("requests") {
+            let count = line["count"].as_u64().unwrap_or(0);
+            all += count;
+            if matches!(line["method"].as_str(), Some("POST" | "PATCH"))
+                && matches!(line["status"].as_u64(), Some(200 | 201))
+            {
+                writes += count;
+            }
+        }
+        (all, writes)
+    }
+
+    /// Requests that the instance has answered.
+    pub async fn requests(&self) -> u64 {
+        self.counted().await.0
+    }
+
+    /// Writes that the instance has applied.
+    pub async fn writes(&self) -> u64 {
+        self.counted().await.1
+    }
+
+    /// Waits for so many writes; how many there were then, and when.
+    pub async fn await_writes(&self, count: u64) -> (u64, Instant) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let writes = self.writes().await;
+            let now = Instant::now();
+            if writes >= count {
+                return (writes, now);
+            }
+            assert!(now < deadline, "{writes} writes of {count}\n{}", self.last_log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until each key has one ticket with this title; how many do not in the end.
+    pub async fn await_titles(&self, expected: &BTreeMap<String, String>) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let wrong = self.wrong(expected).await;
+            if wrong == 0 || Instant::now() > deadline {
+                return wrong;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn wrong(&self, expected: &BTreeMap<String, String>) -> usize {
+        let mut titles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        loop {
+            let seen: usize = titles.values().map(Vec::len).sum();
+            let page = self.get(&format!("/simulator/rows?table=incident&limit=10000&offset={seen}")).await;
+            let rows = page["rows"].as_array().expect("rows");
+            for row in rows {
+                let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+                titles.entry(text("correlation_id")).or_default().push(text("short_description"));
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+        let right =
+            |(key, title): &(&String, &String)| titles.get(*key).is_some_and(|found| found == &[(*title).clone()]);
+        let stray = titles.keys().filter(|key| !expected.contains_key(*key)).count();
+        expected.iter().filter(|pair| !right(pair)).count() + stray
+    }
+
+    fn last_log(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.path().join("bridge.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// A bridge process.
+pub struct Bridge {
+    process: Process,
+    log: PathBuf,
+}
+
+/// What a process has used.
+pub struct Usage {
+    /// Resident now, MB (10^6 bytes).
+    pub resident: f64,
+    /// Resident at most, MB.
+    pub peak: f64,
+    /// On all cores, in user and kernel.
+    pub cpu: Duration,
+}
+
+impl Bridge {
+    /// What it has used until now.
+    pub fn usage(&self) -> Usage {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id()));
+        let gone = || format!("the bridge is gone\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        let status = read("status").unwrap_or_else(|_| panic!("{}", gone()));
+        let memory = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+            line.trim_end_matches("kB").trim().parse::<f64>().expect("a number") * 1.024 / 1_000.0
+        };
+        let stat = read("stat").unwrap_or_else(|_| panic!("{}", gone()));
+        // The name in parentheses may hold blanks; user and system time are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        // A tick is 10 ms on every Linux that Rust runs on.
+        let cpu = Duration::from_millis(10 * (ticks(11) + ticks(12)));
+        Usage { resident: memory("VmRSS:"), peak: memory("VmHWM:"), cpu }
+    }
+}
+
+/// A process that ends with its owner.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn nowbridge() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.expect("a free port").to_string()
+}
