@@ -136,7 +136,7 @@ async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
 }
 
 fn costs(names: [&'static str; 3], idle: &Usage, usage: &Usage, events: usize) -> [Line; 3] {
-    let cpu = (usage.cpu - idle.cpu).as_secs_f64() * 1_000.0;
+    let cpu = usage.cpu.saturating_sub(idle.cpu).as_secs_f64() * 1_000.0;
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let per_thousand = cpu * 1_000.0 / events as f64;
     [
