@@ -373,8 +373,10 @@ impl Queue {
     pub fn put_back(&mut self, mut segment: Segment, bounds: Bounds) {
         let joins = match self.segments.front() {
             Some(next) => {
-                segment.has_room(next.note_size, bounds.notes)
-                    && next.first_open_at.is_none_or(|at| segment.takes(at, bounds.window))
+                // What is left without events is the first part of a long note that the next begins with.
+                segment.events.is_empty()
+                    || segment.has_room(next.note_size, bounds.notes)
+                        && next.first_open_at.is_none_or(|at| segment.takes(at, bounds.window))
             }
             None => false,
         };

@@ -175,7 +175,9 @@ impl Collector {
 /// Whether nothing of this claim can be under way: its entry names it, everything it carried is done, or a later
 /// owner has written the key's entry since, so that the claim was landed late by a frozen member and never sent.
 fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mark: i64) -> bool {
-    claim.hi.offset < mark || entry.is_some_and(|(token, entry)| entry.attempt == claim.attempt || written < *token)
+    // A claim may carry a part of a note beyond the last event that it carries in full.
+    let last = claim.partial.map_or(claim.hi, |(at, _)| at);
+    last.offset < mark || entry.is_some_and(|(token, entry)| entry.attempt == claim.attempt || written < *token)
 }
 
 /// How long a write announced under this token has certainly been under way, by the broker's time: from the first

@@ -134,12 +134,7 @@ impl Dispatcher {
             let Some(lane) = self.lane(partition, &key) else { continue };
             let unsent = matches!(lane.stage, Stage::Claiming(..) | Stage::Claimed(_));
             if unsent {
-                lane.void = lane.claim.take().map(|(token, _)| token);
-                let held = lane.held.take();
-                let bounds = self.bounds();
-                if let Some(lane) = self.lane(partition, &key) {
-                    lane.queue.put_back_all(held, bounds);
-                }
+                self.give_back(partition, &key);
                 self.stage(partition, &key, Stage::Idle);
             }
             let Some(lane) = self.lane(partition, &key) else { continue };

@@ -276,7 +276,8 @@ impl Dispatcher {
                 self.refuse(partition, key, "in_doubt", why, false, now, out);
             }
             Found::NotThere | Found::Blind => {
-                let due = (doubt.alive_until + 1).max(now.mono + 1);
+                let after = u64::from(!self.rules.off(Mutation::LookAtSpanEnd));
+                let due = (doubt.alive_until + after).max(now.mono + 1);
                 let doubt = Doubt { looked: true, ..doubt };
                 self.make_wait(partition, key, due, Stage::Doubt(doubt, due));
             }
@@ -468,6 +469,10 @@ impl Dispatcher {
         let held = lane.held.take();
         let claim = lane.claim.take();
         lane.delays = None;
+        if let Some((at, parts)) = settlement.entry.partial {
+            // The rest of a long note may have come again while a former owner's write was in doubt.
+            lane.queue.set_parts_done(at, parts);
+        }
         let requests = std::mem::take(&mut lane.requests);
         self.tombstone_stale(partition, life, &LedgerKey::Entry(key.clone()), out);
         if let Some((token, _)) = claim {
@@ -504,6 +509,17 @@ impl Dispatcher {
     ) {
         if park {
             self.breaker.refused(reason, &self.settings);
+        }
+        let bounds = self.bounds();
+        if let Some(lane) = self.lane(partition, key)
+            && lane.held.events().next().is_none()
+        {
+            // It was the first part of a long note: the event goes as a whole.
+            let part = lane.held.take();
+            lane.queue.put_back_all(part, bounds);
+            if let Some(whole) = lane.queue.pop() {
+                lane.held.put_back_apart(whole);
+            }
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
         self.send_letters(partition, key, letters, park, now, out);

@@ -187,7 +187,7 @@ impl Dispatcher {
             Rest::Post => segment.split_post(),
             Rest::Notes { keep, parts, .. } => Some(segment.split_notes(keep, parts)),
         };
-        let claim = self.make_claim(partition, &segment, rest.as_ref(), &plan, occurred_at, now);
+        let claim = self.make_claim(partition, key, &segment, rest.as_ref(), &plan, occurred_at, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let (life, token) = (p.life, p.token);
         let Some(lane) = p.lanes.get_mut(key) else { return };
@@ -214,6 +214,7 @@ impl Dispatcher {
     fn make_claim(
         &mut self,
         partition: i32,
+        key: &Key,
         segment: &Segment,
         rest: Option<&Segment>,
         plan: &Plan,
@@ -225,6 +226,8 @@ impl Dispatcher {
             _ => None,
         };
         let fallback = rest.and_then(Segment::lo).map_or(Position::new(partition, 0, 0), before);
+        // A write without a whole event of its own leaves the position where it is.
+        let done = self.entry(partition, key).map(|e| e.position);
         let attempt = match self.partitions.get_mut(&partition) {
             Some(p) => {
                 p.attempts += 1;
@@ -237,7 +240,7 @@ impl Dispatcher {
             kind: plan.kind.clone(),
             generation: plan.generation,
             lo: segment.lo().unwrap_or(fallback),
-            hi: segment.hi().unwrap_or(fallback),
+            hi: segment.hi().unwrap_or(fallback).max(done.unwrap_or(fallback)),
             partial,
             fields: plan.fields.iter().map(|(c, v)| (c.clone(), digest(v))).collect(),
             state: plan.state.clone(),
@@ -286,8 +289,15 @@ impl Dispatcher {
         if let Some(lane) = self.lane(partition, key) {
             let held = lane.held.take();
             lane.queue.put_back_all(held, bounds);
-            if let Some((token, _)) = lane.claim.take() {
-                lane.void = Some(token);
+            let Some((token, claim)) = lane.claim.take() else { return };
+            lane.void = Some(token);
+            // The parts of a long note that it was to write are not written.
+            if let Some((at, _)) = claim.partial {
+                let written = self.entry(partition, key).and_then(|e| e.partial).filter(|(done, _)| *done == at);
+                let parts = written.map_or(0, |(_, parts)| parts);
+                if let Some(lane) = self.lane(partition, key) {
+                    lane.queue.set_parts_done(at, parts);
+                }
             }
         }
     }

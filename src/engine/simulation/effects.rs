@@ -298,9 +298,10 @@ impl World {
             Input::OwnerFailed { partition, epoch } => self.hand(member, partition, None, Handed::Owner(epoch)),
             Input::DrainOver { partition, epoch } => {
                 let part = &self.members[member].parts[partition];
-                let since = part.revoked_at.map_or(0, |at| self.now - at);
-                // A freeze puts this off, so give the engine its time again.
-                if part.epoch == Some(epoch) && since > 3 * self.settings.drain + 60_000 {
+                // A frozen engine gets its time again.
+                let thawed = self.members[member].thawed_at;
+                let since = part.revoked_at.map_or(0, |at| self.now - at.max(thawed));
+                if part.epoch == Some(epoch) && since > self.settings.drain + 5_000 {
                     self.violate(format!("member {member} does not let go of partition {partition}"));
                 } else if part.epoch == Some(epoch) && part.revoked_at.is_some() {
                     self.send(member, 5_000, Input::DrainOver { partition, epoch });

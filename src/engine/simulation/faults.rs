@@ -4,7 +4,7 @@ use super::super::Event;
 use super::alerts::{COLUMNS, column};
 use super::instance::Value;
 use super::member::Input;
-use super::script::{Deed, Directive, Who};
+use super::script::{Deed, Directive, Moment, Who};
 use super::world::{Handed, Happening, World, tell};
 use crate::model::Phase;
 
@@ -14,6 +14,7 @@ impl World {
         tell!(self, "*** {what:?}");
         let who = |world: &World, member: Who| match member {
             Who::Is(member) => member,
+            Who::Owner => world.group.owner(0).unwrap_or(0),
             Who::Here => here.or_else(|| world.group.owner(0)).unwrap_or(0),
         };
         match what {
@@ -151,6 +152,9 @@ impl World {
         }
         tell!(self, "member {member} thaws");
         state.frozen_until = None;
+        state.thawed_at = self.now;
+        self.moment(Moment::Thawed, member);
+        let state = &mut self.members[member];
         let held = std::mem::take(&mut state.held);
         // What waited comes before what is still on its way.
         state.channel = state.channel.max(self.now);

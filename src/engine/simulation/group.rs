@@ -337,11 +337,14 @@ impl World {
         }
         if stamped.offset < self.group.offset[partition] {
             self.coverage.offset_went_back += 1;
+            self.group.offset[partition] = stamped.offset;
+            self.moment(Moment::WentBack, member);
         }
         self.group.offset[partition] = stamped.offset;
         let delay = if self.rng.u32(0..40) == 0 { self.rng.u64(0..4_000) } else { self.rng.u64(1..8) };
         if self.members[member].life == life && self.members[member].cut_until <= self.now {
             self.send(member, delay, Input::Committed(stamped));
+            self.moment(Moment::CommitAccepted, member);
         }
     }
 
@@ -364,7 +367,8 @@ impl World {
 
     /// Whatever it is, it keeps its place in the channel.
     pub(super) fn queue_up(&mut self, member: usize, input: Input) {
-        let delay = if self.rng.u32(0..60) == 0 { self.rng.u64(0..800) } else { self.rng.u64(0..3) };
+        let busy = self.chance(self.scenario.slow_channel);
+        let delay = if busy { self.rng.u64(0..2_000) } else { self.rng.u64(0..3) };
         let at = self.members[member].channel.max(self.now + delay);
         self.members[member].channel = at;
         self.send(member, at - self.now, input);

@@ -199,7 +199,7 @@ impl Found {
         for (key, (claim_token, claim)) in self.claims {
             let entry = self.entries.get(&key);
             let settled = entry.is_some_and(|(t, e)| e.attempt == claim.attempt || claim_token < *t)
-                || claim.hi.offset < self.mark.1;
+                || claim.partial.map_or(claim.hi, |(at, _)| at).offset < self.mark.1;
             if settled {
                 loaded.stale.push((LedgerKey::Claim(key_name(key)), claim_token));
             } else {

@@ -92,6 +92,8 @@ pub(super) struct Member {
     pub(super) held: Vec<Input>,
     pub(super) frozen_until: Option<u64>,
     pub(super) stalled_until: u64,
+    /// When it last came out of a freeze.
+    pub(super) thawed_at: u64,
     pub(super) cut_until: u64,
     /// Changes whenever the coordinator can or can't hear the member.
     pub(super) reach: u32,
@@ -126,6 +128,7 @@ impl Member {
             held: Vec::new(),
             frozen_until: None,
             stalled_until: 0,
+            thawed_at: 0,
             cut_until: 0,
             reach: 0,
             reachable: false,

@@ -16,12 +16,14 @@ mod group;
 mod instance;
 mod ledger;
 mod member;
+mod mutants;
 mod queue;
 mod reference;
 mod report;
 mod scenario;
 mod script;
 mod tests;
+mod traces;
 mod wire;
 mod world;
 
@@ -91,4 +93,15 @@ fn run_one(world: &mut World, seed: u64, scenario: &Arc<Scenario>) -> Result<(),
             Err(format!("the engine panicked: {}", words.unwrap_or_default()))
         }
     }
+}
+
+/// Prints a history from its beginning to its end.
+fn tell_story(seed: u64, scenario: &Arc<Scenario>) {
+    let mut world = World::new();
+    world.trace = Some(Vec::new());
+    let result = run_one(&mut world, seed, scenario);
+    for line in world.trace.iter().flatten() {
+        println!("{line}");
+    }
+    println!("seed {seed}: {result:?}");
 }

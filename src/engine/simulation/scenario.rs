@@ -30,6 +30,8 @@ pub(super) struct Scenario {
     pub(super) slow_permits: u32,
     /// Share of histories whose committer is slow (stray commits).
     pub(super) slow_commits: u32,
+    /// Chance that the loop is slow to see what the poller says.
+    pub(super) slow_channel: u32,
     /// Faults that every history of this scenario has.
     pub(super) always: Vec<Fault>,
     /// Only members stay that a script names; no random faults at all.
@@ -78,6 +80,7 @@ impl Default for Scenario {
             pauses: 60,
             slow_permits: 250,
             slow_commits: 250,
+            slow_channel: 15,
             always: Vec::new(),
             scripted: false,
             mutation: None,
@@ -100,6 +103,7 @@ impl Scenario {
             pauses: 0,
             slow_permits: 0,
             slow_commits: 0,
+            slow_channel: 0,
             scripted: true,
             ..Self::default()
         }

@@ -46,6 +46,8 @@ pub(super) enum Who {
     Is(usize),
     /// The member at which the moment came; at a set time, the owner of partition 0.
     Here,
+    /// The owner of partition 0.
+    Owner,
 }
 
 /// What people do to tickets.
@@ -159,11 +161,17 @@ pub(super) enum Moment {
     DeadLetterHanded,
     /// A doubt was opened.
     DoubtOpened,
+    /// A commit set the group's offset back.
+    WentBack,
+    /// A frozen member goes on.
+    Thawed,
+    /// The coordinator accepted a commit, its answer is on the way.
+    CommitAccepted,
 }
 
 impl Moment {
     /// How many there are.
-    pub(super) const COUNT: usize = Moment::DoubtOpened as usize + 1;
+    pub(super) const COUNT: usize = Moment::CommitAccepted as usize + 1;
 
     /// Those a random fault may hang on.
     pub(super) const ALL: [Moment; Self::COUNT] = [
@@ -191,6 +199,9 @@ impl Moment {
         Moment::Received,
         Moment::DeadLetterHanded,
         Moment::DoubtOpened,
+        Moment::WentBack,
+        Moment::Thawed,
+        Moment::CommitAccepted,
     ];
 }
 

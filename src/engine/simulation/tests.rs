@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::scenario::Scenario;
 use super::world::World;
-use super::{run, run_one};
+use super::{run, run_one, tell_story};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -50,12 +50,5 @@ fn a_seed_gives_the_same_history_again() {
 #[test]
 #[ignore = "prints a history for a person"]
 fn replay() {
-    let seed = number("NOWBRIDGE_SEED", 1);
-    let mut world = World::new();
-    world.trace = Some(Vec::new());
-    let result = run_one(&mut world, seed, &Arc::new(Scenario::default()));
-    for line in world.trace.iter().flatten() {
-        println!("{line}");
-    }
-    println!("{result:?}");
+    tell_story(number("NOWBRIDGE_SEED", 1), &Arc::new(Scenario::default()));
 }

@@ -364,7 +364,7 @@ impl World {
             breaker: 5,
             retry: (200, 4_000),
             auth_retry: (1_000, 8_000),
-            note_limit: if rng.u32(0..8) == 0 { 12 } else { 16_000 },
+            note_limit: [5, 12, 40, 16_000][rng.usize(0..16).min(3)],
             seed: rng.u64(..),
             ..Settings::default()
         };
