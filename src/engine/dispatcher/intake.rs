@@ -118,7 +118,9 @@ impl Dispatcher {
         let held = lane.and_then(|l| l.held.newest(&mut ticket));
         let queued = lane.and_then(|l| l.queue.newest(&mut ticket));
         let newest = entry.map(|e| e.occurred_at).max(held).max(queued);
-        if intent.action.bears_state() && newest.is_some_and(|n| intent.occurred_at < n) {
+        // Of an event whose long note is written in part everything else is applied already.
+        let half_done = entry.is_some_and(|e| e.partial.is_some_and(|(at, _)| at == intent.position));
+        if half_done || (intent.action.bears_state() && newest.is_some_and(|n| intent.occurred_at < n)) {
             if intent.note.is_none() {
                 return Err("older than what is applied already");
             }
