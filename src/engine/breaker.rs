@@ -160,6 +160,13 @@ impl Breaker {
         }
     }
 
+    /// Time passed: a hold that is over is nothing to wake for any more.
+    pub fn pass(&mut self, now: u64) {
+        if now >= self.hold_until {
+            self.hold_until = 0;
+        }
+    }
+
     /// Why the route stands still, if it does.
     pub fn standing(&self, now: u64) -> Option<Standing> {
         if self.draining {

@@ -21,8 +21,11 @@ pub struct Lane {
     pub void: Option<Token>,
     /// The instance was asked whether the key has a ticket that the ledger does not know.
     pub proven: bool,
-    /// What is being done.
+    /// What is being done. While a step moves it on it may be taken out; what the partition counts of it is in
+    /// `counted`.
     pub stage: Stage,
+    /// Whether the partition counts this lane as prepared, and as finishing.
+    pub counted: (bool, bool),
     /// The row, where it was read for the next decision.
     pub row: Option<Box<Row>>,
     /// Its place among lanes that wait for a turn or a permit.

@@ -143,6 +143,11 @@ impl Partition {
         by_commit.min(by_poll)
     }
 
+    /// True once it was revoked.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.standing, Standing::Leaving(_))
+    }
+
     /// Tokens of older records of this kind and key, which are tombstoned once ours stands.
     pub fn take_stale(&mut self, key: &LedgerKey) -> Vec<Token> {
         if self.stale.is_empty() { Vec::new() } else { self.stale.remove(key).unwrap_or_default() }

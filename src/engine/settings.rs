@@ -29,7 +29,8 @@ pub struct Settings {
     pub drain: u64,
     /// Between two marks.
     pub mark_every: u64,
-    /// Lanes that may hold a claim without a request in flight.
+    /// Lanes that may hold a claim without a request in flight, beyond the permits that are free: as many as are
+    /// likely to come free while a claim is on its way to the ledger.
     pub claims_ahead: usize,
     /// Refusals in a row that stop the route.
     pub brake: u32,
@@ -65,7 +66,7 @@ impl Default for Settings {
             poll_margin: 10_000,
             drain: 3_000,
             mark_every: 5_000,
-            claims_ahead: 8,
+            claims_ahead: 4,
             brake: 20,
             breaker: 5,
             retry: (1_000, 60_000),

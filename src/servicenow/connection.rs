@@ -133,6 +133,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The CA file is damaged.
+    #[error("the CA file {path:?} is not in PEM form")]
+    CaPem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// TLS can't be set up: this machine has no authorities, or one of `ca_file` is no certificate.
+    #[error("TLS towards the instance can't be set up; are the machine's CA certificates installed?")]
+    Tls(#[source] rustls::Error),
     /// The CA file holds no certificate.
     #[error("the CA file {path:?} holds no PEM certificate")]
     CaEmpty {

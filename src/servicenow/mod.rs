@@ -22,6 +22,7 @@ pub mod request;
 mod slot;
 pub mod tables;
 mod text;
+mod tls;
 
 #[cfg(test)]
 mod tests;

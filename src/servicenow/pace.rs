@@ -132,6 +132,13 @@ impl Pace {
         Take::Granted { slot }
     }
 
+    /// How many requests could leave at `now`, as far as is known without asking for them. Under a rate limit it says
+    /// none: then tokens, not slots, are what is waited for.
+    pub fn room(&self, now: u64) -> usize {
+        let inner = self.lock();
+        if now < inner.hold_until || self.limiter.is_some() { 0 } else { inner.free.len() }
+    }
+
     /// Gives a slot back. One that was not taken is ignored.
     pub fn release(&self, slot: usize) {
         let mut inner = self.lock();

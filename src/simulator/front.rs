@@ -280,6 +280,7 @@ async fn transact(
     before: u64,
     after: u64,
 ) -> Reply {
+    let _running = instance.run();
     let strike = if faults.table.as_ref().is_none_or(|table| table == request.table_name) {
         lock(&instance.strikes).draw(faults, request.is_write(), request.is_list())
     } else {

@@ -1,7 +1,7 @@
 //! A running instance: its data, accounts, faults and counts, each behind a lock of its own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -31,6 +31,16 @@ pub(super) struct Instance {
     pub stop: CancellationToken,
     stats: Mutex<Stats>,
     transactions: AtomicU64,
+    running: AtomicUsize,
+}
+
+/// A transaction that is being worked on, whether or not its caller still waits.
+pub(super) struct Running<'a>(&'a Instance);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Requests by method, table and status, and other counts of the front end.
@@ -65,6 +75,7 @@ impl Instance {
             stop: CancellationToken::new(),
             stats: Mutex::default(),
             transactions: AtomicU64::new(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            running: AtomicUsize::new(0),
             options,
         })
     }
@@ -128,6 +139,12 @@ impl Instance {
         }
     }
 
+    /// Counts a transaction as running until what it returns is dropped.
+    pub fn run(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self)
+    }
+
     /// Twelve hexadecimal digits, as in `X-Transaction-ID`.
     pub fn transaction_id(&self) -> String {
         let n = self.transactions.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
@@ -176,6 +193,7 @@ impl Instance {
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "requests": requests,
             "requests_total": total,
+            "requests_running": self.running.load(Ordering::Relaxed),
             "counts": other,
             "rows": rows,
             "writes": writes,

@@ -53,6 +53,8 @@ pub struct Driver {
     backlog: Vec<ProduceRequest>,
     /// Milliseconds until the pace has a permit, where one is wanted.
     pace_wait: Option<u64>,
+    /// What the engine was told last of the permits that are free.
+    room: usize,
     last_tick: u64,
     last_status: u64,
     last_credentials: u64,
@@ -97,6 +99,7 @@ impl Driver {
             unfetched: HashSet::new(),
             backlog: Vec::new(),
             pace_wait: None,
+            room: 0,
             last_tick: 0,
             last_status: 0,
             last_credentials: 0,
@@ -168,6 +171,11 @@ impl Driver {
 
     /// Gives the engine as many permits as it wants and the pace has.
     pub fn spend_permits(&mut self, effects: &mut Vec<Effect>) {
+        let room = self.pace().room(clock::mono());
+        if room != self.room {
+            self.room = room;
+            self.apply(Event::Room { permits: room }, effects);
+        }
         self.pace_wait = None;
         while self.dispatcher.wants_permit(clock::now()) {
             match take(self) {

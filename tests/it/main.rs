@@ -10,3 +10,4 @@ mod servicenow;
 mod sink;
 mod source;
 mod support;
+mod tls;

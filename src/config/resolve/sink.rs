@@ -174,6 +174,8 @@ fn engine_settings(raw: &RawSink, at: &str, instance: &Instance, kafka: &Kafka, 
         max_poll_interval,
         // A short interval, as tests have it, must leave some lease over.
         poll_margin: default.poll_margin.min(max_poll_interval / 4),
+        // A claim is acked within milliseconds; of many slots some will have come free by then.
+        claims_ahead: 2 + instance.concurrency / 8,
         auth_retry: (millis(instance.auth_retry.0), millis(instance.auth_retry.1)),
         brake: raw.brake.unwrap_or(default.brake),
         budget: (budget.and_then(|b| b.events).map_or(default.budget.0, |n| n as usize), size),

@@ -161,7 +161,7 @@ impl Dispatcher {
                     self.renew_token(partition, out);
                 }
             }
-            Op::Claim(partition, life, key) => self.claim_produced(partition, life, &key, id, outcome, now, out),
+            Op::Claim(partition, life, key) => self.claim_produced(partition, life, &key, id, outcome, now),
             Op::Entry(partition, life, key) => self.entry_produced(partition, life, &key, id, outcome, now, out),
             Op::Withdrawal(partition, life) => {
                 if let Some(p) = self.live(partition, life) {

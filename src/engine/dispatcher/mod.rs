@@ -69,6 +69,10 @@ pub struct Dispatcher {
     skew: i64,
     standing: Option<Standing>,
     kept: Vec<crate::model::Column>,
+    /// Permits that could be had at once, as the driver said last.
+    room: usize,
+    /// When housekeeping was done last, on the mono clock.
+    kept_house: u64,
 }
 
 /// What a person may want to see of a route.
@@ -114,6 +118,8 @@ impl Dispatcher {
             skew: 0,
             standing: None,
             kept: Vec::new(),
+            room: 0,
+            kept_house: 0,
         }
     }
 
@@ -125,6 +131,14 @@ impl Dispatcher {
 
     /// Takes one event and appends what is to be done.
     pub fn apply(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
+        let frequent = matches!(
+            event,
+            Event::Received { .. }
+                | Event::Produced { .. }
+                | Event::Permit
+                | Event::Room { .. }
+                | Event::Answered { .. }
+        );
         match event {
             Event::Assigned { partition, epoch } => self.assigned(partition, epoch, out),
             Event::Loaded { partition, epoch, ledger } => self.loaded(partition, epoch, *ledger, now, out),
@@ -137,6 +151,7 @@ impl Dispatcher {
             Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit => self.permitted(now, out),
+            Event::Room { permits } => self.room = permits,
             Event::Answered { request, issued_at, instance_date, answer } => {
                 self.learn_clock(instance_date, now);
                 self.answered(request, issued_at, answer, now, out);
@@ -146,8 +161,13 @@ impl Dispatcher {
             Event::Drain => self.drain(out),
             Event::Retry => self.breaker.retry(),
         }
+        self.breaker.pass(now.mono);
         self.fire_timers(now);
-        self.keep_house(now, out);
+        // Time alone brings nothing new twice within its unit; but who lets go waits for every answer.
+        if !frequent || now.mono > self.kept_house || self.partitions.values().any(Partition::is_leaving) {
+            self.kept_house = now.mono;
+            self.keep_house(now, out);
+        }
         self.pump(now, out);
         self.tell_standing(now, out);
         if let Some(effect) = self.budget.change() {
@@ -270,11 +290,13 @@ impl Dispatcher {
                 p.wants.remove(&(class, ticket));
             }
         }
-        p.prepared -= usize::from(lane.is_prepared());
-        p.awaited -= usize::from(lane.is_finishing());
+        let (prepared, finishing) = lane.counted;
+        p.prepared -= usize::from(prepared);
+        p.awaited -= usize::from(finishing);
         lane.stage = stage;
-        p.prepared += usize::from(lane.is_prepared());
-        p.awaited += usize::from(lane.is_finishing());
+        lane.counted = (lane.is_prepared(), lane.is_finishing());
+        p.prepared += usize::from(lane.counted.0);
+        p.awaited += usize::from(lane.counted.1);
     }
 
     /// The order of a lane's turn.

@@ -1,5 +1,7 @@
 //! Tokens, leases, marks, letting go, expiry: who may write, and what is remembered (protocol rules 1 to 3, 7, 15).
 
+use std::ops::Bound;
+
 use super::{Dispatcher, Op};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Loaded, Observation};
 use crate::engine::lane::{Doubt, Lane, Stage, Wish};
@@ -39,6 +41,8 @@ impl Dispatcher {
         let mut claims: Vec<_> = claims.into_iter().collect();
         claims.sort_unstable_by_key(|(_, (_, claim, _))| claim.lo);
         for (key, (token, claim, age)) in claims {
+            let why = "a former owner claimed a write and did not settle it";
+            Self::observe(out, Observation::DoubtOpened(key.clone(), why.to_owned()));
             self.inherit(partition, &key, token, claim, age, now);
         }
         out.push(Effect::Fetch { partition, epoch, from });
@@ -184,8 +188,9 @@ impl Dispatcher {
 
     /// Marks, expiry, commits, letting go: what time alone brings.
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let partitions: Vec<i32> = self.partitions.keys().copied().collect();
-        for partition in partitions {
+        let mut next = self.partitions.keys().next().copied();
+        while let Some(partition) = next {
+            next = self.partitions.range((Bound::Excluded(partition), Bound::Unbounded)).next().map(|(&p, _)| p);
             self.commit(partition, now, out);
             self.mark(partition, now, out);
             self.expire(partition, now, out);

@@ -33,16 +33,14 @@ impl Dispatcher {
             return;
         }
         let Some(lane) = self.lane(partition, &key) else { return };
-        match &lane.stage {
-            Stage::Asking(request, wish) if *request == id => {
-                let wish = *wish;
+        match std::mem::take(&mut lane.stage) {
+            Stage::Asking(request, wish) if request == id => {
                 self.asked(partition, &key, wish, answer, now, out);
             }
-            Stage::Sending(request, plan) if *request == id => {
-                let plan = plan.clone();
+            Stage::Sending(request, plan) if request == id => {
                 self.wrote(partition, &key, plan, issued_at, answer, now, out);
             }
-            _ => {}
+            other => lane.stage = other,
         }
     }
 
@@ -82,7 +80,7 @@ impl Dispatcher {
         match answer {
             Answer::Applied { row, warnings } => {
                 self.breaker.applied();
-                self.settle(partition, key, &row, Some(&plan), warnings, now, out);
+                self.settle(partition, key, &row, Some(plan), warnings, now, out);
             }
             Answer::Rows { .. } => {
                 self.open_doubt(partition, key, doubt(true), "an answer of the wrong kind", now, out);
@@ -387,7 +385,7 @@ impl Dispatcher {
         partition: i32,
         key: &Key,
         row: &Row,
-        plan: Option<&Plan>,
+        plan: Option<Box<Plan>>,
         warnings: Vec<String>,
         now: Now,
         out: &mut Vec<Effect>,
@@ -398,9 +396,9 @@ impl Dispatcher {
         let entry = make_entry(p.token, p.entries.get(key), claim, row, &self.settings.bridge_user, now);
         let settlement = Settlement {
             entry,
-            outcome: plan.map_or("verified", |p| p.outcome),
-            fields: plan.map(|p| p.fields.clone()).unwrap_or_default(),
-            notes: plan.map_or(claim.markers.len(), |p| p.notes.len()),
+            outcome: plan.as_ref().map_or("verified", |p| p.outcome),
+            notes: plan.as_ref().map_or(claim.markers.len(), |p| p.notes.len()),
+            fields: plan.map(|p| p.fields).unwrap_or_default(),
             warnings,
         };
         self.stage(partition, key, Stage::Settled(Box::new(settlement)));
@@ -420,8 +418,6 @@ impl Dispatcher {
         let entry = settlement.entry.clone();
         let life = p.life;
         let Stage::Settled(settlement) = std::mem::take(&mut lane.stage) else { return };
-        // `stage` counts by the stage that stands in the lane; a placeholder of the same kind keeps the count right.
-        lane.stage = Stage::Refusing(0);
         let write = LedgerWrite::Entry(key.clone(), Box::new(entry));
         let op = self.produce(partition, write, Op::Entry(partition, life, key.clone()), out);
         self.stage(partition, key, Stage::Settling(op, settlement));
@@ -444,7 +440,7 @@ impl Dispatcher {
         if !matches!(&lane.stage, Stage::Settling(op, _) if *op == id) {
             return;
         }
-        let Stage::Settling(_, settlement) = std::mem::replace(&mut lane.stage, Stage::Refusing(0)) else { return };
+        let Stage::Settling(_, settlement) = std::mem::take(&mut lane.stage) else { return };
         if outcome == ProduceOutcome::Refused {
             self.stage(partition, key, Stage::Settled(settlement));
             self.write_entry(partition, key, now, out);
@@ -463,13 +459,15 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
+        let mut report = Self::report(key, settlement.outcome, &settlement.entry);
+        let partial = settlement.entry.partial;
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        p.entries.insert(key.clone(), settlement.entry.clone());
+        p.entries.insert(key.clone(), settlement.entry);
         let Some(lane) = p.lanes.get_mut(key) else { return };
         let held = lane.held.take();
         let claim = lane.claim.take();
         lane.delays = None;
-        if let Some((at, parts)) = settlement.entry.partial {
+        if let Some((at, parts)) = partial {
             // The rest of a long note may have come again while a former owner's write was in doubt.
             lane.queue.set_parts_done(at, parts);
         }
@@ -478,7 +476,6 @@ impl Dispatcher {
         if let Some((token, _)) = claim {
             self.tombstone_claim(partition, life, key, token, out);
         }
-        let mut report = Self::report(key, settlement.outcome, &settlement.entry, now);
         report.latency = held.urgency().map_or(0, |(_, since)| now.mono.saturating_sub(since));
         for event in held.events() {
             report.positions.push(event.position);

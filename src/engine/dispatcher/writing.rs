@@ -20,7 +20,7 @@ const ALWAYS_FRESH: u64 = 60_000;
 impl Dispatcher {
     /// Gives turns to lanes while few enough are prepared. The most urgent lane of all partitions comes first.
     pub(super) fn pump(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while self.breaker.may_prepare() && self.prepared() < self.settings.claims_ahead {
+        while self.breaker.may_prepare() && self.prepared() < self.settings.claims_ahead + self.room {
             let next = self
                 .partitions
                 .iter()
@@ -261,7 +261,6 @@ impl Dispatcher {
         id: OpId,
         outcome: ProduceOutcome,
         now: Now,
-        out: &mut Vec<Effect>,
     ) {
         if self.live(partition, life).is_none() {
             return;
@@ -269,8 +268,6 @@ impl Dispatcher {
         let Some(lane) = self.lane(partition, key) else { return };
         match std::mem::take(&mut lane.stage) {
             Stage::Claiming(op, plan) if op == id => {
-                // `stage` counts by the stage that stands in the lane.
-                lane.stage = Stage::Claiming(op, plan.clone());
                 if outcome == ProduceOutcome::Acked {
                     self.make_want(partition, key, 2, Stage::Claimed(plan), now);
                 } else {
@@ -280,7 +277,6 @@ impl Dispatcher {
             }
             other => lane.stage = other,
         }
-        let _ = out;
     }
 
     /// What the attempt carried goes back into the queue; its claim stands for nothing any more.
@@ -326,14 +322,9 @@ impl Dispatcher {
 
     fn send(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
-        let stage = std::mem::take(&mut lane.stage);
-        match stage {
-            Stage::Wants(wish) => {
-                lane.stage = Stage::Wants(wish);
-                self.send_wish(partition, key, wish, now, out);
-            }
+        match std::mem::take(&mut lane.stage) {
+            Stage::Wants(wish) => self.send_wish(partition, key, wish, now, out),
             Stage::Claimed(plan) => {
-                lane.stage = Stage::Claimed(plan.clone());
                 if self.has_gone_stale(partition, key, now) {
                     // The claim waited so long that a person may have changed the row meanwhile.
                     self.give_back(partition, key);
@@ -443,8 +434,7 @@ impl Dispatcher {
         self.partitions.get(&partition)?.entries.get(key)
     }
 
-    pub(super) fn report(key: &Key, outcome: &'static str, entry: &Entry, now: Now) -> Report {
-        let _ = now;
+    pub(super) fn report(key: &Key, outcome: &'static str, entry: &Entry) -> Report {
         Report {
             key: key.clone(),
             outcome,

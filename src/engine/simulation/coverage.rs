@@ -37,7 +37,7 @@ coverage! {
     crashes, freezes, frozen_between_check_and_send, late_sends, beyond_honest_limit, stalls, cuts,
     assigned, revoked, lost, two_owners, stray_commits, offset_went_back, commits_refused, generation_refused,
     late_produces, unknown_produces, refused_produces, late_owner_records, tokens_renewed, compactions,
-    claims_loaded, stale_loaded, withdrawn,
+    claims_loaded, stale_loaded,
     throttled, unauthorised, outages, rejected, gone, not_sent, ended_applied, ended_not, dead_letters,
     person_edits, person_closes, person_races, deleted_rows, rule_changes,
 }

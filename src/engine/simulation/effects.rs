@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::super::event::{DeadLetter, LedgerWrite, Observation, Report};
+use super::super::event::{Content, DeadLetter, LedgerWrite, Observation, Report};
 use super::super::{Effect, Event};
 use super::super::{event::ProduceOutcome, invariants};
 use super::group::number;
 use super::ledger::Stored;
-use super::member::Input;
+use super::member::{Input, Outgoing};
 use super::script::{Landing, Moment};
 use super::world::{Handed, Happening, Produce, World, tell};
 
@@ -46,7 +46,7 @@ impl World {
             Effect::DeadLetter { op, letter } => self.dead_letter(member, op, &letter),
             Effect::Result(report) => self.judge_report(member, &report),
             Effect::Request { id, partition, epoch, lease_until, body } => {
-                self.request(member, id, partition_index(partition), epoch, lease_until, body);
+                self.request(member, Outgoing { id, partition: partition_index(partition), epoch, lease_until, body });
             }
             Effect::Commit { partition, epoch, offset } => {
                 let partition = partition_index(partition);
@@ -279,6 +279,7 @@ impl World {
                 }
             }
             Input::Poll => self.poll(member),
+            Input::Check(outgoing) => self.check(member, *outgoing),
             Input::Answered { request } => self.answered(member, request),
             Input::Produced { produce, event } => {
                 let acked = matches!(event, Event::Produced { outcome: ProduceOutcome::Acked, .. });
@@ -324,6 +325,9 @@ impl World {
         }
         self.members[member].last_poll = self.now;
         self.feed(member, Event::Polled { at: self.now });
+        if !self.scenario.scripted {
+            self.feed(member, Event::Room { permits: (self.now / 500 % 3) as usize });
+        }
         if self.members[member].paused || self.members[member].frozen() {
             return;
         }
@@ -336,6 +340,9 @@ impl World {
                 let record = self.input[partition][at].clone();
                 self.members[member].parts[partition].fetch = Some(record.offset + 1);
                 let fetch = self.members[member].parts[partition].fetches;
+                if let Content::Intents(intents) = &record.content {
+                    self.coverage.events += intents.len() as u64;
+                }
                 let event = Event::Received { partition: number(partition), epoch, record };
                 self.queue_up(member, Input::Record { event, partition, fetch });
             }

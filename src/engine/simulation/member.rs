@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::super::event::{RequestBody, RequestId};
 use super::super::{Dispatcher, Effect, Event};
 use crate::model::Epoch;
 
@@ -41,6 +42,8 @@ pub(super) enum Input {
     CommitLeaves(Stamped),
     /// A commit was accepted.
     Committed(Stamped),
+    /// A request that had to wait for something else in the driver, a new access token say, before its last check.
+    Check(Box<Outgoing>),
     /// A write's or a look's answer.
     Answered { request: u32 },
     /// A ledger produce was answered.
@@ -51,6 +54,16 @@ pub(super) enum Input {
     OwnerFailed { partition: usize, epoch: Epoch },
     /// A rebalance callback is due at an engine that has not let go in time.
     DrainOver { partition: usize, epoch: Epoch },
+}
+
+/// A request before its last check.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) id: RequestId,
+    pub(super) partition: usize,
+    pub(super) epoch: Epoch,
+    pub(super) lease_until: u64,
+    pub(super) body: RequestBody,
 }
 
 /// A commit with what was stamped on it.

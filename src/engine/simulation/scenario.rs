@@ -32,6 +32,8 @@ pub(super) struct Scenario {
     pub(super) slow_commits: u32,
     /// Chance that the loop is slow to see what the poller says.
     pub(super) slow_channel: u32,
+    /// Chance that a request waits in the driver before its last check.
+    pub(super) slow_driver: u32,
     /// Faults that every history of this scenario has.
     pub(super) always: Vec<Fault>,
     /// Only members stay that a script names; no random faults at all.
@@ -81,6 +83,7 @@ impl Default for Scenario {
             slow_permits: 250,
             slow_commits: 250,
             slow_channel: 15,
+            slow_driver: 20,
             always: Vec::new(),
             scripted: false,
             mutation: None,
@@ -104,6 +107,7 @@ impl Scenario {
             slow_permits: 0,
             slow_commits: 0,
             slow_channel: 0,
+            slow_driver: 0,
             scripted: true,
             ..Self::default()
         }

@@ -1,16 +1,16 @@
 //! Requests: the check before sending, the way to the instance, what it does with them, the way back.
 
 use super::super::Event;
-use super::super::event::{RequestBody, RequestId};
+use super::super::event::RequestBody;
 use super::super::invariants;
 use super::alerts::REFUSED_VALUE;
 use super::instance::Content;
-use super::member::Input;
+use super::member::{Input, Outgoing};
 use super::scenario::DriverMutation;
 use super::script::{Fate, Moment, key_index};
 use super::world::{Happening, Request, World, tell};
 use crate::model::answer::Journal;
-use crate::model::{Answer, Class, Epoch, Failure, Position};
+use crate::model::{Answer, Class, Failure, Position};
 
 /// The key a request is about.
 fn key_of(body: &RequestBody) -> usize {
@@ -30,17 +30,20 @@ const LOST: Class = Class::Ambiguous { ended: false };
 const ENDED: Class = Class::Ambiguous { ended: true };
 
 impl World {
-    /// The driver sends a request: one check, then it leaves the process.
-    pub(super) fn request(
-        &mut self,
-        member: usize,
-        id: RequestId,
-        partition: usize,
-        epoch: Epoch,
-        lease_until: u64,
-        body: RequestBody,
-    ) {
+    /// The driver is to send a request.
+    pub(super) fn request(&mut self, member: usize, outgoing: Outgoing) {
         self.coverage.requests += 1;
+        if !self.scenario.scripted && self.chance(self.scenario.slow_driver) {
+            let wait = self.rng.u64(1..self.settings.session_timeout);
+            self.send(member, wait, Input::Check(Box::new(outgoing)));
+        } else {
+            self.check(member, outgoing);
+        }
+    }
+
+    /// One check, then it leaves the process.
+    pub(super) fn check(&mut self, member: usize, outgoing: Outgoing) {
+        let Outgoing { id, partition, epoch, lease_until, body } = outgoing;
         let attempt = match &body {
             RequestBody::Create { attempt, .. } | RequestBody::Update { attempt, .. } => Some(*attempt),
             _ => None,

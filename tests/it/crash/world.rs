@@ -176,6 +176,15 @@ impl World {
         }
     }
 
+    /// Waits until the instance works on so many requests at once.
+    pub async fn await_running(&self, count: u64, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.state().await["requests_running"].as_u64() < Some(count) {
+            assert!(Instant::now() < deadline, "never {count} requests at once\n{}", self.last_log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until each of these keys has a note.
     pub async fn await_notes(&self, keys: &[String], patience: Duration) {
         let deadline = Instant::now() + patience;
