@@ -15,12 +15,9 @@ const LONGEST: usize = 400;
 
 /// Files that are longer, how long they may be, and why. A file that has become short again must leave this list.
 const LONGER: &[(&str, usize, &str)] = &[
-    ("src/engine/dispatcher/settling.rs", 700, "every way in which an answer is settled, side by side"),
-    ("src/engine/dispatcher/writing.rs", 480, "a lane's turn, from ready to sent"),
     ("src/engine/event.rs", 450, "the two languages of the engine: declarations only"),
     ("src/engine/fold.rs", 480, "one type and its laws"),
     ("src/kafka/topics.rs", 440, "what topics must be like, and making them so"),
-    ("src/sink/perform.rs", 600, "one arm per effect of the engine"),
 ];
 
 /// Folders that are compiled for tests only.

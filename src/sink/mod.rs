@@ -8,10 +8,13 @@
 
 mod attempt;
 mod crash_point;
+mod heard;
+mod outgoing;
 mod perform;
 mod prepare;
 mod route;
 mod status;
+mod tell;
 
 use std::time::Duration;
 

@@ -10,16 +10,14 @@ use super::attempt::{self, Attempt};
 use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
-use super::{Inlets, TICK, prepare, take};
-use crate::codec;
+use super::tell::{chain, in_words};
+use super::{Inlets, TICK, take};
 use crate::engine::Dispatcher;
-use crate::engine::event::{
-    DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, ProduceOutcome, Report, Standing,
-};
-use crate::kafka::producer::{Delivery, Outcome, ProduceError, ProduceRequest, Producer};
+use crate::engine::event::{Effect, Event, OpId, ProduceOutcome, Standing};
+use crate::kafka::producer::{Delivery, Outcome, ProduceRequest, Producer};
 use crate::kafka::{Poller, PollerEvent, PollerHandle, PollerSettings};
-use crate::ledger::{self, Loader};
-use crate::model::{Epoch, Key};
+use crate::ledger::Loader;
+use crate::model::Epoch;
 use crate::servicenow::{Pace, Take};
 use crate::{clock, metrics};
 
@@ -36,21 +34,21 @@ const CREDENTIALS_EVERY: u64 = 5_000;
 const BUSY: u64 = 5;
 
 /// Records of the results topic need no answer; deliveries of it carry this tag.
-const NOBODY: u64 = 0;
+pub(super) const NOBODY: u64 = 0;
 
 /// Performs effects for one route.
 pub struct Driver {
-    route: Arc<Route>,
-    dispatcher: Dispatcher,
-    poller: PollerHandle,
-    producer: Producer,
+    pub(super) route: Arc<Route>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) poller: PollerHandle,
+    pub(super) producer: Producer,
     loader: Loader,
-    events: mpsc::UnboundedSender<Event>,
-    status: StatusHandle,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) status: StatusHandle,
     /// Partitions whose records are left unread until the poller says that they come from the last fetch.
-    unfetched: HashSet<i32>,
+    pub(super) unfetched: HashSet<i32>,
     /// Produces that the producer's queue had no room for, in order.
-    backlog: Vec<ProduceRequest>,
+    pub(super) backlog: Vec<ProduceRequest>,
     /// Milliseconds until the pace has a permit, where one is wanted.
     pace_wait: Option<u64>,
     /// What the engine was told last of the permits that are free.
@@ -58,7 +56,7 @@ pub struct Driver {
     last_tick: u64,
     last_status: u64,
     last_credentials: u64,
-    epochs: HashMap<i32, Epoch>,
+    pub(super) epochs: HashMap<i32, Epoch>,
 }
 
 impl Driver {
@@ -240,81 +238,6 @@ impl Driver {
         self.apply(Event::Produced { op: OpId(delivery.tag), outcome }, effects);
     }
 
-    /// Something that the poller or the committer says.
-    ///
-    /// # Errors
-    /// The poller has ended.
-    pub fn heard(&mut self, event: PollerEvent, effects: &mut Vec<Effect>) -> Result<(), Error> {
-        match event {
-            PollerEvent::Record { epoch, record } => {
-                if !self.unfetched.contains(&record.partition) {
-                    let partition = record.partition;
-                    metrics::received(&self.route.name, 1);
-                    let record = prepare::prepare(&self.route, record);
-                    self.apply(Event::Received { partition, epoch, record }, effects);
-                }
-            }
-            PollerEvent::Fetching { partition, epoch } => {
-                if self.epochs.get(&partition) == Some(&epoch) {
-                    self.unfetched.remove(&partition);
-                }
-            }
-            PollerEvent::Committed { partition, epoch, sent_at, offset } => {
-                self.apply(Event::Committed { partition, epoch, sent_at, offset }, effects);
-            }
-            PollerEvent::Assigned { partition, epoch } => {
-                tracing::info!(route = %self.route.name, partition, "was assigned a partition");
-                self.epochs.insert(partition, epoch);
-                self.unfetched.insert(partition);
-                self.status.update(|s| s.started = true);
-                self.apply(Event::Assigned { partition, epoch }, effects);
-            }
-            PollerEvent::Revoked { partition, epoch } => {
-                tracing::info!(route = %self.route.name, partition, "gives a partition back");
-                self.forget_held(partition);
-                self.apply(Event::Revoked { partition, epoch }, effects);
-            }
-            PollerEvent::Lost { partition, epoch } => {
-                tracing::warn!(route = %self.route.name, partition, "lost a partition");
-                self.forget_held(partition);
-                self.apply(Event::Lost { partition, epoch }, effects);
-            }
-            PollerEvent::CommitFailed { partition, what, .. } => {
-                tracing::debug!(route = %self.route.name, partition, what, "an offset commit has to be repeated");
-            }
-            PollerEvent::Trouble { partition, what } => {
-                tracing::warn!(route = %self.route.name, partition, what, "kafka is in trouble");
-                self.status.update(|s| s.trouble = Some((what, clock::mono())));
-            }
-            PollerEvent::OutOfRange { partition, wanted, low, high, .. } => {
-                let gone = low.saturating_sub(wanted);
-                let held = format!(
-                    "offset {wanted} of {} is not there any more ({gone} records were deleted before they were read; \
-                     the partition holds {low} to {high}); set the group's offset with kafka-consumer-groups and \
-                     restart",
-                    self.route.topic
-                );
-                tracing::error!(route = %self.route.name, partition, "{held}");
-                self.hold(partition, held);
-            }
-            PollerEvent::Closed => return Err(Error::Ended("poller")),
-        }
-        Ok(())
-    }
-
-    fn hold(&self, partition: i32, held: String) {
-        self.status.update(|s| {
-            s.held.insert(partition, PartitionStatus { held });
-        });
-    }
-
-    fn forget_held(&mut self, partition: i32) {
-        self.epochs.remove(&partition);
-        self.status.update(|s| {
-            s.held.remove(&partition);
-        });
-    }
-
     /// True once nothing is in flight that a drain waits for.
     pub fn is_drained(&self) -> bool {
         self.dispatcher.finishing() == 0 && self.backlog.is_empty()
@@ -402,137 +325,6 @@ impl Driver {
             }
         });
     }
-
-    fn produce(&mut self, request: ProduceRequest) {
-        if !self.backlog.is_empty() {
-            self.backlog.push(request);
-            return;
-        }
-        self.try_produce(request);
-    }
-
-    fn try_produce(&mut self, request: ProduceRequest) {
-        let tag = request.tag;
-        match self.producer.produce(request) {
-            Ok(()) => {}
-            Err(ProduceError::QueueFull(request)) => self.backlog.insert(0, *request),
-            Err(error) => {
-                tracing::warn!(route = %self.route.name, error = chain(&error), "can't produce");
-                if tag != NOBODY {
-                    // Answered through the channel, never from within `apply`.
-                    let _ = self.events.send(Event::Produced { op: OpId(tag), outcome: ProduceOutcome::Refused });
-                }
-            }
-        }
-    }
-
-    fn flush_backlog(&mut self) {
-        let waiting = std::mem::take(&mut self.backlog);
-        for request in waiting {
-            self.produce(request);
-        }
-    }
-
-    fn ledger(&mut self, op: OpId, partition: i32, write: &LedgerWrite) {
-        let (key, value) = ledger::wire::encode(write);
-        self.produce(ProduceRequest {
-            topic: Arc::clone(&self.route.ledger),
-            partition: Some(partition),
-            key: Some(key),
-            value,
-            headers: Vec::new(),
-            tag: op.0,
-        });
-        match write {
-            LedgerWrite::Claim(..) => crash_point::pass(Point::Claim),
-            LedgerWrite::Entry(..) => crash_point::pass(Point::Entry),
-            _ => {}
-        }
-    }
-
-    fn dead_letter(&mut self, op: OpId, letter: &DeadLetter) {
-        metrics::dead_letter(&self.route.name, &letter.code);
-        self.status.count("dead_letters", 1);
-        tracing::warn!(
-            route = %self.route.name, topic = %letter.raw.topic, position = %letter.position,
-            key = letter.key.as_deref(), code = letter.code, reason = letter.reason, "dead letter"
-        );
-        let described = codec::Letter {
-            code: &letter.code,
-            reason: &letter.reason,
-            position: letter.position,
-            key: letter.key.as_deref(),
-            route: &self.route.name,
-            superseded: &letter.superseded,
-        };
-        let (key, value, headers) = codec::dead_letter(&letter.raw, &described, clock::unix());
-        let topic = Arc::clone(&self.route.dead_letters);
-        self.produce(ProduceRequest { topic, partition: None, key, value, headers, tag: op.0 });
-    }
-
-    fn result(&mut self, report: Report) {
-        metrics::applied(&self.route.name, report.outcome, report.positions.len(), report.latency);
-        self.status.count(report.outcome, 1);
-        tracing::debug!(
-            route = %self.route.name, key = %report.key, outcome = report.outcome, number = report.number,
-            events = report.positions.len(), attempts = report.attempts, latency_ms = report.latency, "applied intent"
-        );
-        for warning in &report.warnings {
-            tracing::warn!(route = %self.route.name, key = %report.key, number = report.number, warning, "stands otherwise");
-        }
-        let Some(topic) = self.route.results.clone() else { return };
-        let fields = codec::ReportFields {
-            schema: codec::ReportFields::SCHEMA.into(),
-            route: self.route.name.to_string(),
-            key: report.key.to_string(),
-            outcome: report.outcome.into(),
-            sys_id: report.sys_id,
-            number: report.number,
-            positions: codec::ReportFields::positions(&report.positions),
-            fields: report.fields.into_iter().map(|(c, v)| (c.to_string(), v)).collect(),
-            notes: report.notes as u64,
-            attempts: report.attempts,
-            latency_ms: report.latency,
-            warnings: report.warnings,
-            time: jiff::Timestamp::now().to_string(),
-        };
-        let (key, value) = codec::report(&fields);
-        self.produce(ProduceRequest {
-            topic,
-            partition: None,
-            key: Some(key),
-            value: Some(value),
-            headers: Vec::new(),
-            tag: NOBODY,
-        });
-    }
-
-    fn observe(&self, observation: Observation) {
-        let route = &*self.route.name;
-        metrics::observed(route, &observation);
-        match observation {
-            Observation::DoubtOpened(key, why) => tracing::warn!(route, key = &*key, why, "in doubt, looks"),
-            Observation::DoubtSettled(key, there) => tracing::info!(route, key = &*key, there, "settled a doubt"),
-            Observation::PersonKept(key, column) => {
-                tracing::info!(route, key = &*key, column = &*column, "kept a person's value");
-            }
-            Observation::Skipped(key, why) => tracing::debug!(route, key = &*key, why, "skipped an event"),
-            Observation::Unchanged(key) => tracing::debug!(route, key = &*key, "nothing to change"),
-            Observation::Expired(key) => tracing::debug!(route, key = &*key, "forgot a finished ticket"),
-            Observation::Parked(key, why) => tracing::warn!(route, key = &*key, why, "parked a key"),
-            Observation::Unparked(key) => tracing::info!(route, key = &*key, "released a parked key"),
-            Observation::Standing(Some(standing)) => match &standing {
-                Standing::Draining => tracing::info!(route, "drains"),
-                other => tracing::error!(route, why = in_words(other, clock::mono()), "the route stands still"),
-            },
-            Observation::Standing(None) => tracing::info!(route, "the route goes on"),
-            Observation::Doubled(key, rows) => warn_doubled(route, &key, rows),
-            Observation::Gone(key, sys_id) => tracing::warn!(route, key = &*key, sys_id, "the ticket is gone"),
-            Observation::TokenRenewed(partition) => {
-                tracing::warn!(route, partition, "a ledger record's delivery is unknown; takes a new token");
-            }
-        }
-    }
 }
 
 fn perform(driver: &mut Driver, effect: Effect) {
@@ -561,36 +353,6 @@ fn perform(driver: &mut Driver, effect: Effect) {
             let _ = driver.events.send(event);
         }
     }
-}
-
-fn warn_doubled(route: &str, key: &Key, rows: usize) {
-    tracing::warn!(route, key = &**key, rows, "more than one ticket carries this key; the oldest is kept");
-}
-
-fn in_words(standing: &Standing, now: u64) -> String {
-    match standing {
-        Standing::Unavailable(why) => format!("the instance is down, one probe at a time: {why}"),
-        Standing::Unauthorised(why) => {
-            format!("the instance refuses the credentials ({why}); set them right, the route goes on by itself")
-        }
-        Standing::Throttled(until) => {
-            format!("the instance asked to wait {} s more", until.saturating_sub(now).div_ceil(1000))
-        }
-        Standing::Braked(why) => format!("stopped by the brake: {why}; find the cause, then restart"),
-        Standing::Draining => "shutting down".into(),
-    }
-}
-
-/// An error and its causes on one line; each `Display` tells only its own layer.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn host_name() -> String {

@@ -6,16 +6,21 @@
 //! and nothing of a lane is folded or sent while an attempt of it is in doubt.
 //!
 //! A lane's life: events are folded into its queue; when it is its turn (`writing`) the fold is decided against the
-//! entry, a claim is produced, and once that is acked the lane asks for a permit; with the permit the write is sent;
-//! its answer (`settling`) becomes an entry, a doubt, a delay or a refusal; the entry's ack resolves the positions.
-//! `ownership` has tokens, leases, marks, letting go and expiry; `intake` what arrives.
+//! entry, a claim is produced, and once that is acked the lane asks for a permit; with the permit the write is sent (`sending`);
+//! its answer (`settling`) becomes an entry, a doubt (`looking`), a delay or a refusal (`refusing`); the entry's ack
+//! resolves the positions. `ownership` has tokens, leases, marks, letting go and expiry; `intake` what arrives;
+//! `stages` a lane's place in line.
 //!
 //! It guarantees what ARCHITECTURE.md says under "guarantees" as long as the driver keeps the promises written at
 //! [`Event`] and [`Effect`]. It does not pace: the driver grants permits, one per request.
 
 mod intake;
+mod looking;
 mod ownership;
+mod refusing;
+mod sending;
 mod settling;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -25,9 +30,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::event::{DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, RequestId, Standing};
 use super::fold::Bounds;
-use super::lane::{Lane, Stage, Ticket};
+use super::lane::{Lane, Ticket};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
 use super::settings::Settings;
@@ -280,88 +285,8 @@ impl Dispatcher {
         out.push(Effect::DeadLetter { op: id, letter });
     }
 
-    /// Changes a lane's stage and keeps the partition's counts.
-    fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let Some(lane) = p.lanes.get_mut(key) else { return };
-        if let Some(ticket) = lane.ticket.take() {
-            p.ready.remove(&ticket);
-            for class in 0..=2 {
-                p.wants.remove(&(class, ticket));
-            }
-        }
-        let (prepared, finishing) = lane.counted;
-        p.prepared -= usize::from(prepared);
-        p.awaited -= usize::from(finishing);
-        lane.stage = stage;
-        lane.counted = (lane.is_prepared(), lane.is_finishing());
-        p.prepared += usize::from(lane.counted.0);
-        p.awaited += usize::from(lane.counted.1);
-    }
-
-    /// The order of a lane's turn.
-    fn ticket(&mut self, partition: i32, key: &Key, now: Now) -> Ticket {
-        let sequence = self.id();
-        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
-        let (priority, since) =
-            lane.and_then(|l| l.held.urgency().or_else(|| l.queue.urgency())).unwrap_or((u8::MAX, now.mono));
-        (priority, since, sequence)
-    }
-
-    /// Puts a lane in line for a turn, or drops it where nothing waits.
-    fn make_ready(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        let empty = self.lane(partition, key).is_none_or(|l| l.queue.is_empty());
-        self.stage(partition, key, Stage::Idle);
-        if empty {
-            self.drop_lane(partition, key, now, out);
-            return;
-        }
-        let ticket = self.ticket(partition, key, now);
-        self.stage(partition, key, Stage::Ready);
-        if let Some(p) = self.partitions.get_mut(&partition)
-            && let Some(lane) = p.lanes.get_mut(key)
-        {
-            lane.ticket = Some(ticket);
-            p.ready.insert(ticket, key.clone());
-        }
-    }
-
-    /// Puts a lane in line for a permit.
-    fn make_want(&mut self, partition: i32, key: &Key, class: u8, stage: Stage, now: Now) {
-        let ticket = self.ticket(partition, key, now);
-        self.stage(partition, key, stage);
-        if let Some(p) = self.partitions.get_mut(&partition)
-            && let Some(lane) = p.lanes.get_mut(key)
-        {
-            lane.ticket = Some(ticket);
-            p.wants.insert((class, ticket), key.clone());
-        }
-    }
-
-    /// Lets a lane wait for an instant.
-    fn make_wait(&mut self, partition: i32, key: &Key, until: u64, stage: Stage) {
-        self.stage(partition, key, stage);
-        if let Some(p) = self.partitions.get(&partition) {
-            self.timers.push(Reverse((until, partition, p.life, key.clone())));
-        }
-    }
-
     fn lane(&mut self, partition: i32, key: &Key) -> Option<&mut Lane> {
         self.partitions.get_mut(&partition)?.lanes.get_mut(key)
-    }
-
-    /// Removes a lane that has nothing to do. A claim that it leaves behind is withdrawn.
-    fn drop_lane(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        let leased = self.lease_stands(partition, now);
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let Some(lane) = p.lanes.remove(key) else { return };
-        let life = p.life;
-        match lane.void {
-            Some(token) if leased => self.tombstone_claim(partition, life, key, token, out),
-            // Whoever has no lease may not be the owner, and the owner's claim may be under way.
-            Some(token) => p.stale.entry(LedgerKey::Claim(key.clone())).or_default().push(token),
-            None => {}
-        }
     }
 
     /// Resolves an event.

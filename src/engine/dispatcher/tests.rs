@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::engine::event::{Content, Loaded, ProduceOutcome, Received, RequestBody};
+use crate::engine::event::{Content, LedgerKey, Loaded, ProduceOutcome, Received, RequestBody};
 use crate::model::{Action, Answer, Class, Failure, Intent, Position, Record, Row, Token};
 
 const EPOCH: Epoch = Epoch(1);

@@ -1,0 +1,145 @@
+//! What can't be applied as it is: dead letters, and the parking of their key (protocol rule 16).
+
+use super::{Dispatcher, Op};
+use crate::engine::event::{DeadLetter, Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
+use crate::engine::fold::{Queue, Segment};
+use crate::engine::lane::Stage;
+use crate::model::{Key, Now, Park};
+
+impl Dispatcher {
+    /// What the attempt carried can't be applied: dead letters, and the key is parked behind them.
+    pub(super) fn refuse(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        code: &str,
+        reason: &str,
+        park: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if park {
+            self.breaker.refused(reason, &self.settings);
+        }
+        let bounds = self.bounds();
+        if let Some(lane) = self.lane(partition, key)
+            && lane.held.events().next().is_none()
+        {
+            // It was the first part of a long note: the event goes as a whole.
+            let part = lane.held.take();
+            lane.queue.put_back_all(part, bounds);
+            if let Some(whole) = lane.queue.pop() {
+                lane.held.put_back_apart(whole);
+            }
+        }
+        let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
+        self.send_letters(partition, key, letters, park, now, out);
+    }
+
+    /// An event behind a parked one goes the same way.
+    pub(super) fn bury(&mut self, partition: i32, key: &Key, segment: Segment, now: Now, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane(partition, key) else { return };
+        lane.held.put_back_apart(segment);
+        let letters = letters(&lane.held, key, "parked", "waits behind a refused record of this key");
+        self.send_letters(partition, key, letters, false, now, out);
+    }
+
+    fn send_letters(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        letters: Vec<DeadLetter>,
+        park: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(p) = self.partitions.get(&partition) else { return };
+        let (life, token) = (p.life, p.token);
+        let reason = letters.last().map(|l| l.reason.clone()).unwrap_or_default();
+        let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
+            return self.make_ready(partition, key, now, out);
+        };
+        self.stage(partition, key, Stage::Refusing(letters.len() + usize::from(park)));
+        for letter in letters {
+            let key = key.clone();
+            self.produce_letter(Box::new(letter), |l| Op::Refusal(partition, life, key, Some(l)), out);
+        }
+        if park {
+            let record = Park { token, position: last, reason: reason.clone() };
+            self.produce(
+                partition,
+                LedgerWrite::Park(key.clone(), record.clone()),
+                Op::Refusal(partition, life, key.clone(), None),
+                out,
+            );
+            self.tombstone_stale(partition, life, &LedgerKey::Park(key.clone()), out);
+            if let Some(p) = self.partitions.get_mut(&partition) {
+                p.parks.insert(key.clone(), record);
+            }
+            Self::observe(out, Observation::Parked(key.clone(), reason));
+        }
+    }
+
+    pub(super) fn refusal_produced(
+        &mut self,
+        partition: i32,
+        life: u64,
+        key: &Key,
+        letter: Option<Box<DeadLetter>>,
+        outcome: ProduceOutcome,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.live(partition, life).is_none() {
+            return;
+        }
+        match (letter, outcome) {
+            (_, ProduceOutcome::Acked) => {}
+            (Some(letter), _) => {
+                let key = key.clone();
+                return self.produce_letter(letter, |l| Op::Refusal(partition, life, key, Some(l)), out);
+            }
+            // The parking may or may not stand: whoever loads next finds out.
+            (None, _) => return self.renew_token(partition, out),
+        }
+        let Some(lane) = self.lane(partition, key) else { return };
+        let Stage::Refusing(left) = &mut lane.stage else { return };
+        *left -= 1;
+        if *left > 0 {
+            return;
+        }
+        let held = lane.held.take();
+        lane.requests = 0;
+        if let Some((token, _)) = lane.claim.take() {
+            lane.void = Some(token);
+        }
+        for event in held.events() {
+            self.resolve(partition, event.position.offset, event.bytes);
+        }
+        self.make_ready(partition, key, now, out);
+    }
+}
+
+/// One dead letter per event that still has its original; each lists those it superseded.
+fn letters(held: &Queue, key: &Key, code: &str, reason: &str) -> Vec<DeadLetter> {
+    let mut letters = Vec::new();
+    let mut superseded = Vec::new();
+    for event in held.events() {
+        match &event.raw {
+            None => superseded.push(event.position),
+            Some(raw) => letters.push(DeadLetter {
+                raw: raw.clone(),
+                position: event.position,
+                key: Some(key.clone()),
+                code: code.to_owned(),
+                reason: reason.to_owned(),
+                superseded: std::mem::take(&mut superseded),
+            }),
+        }
+    }
+    // What superseded these is in a later write; the last letter of this one names them.
+    if let Some(last) = letters.last_mut() {
+        last.superseded.append(&mut superseded);
+    }
+    letters
+}

@@ -1,0 +1,148 @@
+//! From the permit to the request: whose turn it is, and what is asked or written (protocol rules 4, 5a, 10).
+
+use super::{Dispatcher, Ticket};
+use crate::engine::decide::Plan;
+use crate::engine::event::{Effect, RequestBody, RequestId};
+use crate::engine::lane::{Doubt, Stage, Wish};
+use crate::engine::mutation::Mutation;
+use crate::engine::partition::{Partition, Standing};
+use crate::model::entry::ClaimKind;
+use crate::model::{Column, Key, Now, Phase};
+
+/// A row that was read this recently may be written even where the policy is to read always: the claim takes some
+/// time and the permit, under a scarce quota, much more. Shorter, and a lane could read again and again.
+const ALWAYS_FRESH: u64 = 60_000;
+
+impl Dispatcher {
+    /// The next thing that a permit would be used for: looks, then reads, then writes whose lease stands.
+    pub(super) fn next_want<'a>(&self, p: &'a Partition, now: Now) -> Option<(&'a (u8, Ticket), &'a Key)> {
+        let (order, key) = p.wants.first_key_value()?;
+        let may = p.standing == Standing::Running && (order.0 < 2 || self.lease_until(p) > now.mono);
+        may.then_some((order, key))
+    }
+
+    pub(super) fn permitted(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.breaker.may_send(now.mono) {
+            return;
+        }
+        let next = self
+            .partitions
+            .iter()
+            .filter_map(|(&number, p)| self.next_want(p, now).map(|(order, key)| (*order, number, key)))
+            .min_by_key(|(order, ..)| *order)
+            .map(|(_, number, key)| (number, key.clone()));
+        if let Some((partition, key)) = next {
+            self.send(partition, &key, now, out);
+        }
+    }
+
+    fn send(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane(partition, key) else { return };
+        match std::mem::take(&mut lane.stage) {
+            Stage::Wants(wish) => self.send_wish(partition, key, wish, now, out),
+            Stage::Claimed(plan) => {
+                if self.has_gone_stale(partition, key, now) {
+                    // The claim waited so long that a person may have changed the row meanwhile.
+                    self.give_back(partition, key);
+                    self.turn(partition, key, now, out);
+                } else {
+                    self.send_write(partition, key, plan, out);
+                }
+            }
+            other => lane.stage = other,
+        }
+    }
+
+    fn has_gone_stale(&self, partition: i32, key: &Key, now: Now) -> bool {
+        let fresh = self.settings.row_freshness.max(ALWAYS_FRESH);
+        let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
+        // A closed or deleted row stays so, however long ago that was seen.
+        let entry = entry.filter(|e| self.settings.states.phase(&e.seen.state) != Phase::Closed);
+        entry.is_some_and(|e| now.unix.saturating_sub(e.seen.at) > i64::try_from(fresh).unwrap_or(i64::MAX))
+    }
+
+    fn send_write(&mut self, partition: i32, key: &Key, plan: Box<Plan>, out: &mut Vec<Effect>) {
+        let Some(p) = self.partitions.get(&partition) else { return };
+        let attempt = p.lanes.get(key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.attempt);
+        let Some(attempt) = attempt else { return };
+        let lease_until = self.lease_until(p);
+        let (fields, notes) = (plan.fields.clone(), plan.notes.clone());
+        let body = match &plan.kind {
+            ClaimKind::Create { .. } => RequestBody::Create { key: key.clone(), fields, notes, attempt },
+            ClaimKind::Update { sys_id } => {
+                RequestBody::Update { key: key.clone(), sys_id: sys_id.clone(), fields, notes, attempt }
+            }
+        };
+        let id = self.request(partition, key, lease_until, body, out);
+        self.stage(partition, key, Stage::Sending(id, plan));
+    }
+
+    fn send_wish(&mut self, partition: i32, key: &Key, wish: Wish, now: Now, out: &mut Vec<Effect>) {
+        let columns = self.columns_of(partition, key);
+        let entry_id = self.entry(partition, key).map(|e| e.sys_id.clone());
+        let claim = self.lane(partition, key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.clone());
+        let key_of = key.clone();
+        let (wish, body) = match (wish, claim, entry_id) {
+            (Wish::Look(doubt, _), Some(claim), _) => {
+                let conclusive = self.is_conclusive(doubt, now);
+                let columns = claim.fields.iter().map(|(c, _)| c.clone()).collect();
+                let body = match &claim.kind {
+                    ClaimKind::Create { .. } => RequestBody::Find { key: key_of, columns },
+                    ClaimKind::Update { sys_id } => {
+                        let markers = claim.markers.clone();
+                        RequestBody::Read { key: key_of, sys_id: sys_id.clone(), columns, markers }
+                    }
+                };
+                (Wish::Look(doubt, conclusive), body)
+            }
+            (Wish::Read, _, Some(sys_id)) => {
+                (wish, RequestBody::Read { key: key_of, sys_id, columns, markers: Vec::new() })
+            }
+            (wish, ..) => (wish, RequestBody::Find { key: key_of, columns }),
+        };
+        let id = self.request(partition, key, u64::MAX, body, out);
+        self.stage(partition, key, Stage::Asking(id, wish));
+    }
+
+    /// Whether finding nothing now settles the doubt: the transaction has ended, or its time is over for certain.
+    fn is_conclusive(&self, doubt: Doubt, now: Now) -> bool {
+        doubt.ended
+            || now.mono > doubt.alive_until
+            || self.rules.off(Mutation::NoSettleTime)
+            || (self.rules.off(Mutation::LookAtSpanEnd) && now.mono >= doubt.alive_until)
+    }
+
+    fn request(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        lease_until: u64,
+        body: RequestBody,
+        out: &mut Vec<Effect>,
+    ) -> RequestId {
+        let id = RequestId(self.id());
+        self.breaker.sent(id);
+        if let Some(p) = self.partitions.get_mut(&partition) {
+            self.requests.insert(id, (partition, p.life, key.clone()));
+            if let Some(lane) = p.lanes.get_mut(key) {
+                lane.requests += 1;
+            }
+            out.push(Effect::Request { id, partition, epoch: p.epoch, lease_until, body });
+        }
+        id
+    }
+
+    /// The columns whose values matter for a decision: those we write, and those that wait to be written.
+    fn columns_of(&self, partition: i32, key: &Key) -> Vec<Column> {
+        let Some(p) = self.partitions.get(&partition) else { return Vec::new() };
+        let mut columns: Vec<Column> =
+            p.entries.get(key).map(|e| e.fields.iter().map(|(c, _)| c.clone()).collect()).unwrap_or_default();
+        if let Some(first) = p.lanes.get(key).and_then(|l| l.queue.first()) {
+            let post = first.post.iter().flat_map(|p| p.fields.iter());
+            columns.extend(first.pre.fields.iter().chain(post).map(|(c, _)| c.clone()));
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+}

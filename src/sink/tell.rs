@@ -1,0 +1,65 @@
+//! What the engine observes, in words for the log, and why a route stands still, in words for people.
+
+use super::perform::Driver;
+use crate::engine::event::{Observation, Standing};
+use crate::model::Key;
+use crate::{clock, metrics};
+
+impl Driver {
+    pub(super) fn observe(&self, observation: Observation) {
+        let route = &*self.route.name;
+        metrics::observed(route, &observation);
+        match observation {
+            Observation::DoubtOpened(key, why) => tracing::warn!(route, key = &*key, why, "in doubt, looks"),
+            Observation::DoubtSettled(key, there) => tracing::info!(route, key = &*key, there, "settled a doubt"),
+            Observation::PersonKept(key, column) => {
+                tracing::info!(route, key = &*key, column = &*column, "kept a person's value");
+            }
+            Observation::Skipped(key, why) => tracing::debug!(route, key = &*key, why, "skipped an event"),
+            Observation::Unchanged(key) => tracing::debug!(route, key = &*key, "nothing to change"),
+            Observation::Expired(key) => tracing::debug!(route, key = &*key, "forgot a finished ticket"),
+            Observation::Parked(key, why) => tracing::warn!(route, key = &*key, why, "parked a key"),
+            Observation::Unparked(key) => tracing::info!(route, key = &*key, "released a parked key"),
+            Observation::Standing(Some(standing)) => match &standing {
+                Standing::Draining => tracing::info!(route, "drains"),
+                other => tracing::error!(route, why = in_words(other, clock::mono()), "the route stands still"),
+            },
+            Observation::Standing(None) => tracing::info!(route, "the route goes on"),
+            Observation::Doubled(key, rows) => warn_doubled(route, &key, rows),
+            Observation::Gone(key, sys_id) => tracing::warn!(route, key = &*key, sys_id, "the ticket is gone"),
+            Observation::TokenRenewed(partition) => {
+                tracing::warn!(route, partition, "a ledger record's delivery is unknown; takes a new token");
+            }
+        }
+    }
+}
+
+fn warn_doubled(route: &str, key: &Key, rows: usize) {
+    tracing::warn!(route, key = &**key, rows, "more than one ticket carries this key; the oldest is kept");
+}
+
+pub(super) fn in_words(standing: &Standing, now: u64) -> String {
+    match standing {
+        Standing::Unavailable(why) => format!("the instance is down, one probe at a time: {why}"),
+        Standing::Unauthorised(why) => {
+            format!("the instance refuses the credentials ({why}); set them right, the route goes on by itself")
+        }
+        Standing::Throttled(until) => {
+            format!("the instance asked to wait {} s more", until.saturating_sub(now).div_ceil(1000))
+        }
+        Standing::Braked(why) => format!("stopped by the brake: {why}; find the cause, then restart"),
+        Standing::Draining => "shutting down".into(),
+    }
+}
+
+/// An error and its causes on one line; each `Display` tells only its own layer.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
