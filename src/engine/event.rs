@@ -246,7 +246,8 @@ pub enum Effect {
     /// Produce to the results topic; nobody waits for it.
     Result(Box<Report>),
     /// Send one request, unless the lease has ended: the driver compares its clock with `lease_until` immediately
-    /// before sending and answers [`Answer::NotSent`] instead. Answered exactly once.
+    /// before sending and answers [`Answer::NotSent`] instead; so too where the partition was taken over anew
+    /// ([`Effect::TakeOver`]) since. Answered exactly once.
     Request {
         /// Answer with this id.
         id: RequestId,

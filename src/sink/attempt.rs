@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::crash_point::{self, Point};
+use super::tenure::Tenures;
 use crate::clock;
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
@@ -17,14 +18,25 @@ use crate::servicenow::{Client, Note, Pace, Request};
 pub struct Attempt {
     /// Answer with this id.
     pub id: RequestId,
-    /// Partition and epoch whose lease counts.
-    pub owner: (i32, Epoch),
-    /// The lease's end; `u64::MAX` for requests that change nothing.
-    pub lease_until: u64,
+    /// What it may be sent by.
+    pub right: Right,
     /// What to send.
     pub body: RequestBody,
     /// Concurrency slot, given back when it is answered.
     pub slot: usize,
+}
+
+/// The right to send: it must hold immediately before the bytes leave.
+#[derive(Debug, Clone, Copy)]
+pub struct Right {
+    /// Partition whose lease counts.
+    pub partition: i32,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its tenure.
+    pub tenure: u64,
+    /// The lease's end; `u64::MAX` for requests that change nothing, which are always sent.
+    pub lease_until: u64,
 }
 
 /// Sends it on a task of its own. The answer comes as an event, also where the task dies.
@@ -32,20 +44,20 @@ pub fn spawn(
     attempt: Attempt,
     client: &Client,
     pace: &Arc<Pace>,
-    poller: &PollerHandle,
+    (poller, tenures): (&PollerHandle, &Tenures),
     correlation_display: &str,
     answers: &mpsc::UnboundedSender<Event>,
 ) {
-    let Attempt { id, owner, lease_until, body, slot } = attempt;
+    let Attempt { id, right, body, slot } = attempt;
     let request = request(body, correlation_display);
-    let (client, poller) = (client.clone(), poller.clone());
+    let (client, poller, tenures) = (client.clone(), poller.clone(), tenures.clone());
     let mut guard = Guard { id, slot, pace: Arc::clone(pace), answers: answers.clone(), answered: false };
     tokio::spawn(async move {
         if request.writes() {
             crash_point::pass(Point::Send);
             crash_point::pass_soon(Point::InFlight, Duration::from_millis(5));
         }
-        let may_send = || may_send(&poller, owner, lease_until);
+        let may_send = || may_send(&poller, &tenures, right);
         let reply = client.perform_if(slot, request, may_send).await;
         guard.answer(Event::Answered {
             request: id,
@@ -57,7 +69,8 @@ pub fn spawn(
 }
 
 /// The one check immediately before sending (protocol rule 4).
-fn may_send(poller: &PollerHandle, (partition, epoch): (i32, Epoch), lease_until: u64) -> Result<(), String> {
+fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<(), String> {
+    let Right { partition, epoch, tenure, lease_until } = right;
     if lease_until == u64::MAX {
         return Ok(());
     }
@@ -66,6 +79,9 @@ fn may_send(poller: &PollerHandle, (partition, epoch): (i32, Epoch), lease_until
     }
     if poller.epoch_of(partition) != Some(epoch) {
         return Err("the partition was taken back before the request was sent".into());
+    }
+    if tenures.of(partition) != tenure {
+        return Err("the partition was taken over anew before the request was sent".into());
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod prepare;
 mod route;
 mod status;
 mod tell;
+mod tenure;
 
 use std::time::Duration;
 

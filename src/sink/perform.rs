@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{self, Attempt};
+use super::attempt::{self, Attempt, Right};
 use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
 use super::tell::{chain, in_words};
+use super::tenure::Tenures;
 use super::{Inlets, TICK, take};
 use crate::engine::Dispatcher;
 use crate::engine::event::{Effect, Event, OpId, ProduceOutcome, Standing};
@@ -47,6 +48,7 @@ pub struct Driver {
     pub(super) status: StatusHandle,
     /// Partitions whose records are left unread until the poller says that they come from the last fetch.
     pub(super) unfetched: HashSet<i32>,
+    tenures: Tenures,
     /// Produces that the producer's queue had no room for, in order.
     pub(super) backlog: Vec<ProduceRequest>,
     /// Milliseconds until the pace has a permit, where one is wanted.
@@ -95,6 +97,7 @@ impl Driver {
             events,
             status,
             unfetched: HashSet::new(),
+            tenures: Tenures::default(),
             backlog: Vec::new(),
             pace_wait: None,
             room: 0,
@@ -185,13 +188,15 @@ impl Driver {
                             Effect::Request { id, partition, epoch, lease_until, body } => {
                                 // One permit, one request; a second would be a defect and waits for the slot's owner.
                                 let slot = slot.take().unwrap_or(0);
-                                let attempt = Attempt { id, owner: (partition, epoch), lease_until, body, slot };
+                                let tenure = self.tenures.of(partition);
+                                let right = Right { partition, epoch, tenure, lease_until };
+                                let attempt = Attempt { id, right, body, slot };
                                 let display = &self.route.correlation_display;
                                 attempt::spawn(
                                     attempt,
                                     &self.route.client,
                                     &self.route.pace,
-                                    &self.poller,
+                                    (&self.poller, &self.tenures),
                                     display,
                                     &self.events,
                                 );
@@ -339,6 +344,7 @@ fn perform(driver: &mut Driver, effect: Effect) {
         Effect::DeadLetter { op, letter } => driver.dead_letter(op, &letter),
         Effect::TakeOver { partition, epoch } => {
             driver.unfetched.insert(partition);
+            driver.tenures.begin(partition);
             driver.take_over(partition, epoch);
         }
         Effect::Fetch { partition, epoch, from } => driver.poller.fetch(partition, epoch, from),

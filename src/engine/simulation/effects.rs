@@ -23,6 +23,7 @@ impl World {
         tell!(self, "{member} -> {}", super::report::effect(&effect));
         match effect {
             Effect::TakeOver { partition, epoch } => {
+                self.members[member].parts[partition_index(partition)].tenure += 1;
                 self.moment(Moment::OwnerHanded, member);
                 self.hand(member, partition_index(partition), None, Handed::Owner(epoch));
             }
@@ -46,7 +47,9 @@ impl World {
             Effect::DeadLetter { op, letter } => self.dead_letter(member, op, &letter),
             Effect::Result(report) => self.judge_report(member, &report),
             Effect::Request { id, partition, epoch, lease_until, body } => {
-                self.request(member, Outgoing { id, partition: partition_index(partition), epoch, lease_until, body });
+                let partition = partition_index(partition);
+                let tenure = self.members[member].parts[partition].tenure;
+                self.request(member, Outgoing { id, partition, epoch, tenure, lease_until, body });
             }
             Effect::Commit { partition, epoch, offset } => {
                 let partition = partition_index(partition);

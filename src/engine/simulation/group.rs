@@ -211,7 +211,7 @@ impl World {
             if let Some(epoch) = self.members[member].parts[partition].epoch {
                 let lands = self.members[member].parts[partition].lands;
                 self.members[member].parts[partition] =
-                    Part { lands, fetches: self.members[member].parts[partition].fetches, ..Part::default() };
+                    Part { lands, ..self.members[member].parts[partition].counts() };
                 self.coverage.lost += 1;
                 self.channel(member, Event::Lost { partition: number(partition), epoch });
             }
@@ -284,7 +284,7 @@ impl World {
         if part.revoked_at.is_none() {
             return;
         }
-        *part = Part { lands: part.lands, fetches: part.fetches, ..Part::default() };
+        *part = Part { lands: part.lands, ..part.counts() };
         let life = state.life;
         self.queue.push(self.now + 5, Happening::Freed { member, life, partition });
     }

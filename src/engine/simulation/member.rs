@@ -62,6 +62,7 @@ pub(super) struct Outgoing {
     pub(super) id: RequestId,
     pub(super) partition: usize,
     pub(super) epoch: Epoch,
+    pub(super) tenure: u32,
     pub(super) lease_until: u64,
     pub(super) body: RequestBody,
 }
@@ -84,6 +85,8 @@ pub(super) struct Part {
     pub(super) fetch: Option<i64>,
     /// Counts what was asked to be fetched.
     pub(super) fetches: u32,
+    /// Counts take-overs: what was to be sent before one may not be sent after it.
+    pub(super) tenure: u32,
     /// Offset to commit.
     pub(super) commit: Option<i64>,
     /// A commit is about to be sent.
@@ -92,6 +95,13 @@ pub(super) struct Part {
     pub(super) lands: u64,
     /// When the callback began to block.
     pub(super) revoked_at: Option<u64>,
+}
+
+impl Part {
+    /// Nothing of a partition but what counts on through assignments.
+    pub(super) fn counts(&self) -> Self {
+        Self { fetches: self.fetches, tenure: self.tenure, ..Self::default() }
+    }
 }
 
 /// One member.

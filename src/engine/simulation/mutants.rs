@@ -75,6 +75,22 @@ fn epoch_check() {
     );
 }
 
+/// A request waits in the driver, for an access token say, while a ledger write of unknown outcome makes the owner take
+/// a new token: its claim's time is over before it is sent.
+#[test]
+fn tenure_check() {
+    must_break(
+        "tenure check",
+        Scenario {
+            driver: Some(DriverMutation::NoTenureCheck),
+            unknown: (1_000, 60),
+            slow_driver: 200,
+            people: 0,
+            ..Scenario::default()
+        },
+    );
+}
+
 #[test]
 fn tokens_in_keys() {
     driver_without(DriverMutation::TokenlessKeys, vec![]);

@@ -49,6 +49,8 @@ pub(super) struct Scenario {
 /// A rule of the protocol that the driver keeps, left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DriverMutation {
+    /// What was to be sent before a new token was taken is sent after it.
+    NoTenureCheck,
     /// Keys in the ledger carry no token.
     TokenlessKeys,
     /// A lease counts from the commit's answer.

@@ -21,7 +21,7 @@ fn histories_keep_every_promise() {
     println!("{}", findings.coverage);
     println!("{:.0} calls of apply a second, the world included", findings.coverage.applies as f64 / seconds);
     let words: Vec<String> =
-        findings.violations.iter().take(10).map(|(seed, what)| format!("seed {seed}: {what}")).collect();
+        findings.violations.iter().take(30).map(|(seed, what)| format!("seed {seed}: {what}")).collect();
     assert!(
         findings.violations.is_empty(),
         "{} of {histories} histories broke a promise:\n{}",

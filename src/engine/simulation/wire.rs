@@ -43,14 +43,16 @@ impl World {
 
     /// One check, then it leaves the process.
     pub(super) fn check(&mut self, member: usize, outgoing: Outgoing) {
-        let Outgoing { id, partition, epoch, lease_until, body } = outgoing;
+        let Outgoing { id, partition, epoch, tenure, lease_until, body } = outgoing;
         let attempt = match &body {
             RequestBody::Create { attempt, .. } | RequestBody::Update { attempt, .. } => Some(*attempt),
             _ => None,
         };
         let current = self.members[member].parts[partition].epoch;
         let stale = attempt.is_some() && current != Some(epoch) && !self.off(DriverMutation::NoEpochCheck);
-        if self.now >= lease_until || stale {
+        let retaken =
+            tenure != self.members[member].parts[partition].tenure && !self.off(DriverMutation::NoTenureCheck);
+        if self.now >= lease_until || stale || (attempt.is_some() && retaken) {
             self.coverage.not_sent += 1;
             let answer = Answer::NotSent { reason: "the lease has ended".into() };
             let event = Event::Answered { request: id, issued_at: self.now, instance_date: None, answer };
