@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{Answer, Claim, Column, Entry, Epoch, Intent, Key, Park, Position, Record, Token, entry::AttemptId};
+use crate::model::{
+    Answer, Claim, Column, Entry, Epoch, Former, Intent, Key, Mark, Park, Position, Record, Token, entry::AttemptId,
+};
 
 /// Names one ledger or dead-letter produce until its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,6 +174,10 @@ pub struct Loaded {
     pub claims: HashMap<Key, (Token, Claim, u64)>,
     /// Parked keys.
     pub parks: HashMap<Key, Park>,
+    /// Former owners that the mark names.
+    pub former: Vec<Former>,
+    /// Tokens of former owners whose records, `owner` records included, were seen.
+    pub tokens: Vec<Token>,
     /// Records of lower tokens that still stand, to be tombstoned when their kind is next written for the key.
     pub stale: Vec<(LedgerKey, Token)>,
     /// True where the ledger can't be trusted to know every key (it was lost, or the topic grew): unknown keys are
@@ -201,8 +207,8 @@ pub enum LedgerWrite {
     Claim(Key, Token, Box<Claim>),
     /// A key is parked.
     Park(Key, Park),
-    /// The watermark.
-    Mark(Token, i64),
+    /// The watermark, and who owned the partition before.
+    Mark(Token, Mark),
     /// The record of this kind, key and token is void.
     Tombstone(LedgerKey, Token),
 }

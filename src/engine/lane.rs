@@ -5,7 +5,7 @@ use super::event::{OpId, RequestId};
 use super::fold::Queue;
 use super::retry::Delays;
 use crate::model::entry::Entry;
-use crate::model::{Claim, Row, Token};
+use crate::model::{Claim, Park, Row, Token};
 
 /// Everything that happens to one key at the moment. A lane exists only while something does.
 #[derive(Debug, Default)]
@@ -65,8 +65,9 @@ pub enum Stage {
     Doubt(Doubt, u64),
     /// Tries again at this instant.
     Waiting(u64),
-    /// Dead letters and the parking are on their way: this many answers are missing.
-    Refusing(usize),
+    /// Dead letters are on their way, this many answers are missing; then the key is parked, and that waits for its
+    /// answer as well. The parking comes after the letters: it says that they stand.
+    Refusing(usize, Option<Box<Park>>),
 }
 
 /// A request without effect that a lane wants.
@@ -127,6 +128,6 @@ impl Lane {
 
     /// True while an answer of the instance or the ledger is awaited that a drain should wait for.
     pub fn is_finishing(&self) -> bool {
-        matches!(self.stage, Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Refusing(_))
+        matches!(self.stage, Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Refusing(..))
     }
 }

@@ -6,10 +6,11 @@ use super::event::{LedgerKey, Loaded};
 use super::lane::{Lane, Ticket};
 use super::settings::Settings;
 use super::tracker::Tracker;
-use crate::model::{Entry, Epoch, Key, Park, Token};
+use crate::model::{Entry, Epoch, Former, Key, Park, Token};
 
-/// How many former tokens are cleared of a key that is forgotten. Older owners have nothing under way any more.
-const FORMER_TOKENS: usize = 8;
+/// How many former owners are remembered, and for how long, milliseconds: nothing that a member has handed to its
+/// client lands so late.
+const FORMER: (usize, i64) = (32, 3_600_000);
 
 /// Where an assigned partition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,9 @@ pub struct Partition {
     pub parks: HashMap<Key, Park>,
     /// Ledger records of lower tokens that still stand.
     pub stale: HashMap<LedgerKey, Vec<Token>>,
-    /// The newest tokens below ours of which anything stood in the ledger: a record that one of them lands late must
-    /// not come to light when an entry is forgotten.
-    pub former: Vec<Token>,
+    /// Who owned it before, newest first: a record that one of them lands late must not come to light when an entry is
+    /// forgotten.
+    pub former: Vec<Former>,
     /// Keys at work.
     pub lanes: HashMap<Key, Lane>,
     /// Lanes that wait for a turn.
@@ -58,6 +59,8 @@ pub struct Partition {
     pub unleased: Vec<Key>,
     /// Entries that may be forgotten, by when.
     pub expiry: BTreeSet<(i64, Key)>,
+    /// Entries that are being forgotten: in which round, and how many tombstones of former owners' are not acked yet.
+    pub expiring: HashMap<Key, (u64, usize)>,
     /// Attempts made with this token.
     pub attempts: u64,
     /// Last watermark given to the committer, and when.
@@ -97,6 +100,7 @@ impl Partition {
             wants: BTreeMap::new(),
             unleased: Vec::new(),
             expiry: BTreeSet::new(),
+            expiring: HashMap::new(),
             attempts: 0,
             committed: (-1, 0),
             mark: (-1, -1, 0),
@@ -109,7 +113,7 @@ impl Partition {
     }
 
     /// Takes over what the ledger said. Lanes of claims in doubt are made by the dispatcher.
-    pub fn load(&mut self, ledger: Loaded) -> HashMap<Key, (Token, crate::model::Claim, u64)> {
+    pub fn load(&mut self, ledger: Loaded, now: i64) -> HashMap<Key, (Token, crate::model::Claim, u64)> {
         self.standing = Standing::Running;
         self.token = ledger.token;
         self.tracker = Tracker::starting_at(ledger.start);
@@ -117,13 +121,7 @@ impl Partition {
         self.parks = ledger.parks;
         self.unproven = ledger.unproven;
         self.mark = (ledger.mark, ledger.mark, 0);
-        let entries = self.entries.values().map(|e| e.token);
-        let claims = ledger.claims.values().map(|(token, ..)| *token);
-        self.former = entries.chain(claims).chain(ledger.stale.iter().map(|(_, token)| *token)).collect();
-        self.former.retain(|token| *token < ledger.token);
-        self.former.sort_unstable_by(|a, b| b.cmp(a));
-        self.former.dedup();
-        self.former.truncate(FORMER_TOKENS);
+        self.former = former(ledger.former, ledger.tokens, ledger.token, now);
         self.stale.clear();
         for (key, token) in ledger.stale {
             self.stale.entry(key).or_default().push(token);
@@ -152,4 +150,17 @@ impl Partition {
     pub fn take_stale(&mut self, key: &LedgerKey) -> Vec<Token> {
         if self.stale.is_empty() { Vec::new() } else { self.stale.remove(key).unwrap_or_default() }
     }
+}
+
+/// The former owners that are still worth to be remembered: those that are named already, and those just seen.
+fn former(named: Vec<Former>, seen: Vec<Token>, ours: Token, now: i64) -> Vec<Former> {
+    let mut former = named;
+    let seen = seen.into_iter().map(|token| Former { token, since: now });
+    former.extend(seen.filter(|f| f.token < ours));
+    // The earlier sight of one counts.
+    former.sort_unstable_by_key(|f| (std::cmp::Reverse(f.token), f.since));
+    former.dedup_by_key(|f| f.token);
+    former.retain(|f| now.saturating_sub(f.since) <= FORMER.1);
+    former.truncate(FORMER.0);
+    former
 }

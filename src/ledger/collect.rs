@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry as Slot;
 use super::header::Header;
 use super::wire::{self, WireError, WireKey, WireValue};
 use crate::engine::event::{LedgerKey, Loaded};
-use crate::model::{Claim, Entry, Key, Park, Token};
+use crate::model::{Claim, Entry, Key, Mark, Park, Token};
 
 /// Gathers records in the order of their offsets.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Collector {
     owners: HashMap<Token, i64>,
     /// Broker's time of the first record that was written under each token, `owner` records not counted.
     written: HashMap<Token, i64>,
-    marks: HashMap<Token, i64>,
+    marks: HashMap<Token, Mark>,
     entries: Table<Entry>,
     claims: Table<Claim>,
     parks: Table<Park>,
@@ -136,7 +136,7 @@ impl Collector {
 
     /// The highest mark, where there is one.
     pub(super) fn mark(&self) -> Option<i64> {
-        self.marks.values().copied().max()
+        self.marks.values().map(|mark| mark.watermark).max()
     }
 
     /// Whether anything but `owner` records stands in it.
@@ -153,8 +153,18 @@ impl Collector {
         self.claims.stale(LedgerKey::Claim, &mut stale);
         self.parks.stale(LedgerKey::Park, &mut stale);
         stale.extend(self.marks.keys().filter(|marked| **marked < token).map(|marked| (LedgerKey::Mark, *marked)));
+        self.parks.newest.retain(|key, (parked, park)| {
+            let released = is_released(park, self.entries.newest.get(key));
+            if released {
+                stale.push((LedgerKey::Park(key.clone()), *parked));
+            }
+            !released
+        });
+        let former = self.marks.iter().max_by_key(|(marked, _)| **marked).map(|(_, mark)| mark.former.clone());
+        let tokens = self.written.keys().chain(self.owners.keys()).copied().collect();
         let our_time = self.owners.get(&token).copied();
-        let mut loaded = Loaded { token, mark, stale, ..Loaded::default() };
+        let former = former.unwrap_or_default();
+        let mut loaded = Loaded { token, mark, former, tokens, stale, ..Loaded::default() };
         let newest = std::mem::take(&mut self.claims.newest);
         for (key, (written, claim)) in newest {
             let entry = self.entries.newest.get(&key);
@@ -178,6 +188,12 @@ fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mar
     // A claim may carry a part of a note beyond the last event that it carries in full.
     let last = claim.partial.map_or(claim.hi, |(at, _)| at);
     last.offset < mark || entry.is_some_and(|(token, entry)| entry.attempt == claim.attempt || written < *token)
+}
+
+/// Whether a key was released after this parking: only the success of an opening event writes an entry as far as the
+/// refused one. A parking that a lost member lands late is such a one, too.
+fn is_released(park: &Park, entry: Option<&(Token, Entry)>) -> bool {
+    entry.is_some_and(|(_, entry)| entry.position >= park.position)
 }
 
 /// How long a write announced under this token has certainly been under way, by the broker's time: from the first

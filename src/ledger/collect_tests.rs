@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::event::LedgerWrite;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Position, Seen};
+use crate::model::{AttemptId, Former, Position, Seen};
 
 fn position(offset: i64) -> Position {
     Position::new(0, offset, 0)
@@ -130,7 +130,7 @@ fn settled_claims_are_no_doubts() {
     log.claim("doubt", owner, claim(attempt(owner.0, 4), 60));
     // At the mark is not below it.
     log.claim("at", owner, claim(attempt(owner.0, 5), 40));
-    log.write(&LedgerWrite::Mark(owner, 40));
+    log.write(&LedgerWrite::Mark(owner, Mark::at(40)));
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
     let mut doubts: Vec<_> = loaded.claims.keys().map(ToString::to_string).collect();
@@ -142,12 +142,43 @@ fn settled_claims_are_no_doubts() {
 }
 
 #[test]
+fn former_owners_are_known_by_their_records_by_owner_records_and_by_the_newest_mark() {
+    let mut log = Log::default();
+    let (older, newer, silent) = (log.owner(), log.owner(), log.owner());
+    let gone = Former { token: Token(-7), since: 1_000 };
+    log.write(&LedgerWrite::Mark(older, Mark::at(3)));
+    log.write(&LedgerWrite::Mark(newer, Mark { watermark: 5, former: vec![gone] }));
+    let ours = log.owner();
+    let mut loaded = log.collector.finish(ours);
+    assert_eq!(loaded.former, [gone]);
+    loaded.tokens.sort();
+    loaded.tokens.dedup();
+    assert_eq!(loaded.tokens, [older, newer, silent, ours], "also of those who wrote nothing else");
+}
+
+#[test]
+fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
+    let mut log = Log::default();
+    let (late, owner) = (log.owner(), log.owner());
+    log.write(&LedgerWrite::Entry("released".into(), Box::new(entry(owner.0, attempt(owner.0, 2), 9))));
+    log.write(&LedgerWrite::Entry("parked".into(), Box::new(entry(owner.0, attempt(owner.0, 1), 7))));
+    for key in ["released", "parked"] {
+        let park = Park { token: late, position: Position::new(0, 9, 0), reason: "no".into() };
+        log.write(&LedgerWrite::Park(key.into(), park));
+    }
+    let ours = log.owner();
+    let loaded = log.collector.finish(ours);
+    assert_eq!(loaded.parks.keys().map(|k| &**k).collect::<Vec<_>>(), ["parked"]);
+    assert!(loaded.stale.contains(&(LedgerKey::Park("released".into()), late)));
+}
+
+#[test]
 fn the_mark_never_falls() {
     let mut log = Log::default();
     let first = log.owner();
     let second = log.owner();
-    log.write(&LedgerWrite::Mark(first, 100));
-    log.write(&LedgerWrite::Mark(second, 60));
+    log.write(&LedgerWrite::Mark(first, Mark::at(100)));
+    log.write(&LedgerWrite::Mark(second, Mark::at(60)));
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
     assert_eq!(loaded.mark, 100);
@@ -168,7 +199,7 @@ fn a_doubt_ages_from_the_first_record_that_a_higher_token_wrote() {
     log.time = 49_000;
     let second = log.owner();
     log.time = 50_000;
-    log.write(&LedgerWrite::Mark(second, 3));
+    log.write(&LedgerWrite::Mark(second, Mark::at(3)));
     log.time = 90_000;
     let middle = log.owner();
     log.claim("l", middle, claim(attempt(middle.0, 1), 6));

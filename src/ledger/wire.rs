@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::event::{LedgerKey, LedgerWrite};
-use crate::model::{Claim, Entry, Key, Park, Token};
+use crate::model::{Claim, Entry, Key, Mark, Park, Token};
 
 use super::header::Header;
 
@@ -54,7 +54,7 @@ pub enum WireValue {
     /// Of `owner`.
     Owner(Owner),
     /// Of `mark`.
-    Mark(i64),
+    Mark(Mark),
     /// Of `entry`.
     Entry(Box<Entry>),
     /// Of `claim`.
@@ -106,7 +106,7 @@ pub fn encode(write: &LedgerWrite) -> (Vec<u8>, Option<Vec<u8>>) {
         LedgerWrite::Entry(key, entry) => (key_of("entry", key, entry.token), Some(value_of(entry))),
         LedgerWrite::Claim(key, token, claim) => (key_of("claim", key, *token), Some(value_of(claim))),
         LedgerWrite::Park(key, park) => (key_of("park", key, park.token), Some(value_of(park))),
-        LedgerWrite::Mark(token, offset) => (mark_key(*token), Some(value_of(offset))),
+        LedgerWrite::Mark(token, mark) => (mark_key(*token), Some(value_of(mark))),
         LedgerWrite::Tombstone(key, token) => (encode_key(key, *token), None),
     }
 }
@@ -231,8 +231,8 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&value), golden);
         let key = decode_key(&key).expect("ours");
         assert_eq!(decode_value(&key, &value).expect("ours"), WireValue::Park(park));
-        let (key, value) = encode(&LedgerWrite::Mark(Token(4), 77));
-        assert_eq!((key.as_slice(), value.as_deref()), (&b"mark:4"[..], Some(&br#"{"v":1,"d":77}"#[..])));
+        let (key, value) = encode(&LedgerWrite::Mark(Token(4), Mark::at(77)));
+        assert_eq!((key.as_slice(), value.as_deref()), (&b"mark:4"[..], Some(&br#"{"v":1,"d":{"w":77}}"#[..])));
     }
 
     #[test]

@@ -163,6 +163,36 @@ pub struct Claim {
     pub span: u64,
 }
 
+/// How far a partition's input is done, and who owned the partition before (protocol rules 7 and 15).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Every offset below is done.
+    #[serde(rename = "w")]
+    pub watermark: i64,
+    /// Former owners, newest first. What one of them lands late must not come to light when an entry is forgotten, and
+    /// nothing else in the ledger may tell of them any more.
+    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Former>,
+}
+
+impl Mark {
+    /// A mark that names no former owner.
+    pub fn at(watermark: i64) -> Self {
+        Self { watermark, former: Vec::new() }
+    }
+}
+
+/// A former owner of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Its token.
+    #[serde(rename = "t")]
+    pub token: Token,
+    /// When a successor first knew of it, Unix milliseconds of that successor's host.
+    #[serde(rename = "s")]
+    pub since: i64,
+}
+
 /// A key whose record was refused: later records are dead-lettered behind it (protocol rule 16).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Park {

@@ -15,7 +15,7 @@ pub mod time;
 pub use alert::AlertEvent;
 pub use answer::{Answer, Class, Failure, Row};
 pub use change::Change;
-pub use entry::{AttemptId, Claim, Entry, FieldDigest, Park, Seen};
+pub use entry::{AttemptId, Claim, Entry, FieldDigest, Former, Mark, Park, Seen};
 pub use intent::{Column, Intent, Key};
 pub use lifecycle::{Action, Phase, StateModel};
 pub use position::{Epoch, Position, Token};

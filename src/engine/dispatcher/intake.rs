@@ -153,6 +153,7 @@ impl Dispatcher {
             Op::Claim(partition, life, _)
             | Op::Entry(partition, life, _)
             | Op::Withdrawal(partition, life)
+            | Op::Former(partition, life, ..)
             | Op::Mark(partition, life, _)
             | Op::Aside(partition, life)
                 if outcome == ProduceOutcome::Unknown =>
@@ -163,6 +164,9 @@ impl Dispatcher {
             }
             Op::Claim(partition, life, key) => self.claim_produced(partition, life, &key, id, outcome, now),
             Op::Entry(partition, life, key) => self.entry_produced(partition, life, &key, id, outcome, now, out),
+            Op::Former(partition, life, key, round) => {
+                self.former_produced(partition, life, &key, round, outcome, now, out);
+            }
             Op::Withdrawal(partition, life) => {
                 if let Some(p) = self.live(partition, life) {
                     p.awaited -= 1;

@@ -8,12 +8,13 @@
 //! A lane's life: events are folded into its queue; when it is its turn (`writing`) the fold is decided against the
 //! entry, a claim is produced, and once that is acked the lane asks for a permit; with the permit the write is sent (`sending`);
 //! its answer (`settling`) becomes an entry, a doubt (`looking`), a delay or a refusal (`refusing`); the entry's ack
-//! resolves the positions. `ownership` has tokens, leases, marks, letting go and expiry; `intake` what arrives;
+//! resolves the positions. `ownership` has tokens, leases, marks and letting go; `expiry` forgets; `intake` what arrives;
 //! `stages` a lane's place in line.
 //!
 //! It guarantees what ARCHITECTURE.md says under "guarantees" as long as the driver keeps the promises written at
 //! [`Event`] and [`Effect`]. It does not pace: the driver grants permits, one per request.
 
+mod expiry;
 mod intake;
 mod looking;
 mod ownership;
@@ -51,6 +52,8 @@ enum Op {
     Buried(i32, u64, Box<DeadLetter>),
     /// A claim's withdrawal that letting go waits for.
     Withdrawal(i32, u64),
+    /// A tombstone of a former owner's entry, before ours is forgotten; of this round.
+    Former(i32, u64, Key, u64),
     /// A mark of this watermark.
     Mark(i32, u64, i64),
     /// Nobody waits, but an unknown outcome still matters.

@@ -1,4 +1,4 @@
-//! Tokens, leases, marks, letting go, expiry: who may write, and what is remembered (protocol rules 1 to 3, 7, 15).
+//! Tokens, leases, marks, letting go: who may write, and from where on (protocol rules 1 to 3, 7).
 
 use std::ops::Bound;
 
@@ -8,11 +8,7 @@ use crate::engine::lane::{Doubt, Lane, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, Standing};
 use crate::model::entry::ClaimKind;
-use crate::model::{Claim, Entry, Epoch, Key, Now, Phase, Token};
-
-/// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
-/// from a newly made one.
-const EXPIRY_MARGIN: i64 = 600_000;
+use crate::model::{Claim, Epoch, Key, Mark, Now, Token};
 
 /// Watermarks are handed to the committer at most this often, milliseconds.
 const COMMIT_EVERY: u64 = 20;
@@ -31,7 +27,7 @@ impl Dispatcher {
             return;
         }
         let from = ledger.start;
-        let claims = p.load(ledger);
+        let claims = p.load(ledger, now.unix);
         p.mark.2 = now.mono;
         p.committed = (from, now.mono);
         let keys: Vec<Key> = p.entries.keys().cloned().collect();
@@ -216,6 +212,7 @@ impl Dispatcher {
             return;
         }
         let (life, token) = (p.life, p.token);
+        let mark = Mark { watermark, former: p.former.clone() };
         if let Some(p) = self.partitions.get_mut(&partition) {
             p.mark = (watermark, p.mark.1, now.mono);
             p.confirmed = true;
@@ -225,7 +222,7 @@ impl Dispatcher {
             self.produced_mark(partition, life, watermark);
             return;
         }
-        self.produce(partition, LedgerWrite::Mark(token, watermark), Op::Mark(partition, life, watermark), out);
+        self.produce(partition, LedgerWrite::Mark(token, mark), Op::Mark(partition, life, watermark), out);
         self.tombstone_stale(partition, life, &LedgerKey::Mark, out);
     }
 
@@ -282,65 +279,6 @@ impl Dispatcher {
         self.partitions.insert(partition, fresh);
         Self::observe(out, Observation::TokenRenewed(partition));
         out.push(Effect::TakeOver { partition, epoch });
-    }
-
-    /// Notes when the entry of a finished ticket may be forgotten.
-    pub(super) fn plan_expiry(&mut self, partition: i32, key: &Key) {
-        let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(key)) else { return };
-        let due = self.forgotten_at(entry);
-        if let (Some(at), Some(p)) = (due, self.partitions.get_mut(&partition)) {
-            p.expiry.insert((at, key.clone()));
-        }
-    }
-
-    /// When an entry may be forgotten, Unix milliseconds; `None` while its ticket is open.
-    fn forgotten_at(&self, entry: &Entry) -> Option<i64> {
-        let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        let phase = self.settings.states.phase(&entry.seen.state);
-        let finished = matches!(phase, Phase::Resolved | Phase::Closed);
-        let from = entry.written_at.max(entry.resolved_at.unwrap_or(i64::MIN));
-        finished.then(|| from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN))
-    }
-
-    fn expire(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
-        while let Some(key) = self.next_expired(partition, now) {
-            let Some(p) = self.partitions.get_mut(&partition) else { return };
-            let Some(entry) = p.entries.remove(&key) else { continue };
-            let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
-            let former = p.former.clone();
-            p.stale.entry(name.clone()).or_default().extend(former);
-            for token in self.stale_and(partition, &name, entry.token) {
-                self.produce(partition, LedgerWrite::Tombstone(name.clone(), token), Op::Aside(partition, life), out);
-            }
-            Self::observe(out, Observation::Expired(key));
-        }
-    }
-
-    /// The next key whose entry may be forgotten: still finished, no lane, and everything of it below the mark.
-    fn next_expired(&mut self, partition: i32, now: Now) -> Option<Key> {
-        if !self.lease_stands(partition, now) {
-            return None;
-        }
-        loop {
-            let p = self.partitions.get_mut(&partition).filter(|p| p.standing == Standing::Running)?;
-            let (at, key) = p.expiry.first()?.clone();
-            if at > now.unix {
-                return None;
-            }
-            p.expiry.pop_first();
-            let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(&key)) else { continue };
-            // The plan may have been made for an earlier ticket or an earlier sight of this one.
-            if self.forgotten_at(entry).is_none_or(|due| due > now.unix) {
-                continue;
-            }
-            let position = entry.position;
-            let p = self.partitions.get_mut(&partition)?;
-            if p.lanes.contains_key(&key) || p.parks.contains_key(&key) || position.offset >= p.mark.1 {
-                p.expiry.insert((now.unix + 1_000, key));
-                return None;
-            }
-            return Some(key);
-        }
     }
 
     /// The tickets that a create's look must not adopt.

@@ -59,25 +59,24 @@ impl Dispatcher {
         let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
             return self.make_ready(partition, key, now, out);
         };
-        self.stage(partition, key, Stage::Refusing(letters.len() + usize::from(park)));
+        let park = park.then(|| Box::new(Park { token, position: last, reason }));
+        self.stage(partition, key, Stage::Refusing(letters.len(), park));
         for letter in letters {
             let key = key.clone();
             self.produce_letter(Box::new(letter), |l| Op::Refusal(partition, life, key, Some(l)), out);
         }
-        if park {
-            let record = Park { token, position: last, reason: reason.clone() };
-            self.produce(
-                partition,
-                LedgerWrite::Park(key.clone(), record.clone()),
-                Op::Refusal(partition, life, key.clone(), None),
-                out,
-            );
-            self.tombstone_stale(partition, life, &LedgerKey::Park(key.clone()), out);
-            if let Some(p) = self.partitions.get_mut(&partition) {
-                p.parks.insert(key.clone(), record);
-            }
-            Self::observe(out, Observation::Parked(key.clone(), reason));
-        }
+    }
+
+    /// The dead letters stand: so does, once it is acked, that the key waits behind them.
+    fn park(&mut self, partition: i32, key: &Key, park: Park, out: &mut Vec<Effect>) {
+        self.stage(partition, key, Stage::Refusing(1, None));
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let life = p.life;
+        p.parks.insert(key.clone(), park.clone());
+        Self::observe(out, Observation::Parked(key.clone(), park.reason.clone()));
+        let write = LedgerWrite::Park(key.clone(), park);
+        self.produce(partition, write, Op::Refusal(partition, life, key.clone(), None), out);
+        self.tombstone_stale(partition, life, &LedgerKey::Park(key.clone()), out);
     }
 
     pub(super) fn refusal_produced(
@@ -103,10 +102,13 @@ impl Dispatcher {
             (None, _) => return self.renew_token(partition, out),
         }
         let Some(lane) = self.lane(partition, key) else { return };
-        let Stage::Refusing(left) = &mut lane.stage else { return };
+        let Stage::Refusing(left, park) = &mut lane.stage else { return };
         *left -= 1;
         if *left > 0 {
             return;
+        }
+        if let Some(park) = park.take() {
+            return self.park(partition, key, *park, out);
         }
         let held = lane.held.take();
         lane.requests = 0;

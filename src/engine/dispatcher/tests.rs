@@ -198,7 +198,12 @@ fn a_refusal_is_a_dead_letter_and_what_follows_waits_behind_it() {
     });
     assert_eq!(letter.expect("a dead letter").reason, "the instance's words");
     assert_eq!(b.watermark(), 0, "not resolved before the dead letter is acked");
-    b.ack(&refused);
+    let parks = |e: &Effect| matches!(e, Effect::Produce { write: LedgerWrite::Park(..), .. });
+    assert!(!refused.iter().any(parks), "a parking says that the dead letter stands");
+    let parked = b.ack(&refused);
+    assert!(parked.iter().any(parks));
+    assert_eq!(b.watermark(), 0, "a restart must know that the key is parked");
+    b.ack(&parked);
     assert_eq!(b.watermark(), 1);
     let behind = b.receive(1, Action::Update, "two");
     assert!(behind.iter().any(|e| matches!(e, Effect::DeadLetter { letter, .. } if letter.code == "parked")));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::{LedgerKey, LedgerWrite, Loaded};
 use super::script::{key_index, key_name};
-use crate::model::{Claim, Entry, Park, Token};
+use crate::model::{Claim, Entry, Former, Park, Token};
 
 /// What stands at an offset.
 #[derive(Debug, Clone)]
@@ -115,8 +115,10 @@ impl Log {
         // First time of a record under each token; an `owner` record alone tells nothing.
         let mut written: Vec<(u64, u64)> = Vec::with_capacity(8);
         let mut ours = 0;
+        let mut tokens = Vec::with_capacity(8);
         for line in self.lines.iter().rev() {
             if line.key == OWNER {
+                tokens.push(Token(line.offset));
                 if line.offset == token {
                     ours = line.at;
                 }
@@ -134,7 +136,8 @@ impl Log {
                 }
             }
         }
-        let mut found = Found::default();
+        tokens.extend(written.iter().map(|(token, _)| Token(i64::try_from(*token).unwrap_or(0))));
+        let mut found = Found { tokens, ..Found::default() };
         for line in standing {
             found.take(&line.stored, self.tokenless);
         }
@@ -157,6 +160,8 @@ struct Found {
     claims: BTreeMap<usize, (Token, Claim)>,
     parks: BTreeMap<usize, (Token, Park)>,
     mark: (Token, i64),
+    former: Vec<Former>,
+    tokens: Vec<Token>,
     stale: Vec<(LedgerKey, Token)>,
 }
 
@@ -177,12 +182,15 @@ impl Found {
                 let lost = keep(&mut self.parks, key_index(key), park.token, park, tokenless);
                 stale.extend(lost.map(|token| (LedgerKey::Park(key.clone()), token)));
             }
-            LedgerWrite::Mark(token, at) => {
+            LedgerWrite::Mark(token, mark) => {
+                if *token > self.mark.0 {
+                    self.former.clone_from(&mark.former);
+                }
                 let (lower, higher) = if *token > self.mark.0 { (self.mark.0, *token) } else { (*token, self.mark.0) };
                 if self.mark.0 != Token::default() {
                     stale.push((LedgerKey::Mark, lower));
                 }
-                self.mark = (higher, self.mark.1.max(*at));
+                self.mark = (higher, self.mark.1.max(mark.watermark));
             }
             LedgerWrite::Tombstone(..) => {}
         }
@@ -194,6 +202,8 @@ impl Found {
             start: group_offset.max(self.mark.1),
             mark: self.mark.1,
             stale: self.stale,
+            former: self.former,
+            tokens: self.tokens,
             ..Loaded::default()
         };
         for (key, (claim_token, claim)) in self.claims {
@@ -207,7 +217,14 @@ impl Found {
             }
         }
         loaded.entries = self.entries.into_iter().map(|(key, (_, entry))| (key_name(key), entry)).collect();
-        loaded.parks = self.parks.into_iter().map(|(key, (_, park))| (key_name(key), park)).collect();
+        for (key, (token, park)) in self.parks {
+            // Only the success of an opening event writes an entry as far as the refused one.
+            if loaded.entries.get(&key_name(key)).is_some_and(|entry| entry.position >= park.position) {
+                loaded.stale.push((LedgerKey::Park(key_name(key)), token));
+            } else {
+                loaded.parks.insert(key_name(key), park);
+            }
+        }
         loaded
     }
 }

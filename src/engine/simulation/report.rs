@@ -104,7 +104,12 @@ pub(super) fn write(write: &LedgerWrite) -> String {
         LedgerWrite::Entry(k, e) => format!("entry {k}@{} {}", e.token.0, entry(e)),
         LedgerWrite::Claim(k, t, c) => format!("claim {k}@{} {}", t.0, claim(c)),
         LedgerWrite::Park(k, p) => format!("park {k} {}", p.position),
-        LedgerWrite::Mark(t, at) => format!("mark@{} {at}", t.0),
+        LedgerWrite::Mark(t, at) => format!(
+            "mark@{} {} former {:?}",
+            t.0,
+            at.watermark,
+            at.former.iter().map(|f| f.token.0).collect::<Vec<_>>()
+        ),
         LedgerWrite::Tombstone(k, t) => format!("tombstone {}@{}", name(k), t.0),
     }
 }

@@ -7,7 +7,7 @@ use nowbridge::engine::event::{LedgerKey, LedgerWrite, Loaded};
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{KafkaOptions, Outcome, ProduceRequest, Producer};
 use nowbridge::ledger::{Identity, LoadError, Loader, OnLost, StartAt, wire};
-use nowbridge::model::{Park, Position, Token};
+use nowbridge::model::{Mark, Park, Position, Token};
 
 use super::member::{Member, PATIENCE, fill, request};
 use crate::support::kafka::{real, unique};
@@ -89,10 +89,10 @@ async fn tokens_rise_and_late_records_of_a_lost_member_do_not_count() {
     assert!(second.token > first.token, "tokens only grow");
     assert_eq!(second.parks["a:b"].position.offset, 3);
     route.write(&park("a:b", second.token, 7)).await;
-    route.write(&LedgerWrite::Mark(second.token, 9)).await;
+    route.write(&LedgerWrite::Mark(second.token, Mark::at(9))).await;
     // The first member was frozen; what it had under way lands now.
     route.write(&park("a:b", first.token, 4)).await;
-    route.write(&LedgerWrite::Mark(first.token, 5)).await;
+    route.write(&LedgerWrite::Mark(first.token, Mark::at(5))).await;
     let third = route.load().await.expect("taken over");
     assert_eq!(third.parks["a:b"].position.offset, 7);
     assert_eq!((third.mark, third.start), (9, 9), "the mark never falls, and says where to start");
@@ -127,7 +127,7 @@ async fn a_ledger_of_something_else_is_refused() {
     assert!(route.load().await.expect("loaded").unproven);
     route.loader.identity.partitions = 1;
     // What counts as done lies behind the end of the input: it was made anew.
-    route.write(&LedgerWrite::Mark(token, 21)).await;
+    route.write(&LedgerWrite::Mark(token, Mark::at(21))).await;
     let refused = route.load().await.expect_err("recreated");
     assert!(matches!(refused, LoadError::Recreated { end: 20, done: 21, .. }), "{refused}");
 }
