@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::engine::event::{Content, LedgerKey, Loaded, ProduceOutcome, Received, RequestBody};
-use crate::model::{Action, Answer, Class, Failure, Intent, Position, Record, Row, Token};
+use crate::model::{
+    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Position, Record, Row, Seen, Token,
+};
 
 const EPOCH: Epoch = Epoch(1);
 
@@ -15,18 +17,24 @@ struct Bench {
 }
 
 impl Bench {
-    /// A loaded partition whose lease stands.
+    /// A loaded partition of which nothing is known.
     fn new() -> Self {
+        let (bench, effects) = Self::loaded(Loaded::default());
+        assert!(effects.iter().any(|e| matches!(e, Effect::Fetch { from: 0, .. })), "fetches from the start");
+        bench
+    }
+
+    /// A partition with what its ledger says.
+    fn loaded(ledger: Loaded) -> (Self, Vec<Effect>) {
         let mut bench = Self {
             dispatcher: Dispatcher::new(Settings::default()),
             now: Now { mono: 1_000, unix: 1_800_000_000_000 },
         };
         bench.apply(Event::Polled { at: 1_000 });
         bench.apply(Event::Assigned { partition: 0, epoch: EPOCH });
-        let ledger = Loaded { token: Token(7), ..Loaded::default() };
-        let effects = bench.apply(Event::Loaded { partition: 0, epoch: EPOCH, ledger: Box::new(ledger) });
-        assert!(effects.iter().any(|e| matches!(e, Effect::Fetch { from: 0, .. })), "fetches from the start");
-        bench
+        let ledger = Box::new(Loaded { token: Token(7), ..ledger });
+        let effects = bench.apply(Event::Loaded { partition: 0, epoch: EPOCH, ledger });
+        (bench, effects)
     }
 
     fn lease(&mut self) -> Vec<Effect> {
@@ -225,4 +233,53 @@ fn a_lease_that_ends_stops_everything_but_what_is_under_way() {
     assert!(effects.iter().any(withdrawn), "a claim that was not sent is withdrawn");
     let released = b.ack(&effects);
     assert!(released.iter().any(|e| matches!(e, Effect::Release { offset: Some(0), .. })));
+}
+
+/// Tokens of the entry tombstones among the effects.
+fn forgotten(effects: &[Effect]) -> Vec<i64> {
+    let tombstones = effects.iter().filter_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Tombstone(LedgerKey::Entry(_), token), .. } => Some(token.0),
+        _ => None,
+    });
+    tombstones.collect()
+}
+
+#[test]
+fn a_finished_ticket_is_forgotten_former_owners_first() {
+    let settings = Settings::default();
+    let long_ago = 1_800_000_000_000 - 10 * i64::try_from(settings.reopen_window).expect("days");
+    let entry = Entry {
+        token: Token(5),
+        attempt: AttemptId { token: Token(5), number: 1 },
+        sys_id: "a".repeat(32),
+        number: "INC1".into(),
+        generation: 1,
+        position: Position::new(0, 3, 0),
+        partial: None,
+        fields: Vec::new(),
+        earlier: Vec::new(),
+        occurred_at: 0,
+        resolved_at: Some(long_ago),
+        event_ids: Vec::new(),
+        seen: Seen { state: settings.states.resolved, ..Seen::default() },
+        written_at: long_ago,
+    };
+    let ledger = Loaded {
+        start: 10,
+        mark: 10,
+        entries: [("k".into(), entry)].into(),
+        former: vec![Former { token: Token(2), since: 1_800_000_000_000 - 60_000 }],
+        tokens: vec![Token(4), Token(5), Token(7)],
+        ..Loaded::default()
+    };
+    let (mut b, _) = Bench::loaded(ledger);
+    let effects = b.lease();
+    assert_eq!(forgotten(&effects), [2, 4], "none of them is in the ledger that we saw, and each may land there yet");
+    assert_eq!(forgotten(&b.ack(&effects)), [5], "the one that counts goes last");
+    let marks = |e: &Effect| match e {
+        Effect::Produce { write: LedgerWrite::Mark(_, mark), .. } => Some(mark.former.clone()),
+        _ => None,
+    };
+    let named: Vec<i64> = effects.iter().find_map(marks).expect("a mark").iter().map(|f| f.token.0).collect();
+    assert_eq!(named, [5, 4, 2], "and the next owner is told of them all");
 }
