@@ -33,7 +33,7 @@ impl Dispatcher {
             }
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
-        self.send_letters(partition, key, letters, park, now, out);
+        self.send_letters(partition, key, letters, park.then_some(reason), now, out);
     }
 
     /// An event behind a parked one goes the same way.
@@ -41,26 +41,31 @@ impl Dispatcher {
         let Some(lane) = self.lane(partition, key) else { return };
         lane.held.put_back_apart(segment);
         let letters = letters(&lane.held, key, "parked", "waits behind a refused record of this key");
-        self.send_letters(partition, key, letters, false, now, out);
+        self.send_letters(partition, key, letters, None, now, out);
     }
 
+    /// `park`: why the key is parked behind them, where it is.
     fn send_letters(
         &mut self,
         partition: i32,
         key: &Key,
         letters: Vec<DeadLetter>,
-        park: bool,
+        park: Option<&str>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
         let Some(p) = self.partitions.get(&partition) else { return };
         let (life, token) = (p.life, p.token);
-        let reason = letters.last().map(|l| l.reason.clone()).unwrap_or_default();
         let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
             return self.make_ready(partition, key, now, out);
         };
-        let park = park.then(|| Box::new(Park { token, position: last, reason }));
-        self.stage(partition, key, Stage::Refusing(letters.len(), park));
+        let park = park.map(|reason| Box::new(Park { token, position: last, reason: reason.to_owned() }));
+        let count = letters.len();
+        self.stage(partition, key, Stage::Refusing(count, park));
+        if count == 0 {
+            // Later events, which wait in the queue, say all that these said.
+            return self.letters_stand(partition, key, now, out);
+        }
         for letter in letters {
             let key = key.clone();
             self.produce_letter(Box::new(letter), |l| Op::Refusal(partition, life, key, Some(l)), out);
@@ -102,11 +107,17 @@ impl Dispatcher {
             (None, _) => return self.renew_token(partition, out),
         }
         let Some(lane) = self.lane(partition, key) else { return };
-        let Stage::Refusing(left, park) = &mut lane.stage else { return };
+        let Stage::Refusing(left, _) = &mut lane.stage else { return };
         *left -= 1;
-        if *left > 0 {
-            return;
+        if *left == 0 {
+            self.letters_stand(partition, key, now, out);
         }
+    }
+
+    /// Nothing of a refusal is awaited any more: now the key is parked, or, where that is done, its events resolved.
+    fn letters_stand(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane(partition, key) else { return };
+        let Stage::Refusing(_, park) = &mut lane.stage else { return };
         if let Some(park) = park.take() {
             return self.park(partition, key, *park, out);
         }
