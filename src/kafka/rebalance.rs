@@ -88,11 +88,16 @@ impl Context {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing may be fetched before the ledger is read: assigned at the end and paused at once, so that no committed
-    /// offset is looked up (where there is none, that would be an error), then sought and resumed by `fetch`.
+    /// Nothing may be fetched before the ledger is read: assigned at an offset and paused at once, then sought and
+    /// resumed by `fetch`.
+    ///
+    /// The offset is a number, because a number is not looked up. For the committed one, where there is none, that
+    /// would be an error; for a logical one (the end) librdkafka 2.12.1 asks the broker, takes the answer for outdated
+    /// because of the pause, and asks again half a second later, even though a seek has come in between: the partition
+    /// then goes on at the end, and everything before it is skipped.
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
         let topic = &self.shared.settings.topic;
-        let list = list_at(topic, partitions, Offset::End);
+        let list = list_at(topic, partitions, Offset::Offset(0));
         if let Err(error) = consumer.incremental_assign(&list) {
             return self.trouble(None, format!("can't take the partitions {partitions:?} of {topic}: {error}"));
         }

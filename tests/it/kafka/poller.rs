@@ -1,14 +1,14 @@
 //! The poller: starting, letting go, losing, pausing, and the lease.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nowbridge::clock;
-use nowbridge::kafka::PollerEvent;
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
+use nowbridge::kafka::{PollerEvent, Producer};
 use nowbridge::model::Epoch;
 
-use super::member::{Member, fill};
+use super::member::{Member, PATIENCE, fill, request};
 use crate::support::kafka::{real, unique};
 
 const LOOKUP: Duration = Duration::from_secs(10);
@@ -54,6 +54,40 @@ async fn nothing_is_fetched_before_it_is_asked_for() {
     assert_eq!(offsets(&member.records(2).await), [18, 19]);
     member.handle.close();
     member.wait("the end", |event| matches!(event, PollerEvent::Closed).then_some(())).await;
+}
+
+/// Whenever a partition is asked for, it begins where it was asked to. An assignment at a logical offset made
+/// librdkafka (2.12.1) ask for the end again half a second after it, whatever had been sought meanwhile: partitions
+/// whose ledger was read in just that time began at their end, and what they held was skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took() {
+    let Some(broker) = real("a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took") else { return };
+    let (topic, group) = (unique("begin"), unique("group"));
+    let partitions = 60;
+    broker.create(&[input(&topic, partitions)]).await;
+    let options = broker.options();
+    let (producer, _deliveries) = Producer::new(&options, Duration::from_secs(20)).expect("a producer");
+    for partition in 0..partitions {
+        for value in ["0", "1"] {
+            producer.produce(request(&topic, partition, value, Some(value))).expect("taken");
+        }
+    }
+    tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.expect("flushed").expect("acknowledged");
+    let mut member = Member::join(&options, &topic, &group);
+    let epochs = member.assigned(60).await;
+    let assigned = tokio::time::Instant::now();
+    for partition in 0..partitions {
+        // From 470 to 530 ms: each time a different instant of the half second's end.
+        let after = Duration::from_millis(470 + u64::try_from(partition).expect("a number"));
+        tokio::time::sleep_until(assigned + after).await;
+        member.handle.fetch(partition, epochs[&partition], 0);
+    }
+    let mut first: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for (_, record) in member.records(120).await {
+        first.entry(record.partition).or_default().push(record.offset);
+    }
+    assert!(first.values().all(|offsets| offsets == &[0, 1]), "{first:?}");
+    member.handle.close();
 }
 
 /// A slow reader stops the flow, not the polling, and misses nothing.
