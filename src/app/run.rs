@@ -15,7 +15,7 @@ use crate::kafka::KafkaOptions;
 use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger::{self, Identity, StartAt};
 use crate::metrics;
-use crate::servicenow::Pace;
+use crate::servicenow::{Client, Pace};
 use crate::sink::{self, Route, StatusHandle};
 use crate::source::{self, Sharing, SourceRoute, SourceTopics, Timing};
 use crate::supervise::{self, Supervisor};
@@ -100,11 +100,16 @@ pub async fn start(
     let paces: BTreeMap<&str, Arc<Pace>> =
         config.instances.iter().map(|(name, instance)| (name.as_str(), clients::pace(instance))).collect();
     let mut views = Views::default();
-    let clocks = greet(config).await?;
+    let mut greeted = greet(config).await?;
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace = paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance), Arc::clone);
-        let date = clocks.get(sink.instance.name.as_str()).copied().flatten();
-        let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), pace)?;
+        let known = greeted.get_mut(sink.instance.name.as_str());
+        let (date, client) = known.map_or((None, None), |known| (known.date, known.client.take()));
+        let client = match client {
+            Some(client) => client,
+            None => clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?,
+        };
+        let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, pace);
         let status = StatusHandle::default();
         views.sinks.push((sink.name.clone(), status.clone()));
         let stop = stop.clone();
@@ -132,13 +137,22 @@ pub async fn start(
     Ok(views)
 }
 
-/// The clocks of the instances that sinks write to, by one request each: credentials that do not work are tried once,
-/// not once a route. An instance that does not answer is no obstacle; its routes wait for it.
-async fn greet(config: &Config) -> Result<BTreeMap<&str, Option<i64>>> {
-    let mut clocks = BTreeMap::new();
+/// What the first word with an instance told.
+struct Greeted {
+    /// Its clock.
+    date: Option<i64>,
+    /// The client of its first sink, by which it was greeted: the credentials that it uses are known to work, so that its
+    /// first write need not be waited for by all others.
+    client: Option<Client>,
+}
+
+/// Greets the instances that sinks write to, by one request each: credentials that do not work are tried once, not once
+/// a route. An instance that does not answer is no obstacle; its routes wait for it.
+async fn greet(config: &Config) -> Result<BTreeMap<&str, Greeted>> {
+    let mut greeted = BTreeMap::new();
     for sink in &config.sinks {
         let name = sink.instance.name.as_str();
-        if clocks.contains_key(name) {
+        if greeted.contains_key(name) {
             continue;
         }
         let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
@@ -154,9 +168,9 @@ async fn greet(config: &Config) -> Result<BTreeMap<&str, Option<i64>>> {
                 None
             }
         };
-        clocks.insert(name, date);
+        greeted.insert(name, Greeted { date, client: Some(client) });
     }
-    Ok(clocks)
+    Ok(greeted)
 }
 
 fn sink_route(
@@ -165,9 +179,9 @@ fn sink_route(
     options: &KafkaOptions,
     partitions: i32,
     (cluster_id, instance_date): (Option<String>, Option<i64>),
+    client: Client,
     pace: Arc<Pace>,
-) -> Result<Route> {
-    let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
+) -> Route {
     let identity = Identity {
         cluster_id,
         topic: sink.topic.clone(),
@@ -178,7 +192,7 @@ fn sink_route(
         key_rule: KEY_RULE.into(),
         reprocess: 0,
     };
-    Ok(Route {
+    Route {
         name: sink.name.as_str().into(),
         kafka: options.clone(),
         topic: sink.topic.as_str().into(),
@@ -208,7 +222,7 @@ fn sink_route(
             OnLost::LookUp => ledger::OnLost::LookUp,
         },
         instance_date,
-    })
+    }
 }
 
 fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<SourceRoute> {

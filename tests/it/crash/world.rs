@@ -180,7 +180,8 @@ impl World {
     pub async fn await_running(&self, count: u64, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.state().await["requests_running"].as_u64() < Some(count) {
-            assert!(Instant::now() < deadline, "never {count} requests at once\n{}", self.last_log());
+            let state = self.state().await;
+            assert!(Instant::now() < deadline, "never {count} requests at once: {state}\n{}", self.last_log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
