@@ -87,9 +87,9 @@ pub enum Event {
     /// One request may be sent: the pace granted a token and a concurrency permit. Given only while
     /// [`super::Dispatcher::wants_permit`] says so.
     Permit,
-    /// So many permits could be had at once. It grants nothing: lanes are claimed ahead for that many requests, and
-    /// [`super::Settings::claims_ahead`] more, so that a free permit need not wait for a claim's way to the ledger and
-    /// a scarce one finds folds that are as young as can be.
+    /// So many permits could be had at once. It grants nothing: it tells how many lanes are claimed ahead
+    /// ([`super::ahead`]), so that a free permit need not wait for a claim's way to the ledger and a scarce one finds
+    /// folds that are as young as can be.
     Room {
         /// How many, at this moment.
         permits: usize,

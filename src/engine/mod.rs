@@ -1,5 +1,6 @@
 //! The delivery engine: every decision about what is written, when, and what an answer means. See `dispatcher`.
 
+pub mod ahead;
 pub mod breaker;
 pub mod budget;
 pub mod decide;

@@ -29,8 +29,8 @@ pub struct Settings {
     pub drain: u64,
     /// Between two marks.
     pub mark_every: u64,
-    /// Lanes that may hold a claim without a request in flight, beyond the permits that are free: as many as are
-    /// likely to come free while a claim is on its way to the ledger.
+    /// Lanes that may always hold a claim without a request in flight, beyond the permits that are free: as many as
+    /// are likely to come free while a claim is on its way to the ledger ([`super::ahead`]).
     pub claims_ahead: usize,
     /// Refusals in a row that stop the route.
     pub brake: u32,

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, DATE, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use reqwest::{Method, Url};
 
 use crate::model::{Answer, Class, Failure};
 
 use super::answer::{self, Fields};
 use super::auth::Authority;
 use super::classify::{self, Head, Kind, failure};
-use super::request::Urls;
+use super::request::{self, Urls};
 use super::slot::{Parts, Slot};
 use super::text::is_name;
 use super::{Auth, Connection, Error, Request, journal, lookup};
@@ -177,7 +177,7 @@ impl Client {
         url: String,
         may_send: MaySend<'_>,
     ) -> Result<Heard, Missed> {
-        self.exchange(slot, kind, Method::GET, url, None, may_send).await
+        self.exchange(slot, kind, Method::GET, request::parse(&url)?, None, may_send).await
     }
 
     pub(super) fn urls(&self) -> &Urls {
@@ -196,7 +196,7 @@ impl Client {
         slot: usize,
         kind: Kind,
         method: Method,
-        url: String,
+        url: Url,
         body: Option<Vec<u8>>,
         may_send: MaySend<'_>,
     ) -> Result<Heard, Missed> {
@@ -210,18 +210,25 @@ impl Client {
         })?;
         let pass = inner.authority.admit(http, inner.clock).await?;
         slot.align(pass.generation);
-        let mut request = http.request(method, url).header(AUTHORIZATION, pass.header.clone());
+        let mut request = reqwest::Request::new(method, url.clone());
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, pass.header.clone());
+        if let Some(cookies) = slot.cookies(&url) {
+            headers.insert(COOKIE, cookies);
+        }
         if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.into());
         }
         may_send().map_err(Missed::NotSent)?;
-        let answer = match request.send().await {
+        let answer = match http.execute(request).await {
             Ok(answer) => answer,
             Err(error) => {
                 slot.forget_session();
                 return Err(classify::transport(kind, &error).into());
             }
         };
+        slot.set_cookies(answer.headers().get_all(SET_COOKIE).iter(), &url);
         let head = head(&answer);
         let date = head.date;
         let limit = inner.connection.max_answer;

@@ -1,5 +1,8 @@
 //! The requests that the engine asks for, and their form on the wire.
 
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Url;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::model::{Class, Column, Failure};
@@ -69,7 +72,7 @@ impl Request {
 /// A write as it is sent.
 pub(super) struct Wire {
     pub kind: Kind,
-    pub url: String,
+    pub url: Url,
     pub body: Vec<u8>,
 }
 
@@ -78,12 +81,10 @@ impl Request {
     pub(super) fn wire(&self, connection: &Connection, urls: &Urls) -> Result<Wire, Failure> {
         let (kind, url, correlation, fields, notes) = match self {
             Request::Create { correlation, correlation_display, fields, notes } => {
-                let url = urls.create(fields.iter().map(|(column, _)| &**column));
-                (Kind::Create, url, Some((correlation, correlation_display)), fields, notes)
+                (Kind::Create, urls.create_with(fields)?, Some((correlation, correlation_display)), fields, notes)
             }
             Request::Update { sys_id, fields, notes } => {
-                let url = urls.row(sys_id, fields.iter().map(|(column, _)| &**column))?;
-                (Kind::Update, url, None, fields, notes)
+                (Kind::Update, urls.row_with(sys_id, fields)?, None, fields, notes)
             }
             Request::Read { .. } | Request::Find { .. } => {
                 return Err(failure(Class::Rejected, "request", "a read is not a write"));
@@ -131,12 +132,18 @@ pub(super) struct Urls {
     table: String,
     /// Parameters common to all requests, ending in the standard columns of `sysparm_fields`.
     tail: String,
+    /// URLs of creates by the columns that they write: a route writes few sets of columns, and parsing a URL costs a
+    /// good part of what the rest of a request does.
+    creates: Mutex<Vec<(Vec<Column>, Url)>>,
 }
+
+/// Sets of columns whose URLs are kept.
+const KEPT: usize = 64;
 
 impl Urls {
     pub fn new(connection: &Connection) -> Result<Self, Error> {
         let address = |why: &str| Error::Address { url: shown(&connection.base_url), why: why.into() };
-        let url = reqwest::Url::parse(&connection.base_url).map_err(|error| address(&error.to_string()))?;
+        let url = Url::parse(&connection.base_url).map_err(|error| address(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(address("it must begin with https:// (or http:// for a simulator)"));
         }
@@ -157,7 +164,32 @@ impl Urls {
             tail.push_str("%2C");
             tail.push_str(column);
         }
-        Ok(Self { root, table, tail })
+        Ok(Self { root, table, tail, creates: Mutex::default() })
+    }
+
+    /// POST of a row with these columns; the answer gives them back.
+    pub fn create_with(&self, fields: &[(Column, String)]) -> Result<Url, Failure> {
+        let columns = || fields.iter().map(|(column, _)| column);
+        let mut kept = self.creates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, url)) = kept.iter().find(|(known, _)| known.iter().eq(columns())) {
+            return Ok(url.clone());
+        }
+        let url = parse(&self.create(columns().map(|column| &**column)))?;
+        if kept.len() == KEPT {
+            kept.clear();
+        }
+        kept.push((columns().cloned().collect(), url.clone()));
+        Ok(url)
+    }
+
+    /// PATCH of a row with these columns; the answer gives them back.
+    pub fn row_with(&self, sys_id: &str, fields: &[(Column, String)]) -> Result<Url, Failure> {
+        check_sys_id(sys_id)?;
+        let mut url = self.create_with(fields)?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(sys_id);
+        }
+        Ok(url)
     }
 
     /// POST of a row; the answer gives `columns` back.
@@ -223,12 +255,22 @@ impl Urls {
     }
 }
 
+/// A URL that was put together of checked parts.
+pub(super) fn parse(url: &str) -> Result<Url, Failure> {
+    Url::parse(url).map_err(|error| failure(Class::Rejected, "request", &format!("the URL {url:?}: {error}")))
+}
+
 /// A sys_id goes into a path, so nothing else may.
-fn push_sys_id(url: &mut String, sys_id: &str) -> Result<(), Failure> {
-    if !is_sys_id(sys_id) {
-        let why = format!("{:?} is no sys_id (32 lower-case hex digits)", bounded(sys_id, 40));
-        return Err(failure(Class::Rejected, "request", &why));
+fn check_sys_id(sys_id: &str) -> Result<(), Failure> {
+    if is_sys_id(sys_id) {
+        return Ok(());
     }
+    let why = format!("{:?} is no sys_id (32 lower-case hex digits)", bounded(sys_id, 40));
+    Err(failure(Class::Rejected, "request", &why))
+}
+
+fn push_sys_id(url: &mut String, sys_id: &str) -> Result<(), Failure> {
+    check_sys_id(sys_id)?;
     url.push('/');
     url.push_str(sys_id);
     Ok(())

@@ -5,7 +5,7 @@
 //! valid session cookie would hide that the old ones were revoked).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::cookie::{CookieStore, Jar};
@@ -16,20 +16,6 @@ use super::{Connection, Error, tls};
 
 /// The instance closes idle connections after 20 s, and a request that meets a closing connection is a needless doubt.
 const IDLE: Duration = Duration::from_secs(15);
-
-/// A cookie jar that can be emptied while the client that holds it lives on.
-#[derive(Default)]
-struct SlotJar(Mutex<Jar>);
-
-impl CookieStore for SlotJar {
-    fn set_cookies(&self, cookies: &mut dyn Iterator<Item = &HeaderValue>, url: &reqwest::Url) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_cookies(cookies, url);
-    }
-
-    fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).cookies(url)
-    }
-}
 
 /// What every HTTP client of a connection is built from.
 pub struct Parts {
@@ -91,7 +77,8 @@ impl Parts {
 #[derive(Default)]
 pub struct Slot {
     http: OnceLock<reqwest::Client>,
-    jar: Arc<SlotJar>,
+    /// Outside of the HTTP client, which would parse each URL anew for it. None while there are no cookies.
+    jar: Mutex<Option<Jar>>,
     generation: AtomicU64,
 }
 
@@ -101,7 +88,7 @@ impl Slot {
         if let Some(http) = self.http.get() {
             return Ok(http);
         }
-        let made = parts.client()?.cookie_provider(Arc::clone(&self.jar)).build().map_err(Error::Build)?;
+        let made = parts.client()?.build().map_err(Error::Build)?;
         Ok(self.http.get_or_init(|| made))
     }
 
@@ -112,8 +99,25 @@ impl Slot {
         }
     }
 
+    /// The cookies of the session, for a request to this URL.
+    pub fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
+        self.jar().as_ref()?.cookies(url)
+    }
+
+    /// Keeps the cookies of an answer.
+    pub fn set_cookies<'a>(&self, cookies: impl Iterator<Item = &'a HeaderValue>, url: &reqwest::Url) {
+        let mut cookies = cookies.peekable();
+        if cookies.peek().is_some() {
+            self.jar().get_or_insert_default().set_cookies(&mut cookies, url);
+        }
+    }
+
     /// Empties the jar: the next request opens a session of its own.
     pub fn forget_session(&self) {
-        *self.jar.0.lock().unwrap_or_else(PoisonError::into_inner) = Jar::default();
+        *self.jar() = None;
+    }
+
+    fn jar(&self) -> MutexGuard<'_, Option<Jar>> {
+        self.jar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One draw is made per request, so at most one disruptive fault strikes it. Faults strike writes of the Table API only
 //! (POST, PUT, PATCH, DELETE), unless `reads` is set or the fault says otherwise. The sequence of draws is a function
-//! of the seed and of the order in which requests arrive.
+//! of the seed and of the order in which requests arrive; in every hundred draws each fault has its share, give or
+//! take one.
 
 use std::collections::BTreeMap;
 

@@ -25,20 +25,26 @@ pub(super) enum Strike {
     Spliced,
 }
 
+/// Rolls of one deck.
+const DECK: u8 = 100;
+
 /// The source of draws, and how often each fault struck.
 pub(super) struct Strikes {
     rng: fastrand::Rng,
+    /// The hundredths from which the next rolls come, in random order.
+    deck: Vec<u8>,
     counts: BTreeMap<&'static str, u64>,
     pub ghosts_pending: u64,
 }
 
 impl Strikes {
     pub fn new(seed: u64) -> Self {
-        Self { rng: fastrand::Rng::with_seed(seed), counts: BTreeMap::new(), ghosts_pending: 0 }
+        Self { rng: fastrand::Rng::with_seed(seed), deck: Vec::new(), counts: BTreeMap::new(), ghosts_pending: 0 }
     }
 
     pub fn reseed(&mut self, seed: u64) {
         self.rng = fastrand::Rng::with_seed(seed);
+        self.deck.clear();
     }
 
     pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
@@ -60,6 +66,17 @@ impl Strikes {
             self.count(name);
         }
         hit
+    }
+
+    /// Evenly spread over 0 to 1, and over any hundred rolls too: a fault of 3 % strikes two to four times in them.
+    /// Independent rolls would leave a fault out of a short run now and then.
+    fn roll(&mut self) -> f64 {
+        if self.deck.is_empty() {
+            self.deck.extend(0..DECK);
+            self.rng.shuffle(&mut self.deck);
+        }
+        let hundredth = self.deck.pop().unwrap_or(0);
+        (f64::from(hundredth) + self.rng.f64()) / f64::from(DECK)
     }
 
     fn between(&mut self, range: [u64; 2]) -> u64 {
@@ -112,7 +129,7 @@ impl Strikes {
         if all.iter().all(|(_, probability, _)| *probability <= 0.0) || !(is_write || faults.reads) {
             return None;
         }
-        let mut roll = self.rng.f64();
+        let mut roll = self.roll();
         for (name, probability, strike) in all {
             let fits = match strike {
                 Strike::Ghost { .. } => is_write,
@@ -141,6 +158,19 @@ impl Strikes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_a_hundred_draws_each_fault_has_its_share() {
+        let faults = Faults { drop_after_commit: 0.021, ghost: 0.03, error_500_after_commit: 0.3, ..Faults::default() };
+        for seed in 0..200 {
+            let mut strikes = Strikes::new(seed);
+            (0..100).for_each(|_| drop(strikes.draw(&faults, true, false)));
+            let struck = |name| strikes.counts().get(name).copied().unwrap_or(0);
+            assert!((1..=4).contains(&struck("drop_after_commit")), "{seed}: {:?}", strikes.counts());
+            assert!((2..=4).contains(&struck("ghost")), "{seed}: {:?}", strikes.counts());
+            assert!((28..=32).contains(&struck("error_500_after_commit")), "{seed}: {:?}", strikes.counts());
+        }
+    }
 
     #[test]
     fn draws_follow_the_seed_and_stop_at_their_limit() {

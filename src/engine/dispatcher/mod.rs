@@ -29,6 +29,7 @@ mod writing;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
+use super::ahead::Ahead;
 use super::breaker::Breaker;
 use super::budget::Budget;
 use super::event::{DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, RequestId, Standing};
@@ -77,8 +78,7 @@ pub struct Dispatcher {
     skew: i64,
     standing: Option<Standing>,
     kept: Vec<crate::model::Column>,
-    /// Permits that could be had at once, as the driver said last.
-    room: usize,
+    ahead: Ahead,
     /// When housekeeping was done last, on the mono clock.
     kept_house: u64,
 }
@@ -112,6 +112,7 @@ impl Dispatcher {
     /// A dispatcher without partitions.
     pub fn new(settings: Settings) -> Self {
         let budget = Budget::new(settings.budget);
+        let ahead = Ahead::new(settings.claims_ahead);
         Self {
             settings,
             rules: Rules::default(),
@@ -126,7 +127,7 @@ impl Dispatcher {
             skew: 0,
             standing: None,
             kept: Vec::new(),
-            room: 0,
+            ahead,
             kept_house: 0,
         }
     }
@@ -159,7 +160,7 @@ impl Dispatcher {
             Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit => self.permitted(now, out),
-            Event::Room { permits } => self.room = permits,
+            Event::Room { permits } => self.room(permits),
             Event::Answered { request, issued_at, instance_date, answer } => {
                 self.learn_clock(instance_date, now);
                 self.answered(request, issued_at, answer, now, out);
@@ -232,6 +233,12 @@ impl Dispatcher {
     /// Keys that are parked, with the reason.
     pub fn parked(&self) -> impl Iterator<Item = (&Key, &str)> {
         self.partitions.values().flat_map(|p| p.parks.iter().map(|(k, park)| (k, park.reason.as_str())))
+    }
+
+    fn room(&mut self, permits: usize) {
+        let wanting = self.partitions.values().map(|p| p.wants.len()).sum();
+        let others_wait = self.partitions.values().any(|p| !p.ready.is_empty());
+        self.ahead.hear(permits, wanting, others_wait);
     }
 
     fn learn_clock(&mut self, date: Option<i64>, now: Now) {

@@ -15,7 +15,7 @@ use crate::model::{AttemptId, Claim, Entry, Key, Now, Position};
 impl Dispatcher {
     /// Gives turns to lanes while few enough are prepared. The most urgent lane of all partitions comes first.
     pub(super) fn pump(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while self.breaker.may_prepare() && self.prepared() < self.settings.claims_ahead + self.room {
+        while self.breaker.may_prepare() && self.prepared() < self.ahead.limit() {
             let next = self
                 .partitions
                 .iter()

@@ -21,6 +21,9 @@ struct Size {
     ghost_ms: [u64; 2],
     settle: u64,
     per_second: usize,
+    /// How much more often faults strike than in the full size: all of them must have struck, however few the writes.
+    worse: f64,
+    throttled_every_ms: u64,
 }
 
 fn is_full() -> bool {
@@ -29,11 +32,39 @@ fn is_full() -> bool {
 
 fn size() -> Size {
     if is_full() {
-        Size { events: 5_000, keys: 500, kills: 20, ghost_ms: [1_000, 20_000], settle: 25, per_second: 30 }
+        Size {
+            events: 5_000,
+            keys: 500,
+            kills: 20,
+            ghost_ms: [1_000, 20_000],
+            settle: 25,
+            per_second: 30,
+            worse: 1.0,
+            throttled_every_ms: 20_000,
+        }
     } else {
-        Size { events: 700, keys: 70, kills: 5, ghost_ms: [1_000, 3_000], settle: 5, per_second: 15 }
+        Size {
+            events: 700,
+            keys: 70,
+            kills: 5,
+            ghost_ms: [1_000, 3_000],
+            settle: 5,
+            per_second: 15,
+            worse: 4.0,
+            throttled_every_ms: 7_000,
+        }
     }
 }
+
+const FAULTS: [&str; 7] = [
+    "drop_after_commit",
+    "ghost",
+    "error_500_after_commit",
+    "gateway_502_after_commit",
+    "error_500_before_commit",
+    "gateway_503_before_commit",
+    "throttle",
+];
 
 const WINDOWS: [&str; 5] = ["claim", "send", "in-flight", "entry", "commit"];
 
@@ -42,11 +73,13 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
     let Some(broker) = kafka::real("crash test") else { return };
     let size = size();
     let world = World::start(broker, 3, size.settle, "").await;
+    let worse = |probability: f64| size.worse * probability;
     world
         .faults(&json!({
-            "seed": 5, "drop_after_commit": 0.02, "error_500_after_commit": 0.005, "gateway_502_after_commit": 0.005,
-            "error_500_before_commit": 0.005, "gateway_503_before_commit": 0.005, "ghost": 0.01,
-            "ghost_ms": size.ghost_ms, "throttle": {"every_ms": 20_000, "for_ms": 1_000, "retry_after": 1},
+            "seed": 5, "drop_after_commit": worse(0.02), "ghost": worse(0.01), "ghost_ms": size.ghost_ms,
+            "error_500_after_commit": worse(0.005), "gateway_502_after_commit": worse(0.005),
+            "error_500_before_commit": worse(0.005), "gateway_503_before_commit": worse(0.005),
+            "throttle": {"every_ms": size.throttled_every_ms, "for_ms": 1_000, "retry_after": 1},
         }))
         .await;
     let events = input(size.events, size.keys, 11, world.now());
@@ -75,7 +108,7 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
         let times = killed.iter().filter(|k| **k == window).count();
         assert!(times >= wanted.min(size.kills / WINDOWS.len()), "killed only {times} times at {window}");
     }
-    for fault in ["drop_after_commit", "ghost"] {
+    for fault in FAULTS {
         assert!(state["faults_struck"][fault].as_u64() > Some(0), "no {fault} happened: {}", state["faults_struck"]);
     }
     drop(bridge);
