@@ -8,6 +8,7 @@ WORKDIR /build
 # OpenSSL, which librdkafka is linked with, is built from source.
 RUN apt-get update && apt-get install -y --no-install-recommends make perl gcc g++ && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY schemas schemas
 # The manifest names these; the image has no use for what is in them.

@@ -76,7 +76,7 @@ fn done(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::env::var("NB_W").ok().and_then(|v| v.parse().ok()).unwrap_or(2))
+        .worker_threads(2)
         .thread_name("nowbridge")
         .enable_all()
         .build()

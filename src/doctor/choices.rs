@@ -43,7 +43,7 @@ pub fn sample(sink: &Sink, action: Action, key: &str) -> Result<Option<Intent>, 
         json,
         ..AlertEvent::default()
     };
-    sink.mapping.map(&event, Position::new(0, 0, 0))
+    sink.mapping.map(&std::sync::Arc::new(event), Position::new(0, 0, 0))
 }
 
 pub async fn check(rounds: &mut Rounds<'_>, visit: &Visit<'_>, sink: &Sink) {

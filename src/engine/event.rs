@@ -4,11 +4,11 @@
 //! back as events, in any order and with any delay. The engine promises to be right whatever the order; the driver
 //! promises only what is written at each item.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::{
-    Answer, Claim, Column, Entry, Epoch, Former, Intent, Key, Mark, Park, Position, Record, Token, entry::AttemptId,
+    Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Park, Position, Record, Token,
+    entry::AttemptId,
 };
 
 /// Names one ledger or dead-letter produce until its answer.
@@ -168,12 +168,12 @@ pub struct Loaded {
     /// The highest mark found.
     pub mark: i64,
     /// Entries by key.
-    pub entries: HashMap<Key, Entry>,
+    pub entries: FastMap<Key, Entry>,
     /// Claims by key, with how many milliseconds of the broker's time had passed at our `owner` record since the
     /// first `owner` record above the claim's token (0 where ours is that record).
-    pub claims: HashMap<Key, (Token, Claim, u64)>,
+    pub claims: FastMap<Key, (Token, Claim, u64)>,
     /// Parked keys.
-    pub parks: HashMap<Key, Park>,
+    pub parks: FastMap<Key, Park>,
     /// Former owners that the mark names.
     pub former: Vec<Former>,
     /// Tokens of former owners whose records, `owner` records included, were seen.

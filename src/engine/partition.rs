@@ -1,12 +1,12 @@
 //! One assigned partition: its epoch, token and lease, its share of the ledger, its tracker and its lanes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{LedgerKey, Loaded};
 use super::lane::{Lane, Ticket};
 use super::settings::Settings;
 use super::tracker::Tracker;
-use crate::model::{Entry, Epoch, Former, Key, Park, Token};
+use crate::model::{Entry, Epoch, FastMap, Former, Key, Park, Token};
 
 /// How many former owners are remembered, and for how long, milliseconds: nothing that a member has handed to its
 /// client lands so late.
@@ -41,16 +41,16 @@ pub struct Partition {
     /// Offsets received and unresolved.
     pub tracker: Tracker,
     /// What was done for which key.
-    pub entries: HashMap<Key, Entry>,
+    pub entries: FastMap<Key, Entry>,
     /// Keys whose record was refused.
-    pub parks: HashMap<Key, Park>,
+    pub parks: FastMap<Key, Park>,
     /// Ledger records of lower tokens that still stand.
-    pub stale: HashMap<LedgerKey, Vec<Token>>,
+    pub stale: FastMap<LedgerKey, Vec<Token>>,
     /// Who owned it before, newest first: a record that one of them lands late must not come to light when an entry is
     /// forgotten.
     pub former: Vec<Former>,
     /// Keys at work.
-    pub lanes: HashMap<Key, Lane>,
+    pub lanes: FastMap<Key, Lane>,
     /// Lanes that wait for a turn.
     pub ready: BTreeMap<Ticket, Key>,
     /// Lanes that want a permit: looks first (0), then reads (1), then writes (2).
@@ -60,7 +60,7 @@ pub struct Partition {
     /// Entries that may be forgotten, by when.
     pub expiry: BTreeSet<(i64, Key)>,
     /// Entries that are being forgotten: in which round, and how many tombstones of former owners' are not acked yet.
-    pub expiring: HashMap<Key, (u64, usize)>,
+    pub expiring: FastMap<Key, (u64, usize)>,
     /// Attempts made with this token.
     pub attempts: u64,
     /// Last watermark given to the committer, and when.
@@ -91,16 +91,16 @@ impl Partition {
             lease_sent: None,
             lease_floor: 0,
             tracker: Tracker::default(),
-            entries: HashMap::new(),
-            parks: HashMap::new(),
-            stale: HashMap::new(),
+            entries: FastMap::default(),
+            parks: FastMap::default(),
+            stale: FastMap::default(),
             former: Vec::new(),
-            lanes: HashMap::new(),
+            lanes: FastMap::default(),
             ready: BTreeMap::new(),
             wants: BTreeMap::new(),
             unleased: Vec::new(),
             expiry: BTreeSet::new(),
-            expiring: HashMap::new(),
+            expiring: FastMap::default(),
             attempts: 0,
             committed: (-1, 0),
             mark: (-1, -1, 0),
@@ -113,7 +113,7 @@ impl Partition {
     }
 
     /// Takes over what the ledger said. Lanes of claims in doubt are made by the dispatcher.
-    pub fn load(&mut self, ledger: Loaded, now: i64) -> HashMap<Key, (Token, crate::model::Claim, u64)> {
+    pub fn load(&mut self, ledger: Loaded, now: i64) -> FastMap<Key, (Token, crate::model::Claim, u64)> {
         self.standing = Standing::Running;
         self.token = ledger.token;
         self.tracker = Tracker::starting_at(ledger.start);

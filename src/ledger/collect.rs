@@ -4,23 +4,22 @@
 //! therefore stand in nobody's way. What does not count any more and still stands is listed, so that the owner can
 //! remove it. The mark is the highest of all: it never falls.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
 use super::header::Header;
 use super::wire::{self, WireError, WireKey, WireValue};
 use crate::engine::event::{LedgerKey, Loaded};
-use crate::model::{Claim, Entry, Key, Mark, Park, Token};
+use crate::model::{Claim, Entry, FastMap, Key, Mark, Park, Token};
 
 /// Gathers records in the order of their offsets.
 #[derive(Default)]
 pub(super) struct Collector {
     header: Option<Header>,
     /// Broker's time of the `owner` records that compaction has left, by their offset.
-    owners: HashMap<Token, i64>,
+    owners: FastMap<Token, i64>,
     /// Broker's time of the first record that was written under each token, `owner` records not counted.
-    written: HashMap<Token, i64>,
-    marks: HashMap<Token, Mark>,
+    written: FastMap<Token, i64>,
+    marks: FastMap<Token, Mark>,
     entries: Table<Entry>,
     claims: Table<Claim>,
     parks: Table<Park>,
@@ -28,13 +27,13 @@ pub(super) struct Collector {
 
 /// All records of one kind that stand. Nearly every key has one token, so the second costs more than the first.
 struct Table<T> {
-    newest: HashMap<Key, (Token, T)>,
-    others: HashMap<Key, Vec<(Token, T)>>,
+    newest: FastMap<Key, (Token, T)>,
+    others: FastMap<Key, Vec<(Token, T)>>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { newest: HashMap::new(), others: HashMap::new() }
+        Self { newest: FastMap::default(), others: FastMap::default() }
     }
 }
 
@@ -201,7 +200,7 @@ fn is_released(park: &Park, entry: Option<&(Token, Entry)>) -> bool {
 /// owner whose load runs late takes a higher token too, while the real owner goes on writing. Whoever has a lease
 /// writes something under its token at once, and has it only after all leases before it have ended. Where compaction
 /// has removed earlier records it comes out shorter, which only waits longer.
-fn doubt_age(first_written: &HashMap<Token, i64>, written: Token, our_time: Option<i64>) -> u64 {
+fn doubt_age(first_written: &FastMap<Token, i64>, written: Token, our_time: Option<i64>) -> u64 {
     let first = first_written.iter().filter(|(token, _)| **token > written).map(|(_, time)| *time).min();
     match (first, our_time) {
         (Some(first), Some(ours)) => u64::try_from(ours - first).unwrap_or(0),

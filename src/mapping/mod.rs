@@ -8,6 +8,7 @@
 mod correlation;
 mod digest;
 mod rules;
+mod scope;
 mod sink;
 mod template;
 

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minijinja::Value;
-use minijinja::value::Serde;
-
 use super::event_id_digest;
 use super::rules::{ActionRule, JOURNAL_COLUMNS, Problem, RESERVED_COLUMNS, Rules, action_name};
+use super::scope::Scope;
 use super::template::{Template, Templates};
 use crate::model::{Action, AlertEvent, Column, Intent, Position};
 
@@ -85,28 +83,25 @@ impl SinkMapping {
     ///
     /// # Errors
     /// A template failed on this event, such as one that prints a label the event lacks.
-    pub fn map(&self, event: &AlertEvent, position: Position) -> Result<Option<Intent>, MappingError> {
+    pub fn map(&self, event: &Arc<AlertEvent>, position: Position) -> Result<Option<Intent>, MappingError> {
         let Some(action) = event.action.and_then(|action| self.action(action)) else { return Ok(None) };
         if !self.rules.only.is_empty() && !self.rules.only.iter().any(|pattern| matches(pattern, &event.key)) {
             return Ok(None);
         }
-        let severity = event.severity.as_deref().unwrap_or("unknown");
+        let severity = Scope::severity(event);
         let weight = self.rules.severity.get(severity).or_else(|| self.rules.severity.get("unknown"));
-        let impact = weight.and_then(|w| w.impact.as_deref());
-        let urgency = weight.and_then(|w| w.urgency.as_deref());
-        // Converting the whole event costs as much as all the rest, and few templates look at it.
-        let whole = if self.templates.need_event() { Value::from(Serde(&event.json)) } else { Value::from(()) };
-        let context = context(event, action, severity, impact, urgency, whole);
+        let (impact, urgency) = weight.map_or((None, None), |w| (w.impact.clone(), w.urgency.clone()));
+        let scope = Arc::new(Scope { event: Arc::clone(event), action, impact, urgency });
         // An action that bears no state is only a note: its event need not carry the alert's values at all.
-        let fields = if action.bears_state() { self.values(&self.fields, &context)? } else { Vec::new() };
-        let closing = if action.closes() { self.values(&self.closing, &context)? } else { Vec::new() };
+        let fields = if action.bears_state() { self.values(&self.fields, &scope)? } else { Vec::new() };
+        let closing = if action.closes() { self.values(&self.closing, &scope)? } else { Vec::new() };
         Ok(Some(Intent {
             position,
             key: Arc::from(event.key.as_str()),
             action,
             fields,
             closing,
-            note: self.note(action, &context)?,
+            note: self.note(action, &scope)?,
             event_id: (event.event_id_native && !event.event_id.is_empty()).then(|| event_id_digest(&event.event_id)),
             occurred_at: event.occurred_at,
             priority: weight.map_or(2, |w| w.priority),
@@ -128,10 +123,10 @@ impl SinkMapping {
         }
     }
 
-    fn values(&self, rules: &[ColumnRule], context: &Value) -> Result<Vec<(Column, String)>, MappingError> {
+    fn values(&self, rules: &[ColumnRule], scope: &Arc<Scope>) -> Result<Vec<(Column, String)>, MappingError> {
         let mut values = Vec::with_capacity(rules.len());
         for rule in rules {
-            let text = self.templates.render(&rule.template, context).map_err(|message| MappingError {
+            let text = self.templates.render(&rule.template, scope).map_err(|message| MappingError {
                 code: "mapping",
                 at: rule.at.clone(),
                 message,
@@ -144,10 +139,10 @@ impl SinkMapping {
         Ok(values)
     }
 
-    fn note(&self, action: Action, context: &Value) -> Result<Option<String>, MappingError> {
+    fn note(&self, action: Action, scope: &Arc<Scope>) -> Result<Option<String>, MappingError> {
         let own = self.notes.iter().find(|(known, _)| *known == action).map(|(_, template)| template);
         let Some(template) = own.unwrap_or(&self.note) else { return Ok(None) };
-        let text = self.templates.render(template, context).map_err(|message| MappingError {
+        let text = self.templates.render(template, scope).map_err(|message| MappingError {
             code: "mapping",
             at: format!("notes.{}", if own.is_some() { action_name(action) } else { "default" }),
             message,
@@ -215,50 +210,4 @@ fn matches(pattern: &str, key: &str) -> bool {
         rest = rest.get(at + part.len()..).unwrap_or_default();
     }
     rest.ends_with(last)
-}
-
-fn context(
-    event: &AlertEvent,
-    action: Action,
-    severity: &str,
-    impact: Option<&str>,
-    urgency: Option<&str>,
-    whole: Value,
-) -> Value {
-    let resolution = event.resolution.as_ref();
-    let of =
-        |pick: fn(&crate::model::alert::Resolution) -> &Option<String>| resolution.and_then(|r| pick(r).as_deref());
-    let text = |value: Option<&str>| value.map_or(Value::from(()), Value::from);
-    let resolution = Value::from_pairs([
-        ("reason", text(of(|r| &r.reason))),
-        ("code", text(of(|r| &r.code))),
-        ("notes", text(of(|r| &r.notes))),
-    ]);
-    let merged_into = event.json.get("merged_into").and_then(serde_json::Value::as_str);
-    let occurred_at = jiff::Timestamp::from_millisecond(event.occurred_at).unwrap_or_default().to_string();
-    Value::from_pairs([
-        ("action", Value::from(action_name(action))),
-        ("actor", text(event.actor.as_deref())),
-        ("description", text(event.description.as_deref())),
-        ("event", whole),
-        ("event_id", Value::from(event.event_id.as_str())),
-        ("impact", text(impact)),
-        ("instance", text(event.instance.as_deref())),
-        ("key", Value::from(event.key.as_str())),
-        ("kind", Value::from(event.kind.as_str())),
-        ("labels", Value::from(Serde(&event.labels))),
-        ("merged_into", text(merged_into)),
-        ("note", text(event.note.as_deref())),
-        ("number", text(event.number.as_deref())),
-        ("object_id", Value::from(event.object_id.as_str())),
-        ("occurred_at", Value::from(occurred_at)),
-        ("priority", text(event.priority.as_deref())),
-        ("resolution", resolution),
-        ("severity", Value::from(severity)),
-        ("source", Value::from(event.system.as_str())),
-        ("status", Value::from(event.status.as_str())),
-        ("title", text(event.title.as_deref())),
-        ("url", text(event.url.as_deref())),
-        ("urgency", text(urgency)),
-    ])
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
+use super::scope::Scope;
+
 /// Work that one rendering may do: about as many instructions, and 64 bytes each of text.
 const FUEL: u64 = 100_000;
 
 /// What templates may use, and nothing else at the top level.
-pub(super) const NAMES: [&str; 21] = [
+const NAMES: [&str; 21] = [
     "action",
     "actor",
     "description",
@@ -43,6 +45,11 @@ const MORE_NAMES: [&str; 2] = ["source", "url"];
 /// Functions of the engine that count as names.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
+/// All of them.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().chain(MORE_NAMES)
+}
+
 /// One template.
 #[derive(Debug, Clone)]
 pub(super) enum Template {
@@ -58,7 +65,6 @@ pub(super) enum Template {
 #[derive(Debug, Clone)]
 pub(super) struct Templates {
     environment: Environment<'static>,
-    need_event: bool,
 }
 
 impl Default for Templates {
@@ -70,7 +76,7 @@ impl Default for Templates {
         environment.set_formatter(|out, state, value| {
             if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
         });
-        Self { environment, need_event: false }
+        Self { environment }
     }
 }
 
@@ -89,7 +95,6 @@ impl Templates {
         })?;
         let template = self.environment.get_template(name).map_err(|error| describe(&error))?;
         let used = template.undeclared_variables(false);
-        self.need_event |= used.contains("event");
         let mut unknown: Vec<String> = used
             .into_iter()
             .filter(|name| ![&NAMES[..], &MORE_NAMES, &FUNCTIONS].iter().any(|known| known.contains(&name.as_str())))
@@ -105,32 +110,25 @@ impl Templates {
         }
     }
 
-    /// True where some template uses `event`.
-    pub(super) fn need_event(&self) -> bool {
-        self.need_event
-    }
-
     /// Renders; blanks around the result are cut off.
-    pub(super) fn render(&self, template: &Template, context: &Value) -> Result<String, String> {
+    pub(super) fn render(&self, template: &Template, scope: &Arc<Scope>) -> Result<String, String> {
         match template {
             Template::Literal(text) => Ok(text.to_string()),
-            Template::Variable(name) => {
-                let value = context.get_attr(name).map_err(|error| describe(&error))?;
-                if value.is_undefined() || value.is_none() {
-                    return Ok(String::new());
-                }
-                Ok(value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned()))
-            }
+            Template::Variable(name) => Ok(scope.text(name).map_or_else(String::new, |text| text.trim().to_owned())),
             Template::Compiled(name) => {
                 let template = self.environment.get_template(name).map_err(|error| describe(&error))?;
-                template.render(context.clone()).map(|text| text.trim().to_owned()).map_err(|error| {
-                    let hint = match error.kind() {
-                        ErrorKind::UndefinedError => "; allow for events without it, as in `labels.x | default(\"\")`",
-                        ErrorKind::OutOfFuel => "; the template does too much work for one value",
-                        _ => "",
-                    };
-                    format!("the template failed on this event: {}{hint}", describe(&error))
-                })
+                template.render(Value::from_dyn_object(Arc::clone(scope))).map(|text| text.trim().to_owned()).map_err(
+                    |error| {
+                        let hint = match error.kind() {
+                            ErrorKind::UndefinedError => {
+                                "; allow for events without it, as in `labels.x | default(\"\")`"
+                            }
+                            ErrorKind::OutOfFuel => "; the template does too much work for one value",
+                            _ => "",
+                        };
+                        format!("the template failed on this event: {}{hint}", describe(&error))
+                    },
+                )
             }
         }
     }
@@ -146,5 +144,9 @@ fn describe(error: &minijinja::Error) -> String {
 /// The name in `{{ name }}`, where that is all there is.
 fn single_variable(text: &str) -> Option<&'static str> {
     let name = text.trim().strip_prefix("{{")?.strip_suffix("}}")?.trim();
-    NAMES.iter().chain(&MORE_NAMES).find(|known| **known == name && **known != "event" && **known != "labels").copied()
+    NAMES
+        .iter()
+        .chain(&MORE_NAMES)
+        .find(|known| **known == name && **known != "event" && **known != "labels" && **known != "resolution")
+        .copied()
 }

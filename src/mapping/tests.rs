@@ -1,6 +1,7 @@
 //! What becomes of alert events by the default rules, and by a person's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -32,7 +33,7 @@ fn map_with(change: impl FnOnce(&mut Rules), event: &AlertEvent) -> Result<Optio
     let mut rules = Rules::default();
     change(&mut rules);
     let mapping = SinkMapping::compile(rules).unwrap_or_else(|problems| panic!("{problems:?}"));
-    mapping.map(event, Position::new(1, 2, 0))
+    mapping.map(&Arc::new(event.clone()), Position::new(1, 2, 0))
 }
 
 fn map(event: &AlertEvent) -> Intent {

@@ -12,6 +12,9 @@ pub mod position;
 pub mod record;
 pub mod time;
 
+/// A hash map for what is looked up with every event: quick, and seeded at random as the standard one is.
+pub type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
 pub use alert::AlertEvent;
 pub use answer::{Answer, Class, Failure, Row};
 pub use change::Change;

@@ -26,8 +26,8 @@ fn content(route: &Route, record: &Record) -> Content {
         return Content::Refused { code: error.code, reason: error.to_string() };
     }
     let mut intents = Vec::with_capacity(events.len());
-    for (index, event) in (0..).zip(&events) {
-        match route.mapping.map(event, Position::new(record.partition, record.offset, index)) {
+    for (index, event) in (0..).zip(events.into_iter().map(Arc::new)) {
+        match route.mapping.map(&event, Position::new(record.partition, record.offset, index)) {
             Ok(intent) => intents.extend(intent),
             Err(error) => return Content::Refused { code: error.code, reason: error.to_string() },
         }

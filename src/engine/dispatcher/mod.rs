@@ -27,7 +27,7 @@ mod tests;
 mod writing;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::ahead::Ahead;
 use super::breaker::Breaker;
@@ -38,7 +38,7 @@ use super::lane::{Lane, Ticket};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
 use super::settings::Settings;
-use crate::model::{Epoch, Key, Now};
+use crate::model::{Epoch, FastMap, Key, Now};
 
 /// What a produce was for.
 #[derive(Debug)]
@@ -67,8 +67,8 @@ pub struct Dispatcher {
     settings: Settings,
     rules: Rules,
     partitions: BTreeMap<i32, Partition>,
-    ops: HashMap<OpId, Op>,
-    requests: HashMap<RequestId, (i32, u64, Key)>,
+    ops: FastMap<OpId, Op>,
+    requests: FastMap<RequestId, (i32, u64, Key)>,
     timers: BinaryHeap<Reverse<(u64, i32, u64, Key)>>,
     breaker: Breaker,
     budget: Budget,
@@ -117,8 +117,8 @@ impl Dispatcher {
             settings,
             rules: Rules::default(),
             partitions: BTreeMap::new(),
-            ops: HashMap::new(),
-            requests: HashMap::new(),
+            ops: FastMap::default(),
+            requests: FastMap::default(),
             timers: BinaryHeap::new(),
             breaker: Breaker::default(),
             budget,
