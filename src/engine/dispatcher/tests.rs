@@ -267,7 +267,7 @@ fn a_finished_ticket_is_forgotten_former_owners_first() {
     let ledger = Loaded {
         start: 10,
         mark: 10,
-        entries: [("k".into(), entry)].into(),
+        entries: [("k".into(), entry)].into_iter().collect(),
         former: vec![Former { token: Token(2), since: 1_800_000_000_000 - 60_000 }],
         tokens: vec![Token(4), Token(5), Token(7)],
         ..Loaded::default()
