@@ -3,7 +3,7 @@
 use super::{Dispatcher, Op};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
 use crate::engine::partition::Standing;
-use crate::model::{Entry, Key, Now, Phase};
+use crate::model::{Entry, Key, Now, Phase, Token};
 
 /// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
 /// from a newly made one.
@@ -92,8 +92,36 @@ impl Dispatcher {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = p.entries.remove(key) else { return };
         let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
-        self.produce(partition, LedgerWrite::Tombstone(name, entry.token), Op::Aside(partition, life), out);
+        self.remove(partition, life, name, entry.token, out);
         Self::observe(out, Observation::Expired(key.clone()));
+    }
+
+    /// Removes a record of ours for good.
+    pub(super) fn remove(&mut self, partition: i32, life: u64, name: LedgerKey, token: Token, out: &mut Vec<Effect>) {
+        let op = Op::Removal(partition, life, name.clone(), token);
+        self.produce(partition, LedgerWrite::Tombstone(name, token), op, out);
+    }
+
+    /// A removal was answered.
+    pub(super) fn removed(
+        &mut self,
+        partition: i32,
+        life: u64,
+        name: LedgerKey,
+        token: Token,
+        outcome: ProduceOutcome,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(p) = self.live(partition, life) else { return };
+        // What has been written anew under the same name must stay.
+        let gone = match &name {
+            LedgerKey::Entry(key) => !p.entries.contains_key(key),
+            LedgerKey::Park(key) => !p.parks.contains_key(key),
+            LedgerKey::Claim(_) | LedgerKey::Mark => false,
+        };
+        if gone && outcome == ProduceOutcome::Refused {
+            self.remove(partition, life, name, token, out);
+        }
     }
 
     /// The next key whose entry may be forgotten: still finished, no lane, and everything of it below the mark.

@@ -155,6 +155,7 @@ impl Dispatcher {
             | Op::Withdrawal(partition, life)
             | Op::Former(partition, life, ..)
             | Op::Mark(partition, life, _)
+            | Op::Removal(partition, life, ..)
             | Op::Aside(partition, life)
                 if outcome == ProduceOutcome::Unknown =>
             {
@@ -176,6 +177,7 @@ impl Dispatcher {
                 let acked = outcome == ProduceOutcome::Acked;
                 self.produced_mark(partition, life, if acked { watermark } else { -1 });
             }
+            Op::Removal(partition, life, name, token) => self.removed(partition, life, name, token, outcome, out),
             Op::Aside(..) => {}
         }
     }
@@ -206,8 +208,7 @@ impl Dispatcher {
         let mut tokens = p.take_stale(&name);
         tokens.push(park.token);
         for token in tokens {
-            let write = crate::engine::event::LedgerWrite::Tombstone(name.clone(), token);
-            self.produce(partition, write, Op::Aside(partition, life), out);
+            self.remove(partition, life, name.clone(), token, out);
         }
         Self::observe(out, Observation::Unparked(key.clone()));
     }

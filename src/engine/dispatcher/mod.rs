@@ -32,13 +32,13 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use super::ahead::Ahead;
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::event::{DeadLetter, Effect, Event, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
 use super::fold::Bounds;
 use super::lane::{Lane, Ticket};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
 use super::settings::Settings;
-use crate::model::{Epoch, FastMap, Key, Now};
+use crate::model::{Epoch, FastMap, Key, Now, Token};
 
 /// What a produce was for.
 #[derive(Debug)]
@@ -57,6 +57,9 @@ enum Op {
     Former(i32, u64, Key, u64),
     /// A mark of this watermark.
     Mark(i32, u64, i64),
+    /// The tombstone of what is removed for good; it is produced again where Kafka refuses it, or what is forgotten here
+    /// would be remembered by the next owner.
+    Removal(i32, u64, LedgerKey, Token),
     /// Nobody waits, but an unknown outcome still matters.
     Aside(i32, u64),
 }
