@@ -3,6 +3,7 @@
 //! cluster. Tests that prove a guarantee need a real one: they ask [`real`], which reports them as skipped, by name,
 //! where there is none. `NOWBRIDGE_TEST_BROKER=docker|local|mock` asks for one kind only.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -45,7 +46,8 @@ impl Broker {
         SHARED.get_or_init(|| {
             // On a thread of its own: whoever asks first may be on a runtime, and testcontainers brings its own.
             let broker = std::thread::spawn(find).join().expect("a broker is found or started");
-            eprintln!("broker for these tests: {} at {}", broker.kind, broker.bootstrap);
+            let line = format!("broker for these tests: {} at {}\n", broker.kind, broker.bootstrap);
+            let _ = std::io::stderr().write_all(line.as_bytes());
             broker
         })
     }
@@ -65,7 +67,7 @@ impl Broker {
 pub fn real(test: &str) -> Option<&'static Broker> {
     let broker = Broker::start();
     if !broker.real {
-        eprintln!("SKIPPED {test}: needs a real Kafka (a JDK and Maven, Docker, or NOWBRIDGE_TEST_KAFKA)");
+        skipped(test, "a real Kafka (a JDK and Maven, Docker, or NOWBRIDGE_TEST_KAFKA)");
     }
     broker.real.then_some(broker)
 }
@@ -74,7 +76,7 @@ pub fn real(test: &str) -> Option<&'static Broker> {
 pub fn private(test: &str, settings: &[(&str, &str)]) -> Option<LocalBroker> {
     let broker = LocalBroker::available().then(|| LocalBroker::start(settings));
     if broker.is_none() {
-        eprintln!("SKIPPED {test}: needs a broker of its own (a JDK and Maven)");
+        skipped(test, "a broker of its own (a JDK and Maven)");
     }
     broker
 }
@@ -83,9 +85,15 @@ pub fn private(test: &str, settings: &[(&str, &str)]) -> Option<LocalBroker> {
 pub fn secure(test: &str) -> Option<LocalBroker> {
     let broker = (LocalBroker::available() && runs("openssl", &["version"])).then(LocalBroker::start_secure);
     if broker.is_none() {
-        eprintln!("SKIPPED {test}: needs a secured broker (a JDK, Maven and openssl)");
+        skipped(test, "a secured broker (a JDK, Maven and openssl)");
     }
     broker
+}
+
+/// Says so past the test runner, which shows nothing of what a passing test prints.
+fn skipped(test: &str, needs: &str) {
+    let line = format!("SKIPPED {test}: needs {needs}; the guarantees that it proves were NOT tested\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// A name that no other test and no other run uses.
