@@ -49,6 +49,9 @@ pub enum Command {
     /// What the ledger remembers.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// What was refused: look at it, try it again, or drop it.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -179,6 +182,102 @@ pub enum Ledger {
         route: Option<String>,
         /// The alert's key.
         key: String,
+    },
+}
+
+/// Whose dead letters.
+#[derive(Debug, Args)]
+pub struct RouteArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Sink route; default: the only one.
+    #[arg(long)]
+    pub route: Option<String>,
+}
+
+/// Which dead letters; all conditions must hold. A key of which one letter fits goes as a whole, in order.
+#[derive(Debug, Args)]
+pub struct LetterArgs {
+    /// Code, such as rejected, parked or undecodable; may be repeated.
+    #[arg(long, value_name = "CODE")]
+    pub code: Vec<String>,
+    /// A part of the reason, whatever the case.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The alert's key; * stands for any text.
+    #[arg(long, value_name = "PATTERN")]
+    pub key: Option<String>,
+    /// Not older than this: a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Older than this.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// Dead-letter commands.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// Show the open dead letters: how many of which reason, and the letters themselves.
+    List {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Which.
+        #[command(flatten)]
+        which: LetterArgs,
+        /// The most letters that are listed; the counts are of all.
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+        /// One JSON object a letter, and nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one dead letter whole: what is said of it, and the original.
+    Show {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// PARTITION/OFFSET, as `list` shows it.
+        place: String,
+    },
+    /// Put dead letters back into the input, each key's in order, and release the key behind them. The bridge must run.
+    Redrive {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Which; none of these: all.
+        #[command(flatten)]
+        which: LetterArgs,
+        /// Only say what would be put back.
+        #[arg(long)]
+        dry_run: bool,
+        /// Letters a second.
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+        /// Leave out keys of which a letter came back so often already.
+        #[arg(long, default_value_t = 3, value_name = "N")]
+        max_redrives: u32,
+        /// Rounds for keys of which newer events come meanwhile.
+        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Give up waiting for the bridge when it has come no nearer for so many seconds.
+        #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+        patience: u64,
+    },
+    /// Give dead letters up: they are not listed or tried again, and their keys are released. Their records stay in the
+    /// topic until its retention ends.
+    Drop {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Which; none of these: all.
+        #[command(flatten)]
+        which: LetterArgs,
+        /// Do it. Without this the command only says what it would do.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

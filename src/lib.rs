@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod mapping;
 pub mod metrics;
 pub mod model;
+pub mod redrive;
 pub mod servicenow;
 pub mod simulator;
 pub mod sink;

@@ -35,7 +35,7 @@ pub async fn get(config: Config, route: Option<String>, key: String) -> Result<(
     Ok(())
 }
 
-fn choose<'a>(config: &'a Config, route: Option<&str>) -> Result<&'a Sink> {
+pub(super) fn choose<'a>(config: &'a Config, route: Option<&str>) -> Result<&'a Sink> {
     let names: Vec<&str> = config.sinks.iter().map(|s| s.name.as_str()).collect();
     match route {
         Some(name) => config

@@ -4,6 +4,7 @@
 
 mod check;
 mod clients;
+mod dead_letters;
 mod demo;
 mod ledger;
 mod publish;
@@ -31,7 +32,10 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
-    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Publish(_) | Command::Topics(_));
+    let quiet = matches!(
+        cli.command,
+        Command::Demo(_) | Command::Check(_) | Command::Publish(_) | Command::Topics(_) | Command::DeadLetters(_)
+    );
     // The log of a command whose output is for people would only be in the way.
     let filter = cli.log.as_deref().unwrap_or(if quiet { "error,librdkafka=off,rdkafka=off" } else { "info" });
     telemetry::start(filter, cli.log_format)?;
@@ -57,6 +61,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             done(topics::create(config::load(&file.config)?, print, partitions))
         }
         Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
+        Command::DeadLetters(command) => verdict(runtime()?.block_on(dead_letters::run(command))?),
         Command::Demo(options) => verdict(runtime()?.block_on(demo::demo(options))?),
         Command::Check(Check { file, write_probe }) => {
             verdict(runtime()?.block_on(check::check(config::load(&file.config)?, write_probe))?)

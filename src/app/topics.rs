@@ -36,6 +36,9 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
         layout.own.push(spec(&sink.dead_letters, Purpose::DeadLetters, partitions));
         layout.own.extend(sink.results.iter().map(|name| spec(name, Purpose::Stream, partitions)));
     }
+    if !config.sinks.is_empty() {
+        layout.own.push(spec(&config.topics.redrives(), Purpose::Table, 1));
+    }
     if !config.sources.is_empty() {
         let routes = i32::try_from(config.sources.len()).unwrap_or(i32::MAX);
         layout.own.push(spec(&config.topics.checkpoints(), Purpose::Table, 1));
@@ -160,6 +163,12 @@ pub fn rights(config: &Config) -> Vec<String> {
         lines.push(format!("Write, Describe on topic {}", source.topic));
         lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {}", source.rows));
         lines.push(format!("Write, Describe on transactional id {}.{}", config.topics.prefix, source.name));
+    }
+    if !config.sinks.is_empty() {
+        let prefix = &config.topics.prefix;
+        lines.push(format!("for `dead-letters redrive`: Read, Write, Describe on topic {}", config.topics.redrives()));
+        lines.push("for `dead-letters redrive`: Write on the input topics, Read on the dead-letter topics".to_owned());
+        lines.push(format!("for `dead-letters redrive`: Write, Describe on transactional ids {prefix}.redrive.*"));
     }
     lines.push("Create on the topics above, unless somebody else makes them".to_owned());
     lines

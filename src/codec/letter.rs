@@ -2,7 +2,7 @@
 //!
 //! Key, value and every header of the original are kept, in order, duplicates and nulls too; ours begin with
 //! `nowbridge-` and come after them. A dead letter that is redriven and fails again drops the older `nowbridge-`
-//! headers, so that they never pile up.
+//! headers, so that they never pile up, but for the number of its redrives.
 
 use crate::model::record::Header;
 use crate::model::{Position, Record};
@@ -33,6 +33,7 @@ const SUPERSEDED: usize = 500;
 /// Key, value and headers of the dead letter of `record`. `now` is Unix milliseconds.
 pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Vec<u8>>, Option<Vec<u8>>, Vec<Header>) {
     let mut headers: Vec<Header> = record.headers.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+    let redrives = super::times_redriven(record);
     let mut add = |name: &str, value: String| headers.push((format!("nowbridge-{name}"), Some(value.into_bytes())));
     add("code", letter.code.into());
     add("reason", letter.reason.chars().take(REASON).collect());
@@ -46,6 +47,12 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
         add("timestamp", timestamp.to_string());
     }
     add("time", super::json::rfc3339(now));
+    if redrives > 0 {
+        add("redrives", redrives.to_string());
+        if let Some(original) = super::original(record) {
+            add("original", original.to_owned());
+        }
+    }
     if !letter.superseded.is_empty() {
         let listed: Vec<String> = letter.superseded.iter().take(SUPERSEDED).map(Position::to_string).collect();
         add("superseded", listed.join(","));
@@ -54,6 +61,6 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
     (record.key.clone(), record.value.clone(), headers)
 }
 
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     name.get(..10).is_some_and(|head| head.eq_ignore_ascii_case("nowbridge-"))
 }

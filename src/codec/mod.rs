@@ -4,9 +4,11 @@
 pub mod avro;
 pub mod json;
 mod letter;
+mod redrive;
 mod report;
 
 pub use letter::{Letter, dead_letter};
+pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
 pub use report::{ReportFields, report};
 
 #[cfg(test)]

@@ -174,6 +174,11 @@ impl Topics {
         format!("{}.checkpoints", self.prefix)
     }
 
+    /// The topic of what was done with dead letters.
+    pub fn redrives(&self) -> String {
+        format!("{}.redrives", self.prefix)
+    }
+
     /// The topic by which source routes are shared out among instances of the bridge.
     pub fn ownership(&self) -> String {
         format!("{}.ownership", self.prefix)

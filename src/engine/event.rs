@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Park, Position, Record, Token,
-    entry::AttemptId,
+    Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Origin, Park, Position, Record, RedriveId,
+    Token, entry::AttemptId,
 };
 
 /// Names one ledger or dead-letter produce until its answer.
@@ -138,6 +138,8 @@ pub struct Received {
     pub offset: i64,
     /// The original, for a dead letter. Dropped as soon as nothing of it is needed any more.
     pub raw: Arc<Record>,
+    /// Where it comes from. A release's content is [`Content::Release`].
+    pub origin: Origin,
     /// What was in it.
     pub content: Content,
 }
@@ -149,6 +151,17 @@ pub enum Content {
     Intents(Vec<Intent>),
     /// Nothing to do, deliberately (a tombstone, a filtered event).
     Skipped,
+    /// The end of a redrive of this key.
+    Release(Key),
+    /// A redriven event of this key can't be read or mapped still.
+    RefusedAgain {
+        /// The key.
+        key: Key,
+        /// Stable code.
+        code: &'static str,
+        /// What, where and what to do.
+        reason: String,
+    },
     /// It can never be applied as it is.
     Refused {
         /// Stable code, such as `undecodable`.
@@ -409,6 +422,8 @@ pub enum Observation {
     Parked(Key, String),
     /// A key was released.
     Unparked(Key),
+    /// A redrive of this key came to its end and did not release it, for this reason.
+    StillParked(Key, RedriveId, &'static str),
     /// The route stands still for this reason, or goes on (`None`).
     Standing(Option<Standing>),
     /// More than one row carried the key where one was expected.

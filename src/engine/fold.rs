@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::{Action, Column, Intent, Phase, Position, Record};
+use crate::model::{Action, Column, Intent, Origin, Phase, Position, Record};
 
 /// How many native event ids of a key are remembered against repetition (protocol rule 5b).
 pub const REMEMBERED_IDS: usize = 16;
@@ -130,6 +130,10 @@ fn merge_fields(into: &mut Vec<(Column, String)>, later: Vec<(Column, String)>) 
 /// A run of events that end in one ticket.
 #[derive(Debug, Clone)]
 pub struct Segment {
+    /// Where its events come from.
+    pub origin: Origin,
+    /// Its one event can't be mapped: code and reason.
+    pub refusal: Option<Box<(&'static str, String)>>,
     /// Before the first opening event.
     pub pre: Part,
     /// From the first opening event on.
@@ -151,8 +155,10 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn empty(received_at: u64) -> Self {
+    fn empty(origin: Origin, received_at: u64) -> Self {
         Self {
+            origin,
+            refusal: None,
             pre: Part::default(),
             post: None,
             opened_by: None,
@@ -272,6 +278,8 @@ impl Segment {
         let from = self.opened_by.take()?;
         let at = self.events.partition_point(|e| e.position < from);
         let rest = Segment {
+            origin: self.origin,
+            refusal: None,
             pre: Part::default(),
             post: Some(post),
             opened_by: Some(from),
@@ -288,7 +296,7 @@ impl Segment {
     /// Splits off the notes after the first `keep`, which are then written by another request, and the events from
     /// the first such note on. `parts` of that note are written with what is kept.
     pub fn split_notes(&mut self, keep: usize, parts: u32) -> Segment {
-        let mut rest = Segment::empty(self.received_at);
+        let mut rest = Segment::empty(self.origin, self.received_at);
         rest.priority = self.priority;
         rest.note_size = self.note_size;
         let in_pre = self.pre.notes.len();
@@ -329,6 +337,16 @@ pub struct Bounds {
     /// fields and state must not be newer than the last event it carries in full. A note that is longer by itself
     /// stands alone at the end of its segment.
     pub notes: usize,
+    /// Events up to here are not folded with later ones: a former owner claimed them, and if it wrote a dead letter of
+    /// them, what comes of them must not change by what came later.
+    pub apart: Option<Position>,
+}
+
+impl Bounds {
+    /// Whether a segment that ends at `hi` may take in what begins at `lo`.
+    fn join(&self, hi: Option<Position>, lo: Option<Position>) -> bool {
+        self.apart.is_none() || hi.is_none() || (hi <= self.apart) == (lo <= self.apart)
+    }
 }
 
 /// The folded queue of a lane.
@@ -341,17 +359,52 @@ pub struct Queue {
 
 impl Queue {
     /// Folds one more intent in. Returns the bytes of an earlier original that it superseded.
-    pub fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, bounds: Bounds, now: u64) -> usize {
+    pub fn push(
+        &mut self,
+        intent: Intent,
+        origin: Origin,
+        (raw, bytes): (&Arc<Record>, usize),
+        bounds: Bounds,
+        now: u64,
+    ) -> usize {
         self.ids.extend(intent.event_id);
         self.forget_ids();
         let note = intent.note.as_ref().map_or(0, |n| n.chars().count());
         let fits = self.segments.back().is_some_and(|s| {
-            s.has_room(note, bounds.notes) && (!intent.action.opens() || s.takes(intent.occurred_at, bounds.window))
+            s.origin.folds_with(origin)
+                && s.refusal.is_none()
+                && bounds.join(s.hi(), Some(intent.position))
+                && s.has_room(note, bounds.notes)
+                && (!intent.action.opens() || s.takes(intent.occurred_at, bounds.window))
         });
         if !fits {
-            self.segments.push_back(Segment::empty(now));
+            self.segments.push_back(Segment::empty(origin, now));
         }
         self.segments.back_mut().map_or(0, |last| last.push(intent, raw, bytes))
+    }
+
+    /// An event that can't be mapped waits behind what came before it.
+    pub fn push_refused(
+        &mut self,
+        position: Position,
+        origin: Origin,
+        (raw, bytes): (&Arc<Record>, usize),
+        refusal: (&'static str, String),
+        now: u64,
+    ) {
+        let mut refused = Segment::empty(origin, now);
+        let (raw, columns) = (Some(Arc::clone(raw)), Vec::new());
+        refused.events.push(Contribution { position, raw, bytes, event_id: None, pinned: true, columns });
+        refused.refusal = Some(Box::new(refusal));
+        self.segments.push_back(refused);
+    }
+
+    /// The end of a redrive waits behind what came before it.
+    pub fn push_release(&mut self, origin: Origin, position: Position, now: u64) {
+        let mut release = Segment::empty(origin, now);
+        let (raw, bytes, columns) = (None, 0, Vec::new());
+        release.events.push(Contribution { position, raw, bytes, event_id: None, pinned: true, columns });
+        self.segments.push_back(release);
     }
 
     fn forget_ids(&mut self) {
@@ -375,7 +428,11 @@ impl Queue {
             Some(next) => {
                 // What is left without events is the first part of a long note that the next begins with.
                 segment.events.is_empty()
-                    || segment.has_room(next.note_size, bounds.notes)
+                    || segment.origin.folds_with(next.origin)
+                        && segment.refusal.is_none()
+                        && next.refusal.is_none()
+                        && bounds.join(segment.hi(), next.lo())
+                        && segment.has_room(next.note_size, bounds.notes)
                         && next.first_open_at.is_none_or(|at| segment.takes(at, bounds.window))
             }
             None => false,
@@ -425,9 +482,10 @@ impl Queue {
 
     /// `occurred_at` of the newest state-bearing event that waits and will count. What comes before the first opening
     /// event counts only where there is a `ticket` to apply it to; `ticket` becomes true where the queue makes one.
-    pub fn newest(&self, ticket: &mut bool) -> Option<i64> {
+    /// Events of some origins may not count at all.
+    pub fn newest(&self, ticket: &mut bool, counts: impl Fn(Origin) -> bool) -> Option<i64> {
         let mut newest = None;
-        for segment in &self.segments {
+        for segment in self.segments.iter().filter(|segment| counts(segment.origin)) {
             if *ticket {
                 newest = newest.max(Some(segment.pre.occurred_at));
             }
@@ -442,6 +500,17 @@ impl Queue {
     /// True where an event with this id is among the last that came.
     pub fn has_event(&self, id: u64) -> bool {
         self.ids.contains(&id)
+    }
+
+    /// True where a redriven event with this id waits.
+    pub fn has_redriven(&self, id: u64) -> bool {
+        let redriven = self.segments.iter().filter(|segment| segment.origin != Origin::Source);
+        redriven.flat_map(|segment| &segment.events).any(|event| event.event_id == Some(id))
+    }
+
+    /// Where its first events come from.
+    pub fn origin(&self) -> Origin {
+        self.segments.front().map_or(Origin::Source, |segment| segment.origin)
     }
 
     /// Takes everything.

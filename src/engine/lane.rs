@@ -5,7 +5,7 @@ use super::event::{OpId, RequestId};
 use super::fold::Queue;
 use super::retry::Delays;
 use crate::model::entry::Entry;
-use crate::model::{Claim, Park, Row, Token};
+use crate::model::{Claim, Park, Position, Row, Token};
 
 /// Everything that happens to one key at the moment. A lane exists only while something does.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Lane {
     pub void: Option<Token>,
     /// The instance was asked whether the key has a ticket that the ledger does not know.
     pub proven: bool,
+    /// Up to where a former owner had claimed; see [`super::fold::Bounds::apart`].
+    pub apart: Option<Position>,
     /// What is being done. While a step moves it on it may be taken out; what the partition counts of it is in
     /// `counted`.
     pub stage: Stage,

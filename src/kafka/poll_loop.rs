@@ -249,7 +249,7 @@ impl PollLoop {
     }
 }
 
-fn owned(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn owned(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });

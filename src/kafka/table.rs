@@ -1,4 +1,4 @@
-//! Reads one partition of a compacted topic from its start to its end, quickly.
+//! Reads one partition of a topic from its start to its end, quickly: a compacted table, or a shelf of records.
 //!
 //! The end is found by the broker's word (end of partition), never by counting: compaction leaves gaps, and the last
 //! offsets may be a transaction's markers, which no reader sees. Guaranteed: every record that stood below the end
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::options::{Isolation, Logging};
+use super::poll_loop::owned;
 use super::{Error, KafkaOptions};
+use crate::model::Record;
 
 /// Where to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +73,64 @@ pub fn read(
     what: &TableRead,
     each: &mut dyn FnMut(TableRecord<'_>),
 ) -> Result<TableEnd, Error> {
+    read_messages(options, what, &mut |message| {
+        each(TableRecord {
+            key: message.key(),
+            value: message.payload(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+        });
+    })
+}
+
+/// As [`read`], for whoever wants whole records, headers included. Blocks.
+pub fn read_records(options: &KafkaOptions, what: &TableRead, each: &mut dyn FnMut(Record)) -> Result<TableEnd, Error> {
+    read_messages(options, what, &mut |message| each(owned(&what.topic, message)))
+}
+
+fn read_messages(
+    options: &KafkaOptions,
+    what: &TableRead,
+    each: &mut dyn FnMut(&BorrowedMessage<'_>),
+) -> Result<TableEnd, Error> {
     let mut reader = Reader::open(options, what)?;
     reader.run(each)?;
     Ok(TableEnd { records: reader.records, next: reader.target.max(reader.next) })
+}
+
+/// How far a consumer group has come in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The group's committed offset; none where it never committed, or it was forgotten.
+    pub committed: Option<i64>,
+    /// One above the partition's last offset.
+    pub end: i64,
+}
+
+/// How far a group has come in each partition of a topic, asked without joining it. Blocks.
+pub fn progress(
+    options: &KafkaOptions,
+    topic: &str,
+    partitions: i32,
+    group: &str,
+    timeout: Duration,
+) -> Result<Vec<Progress>, Error> {
+    let fail = |error| Error::call(format!("can't learn how far the group {group} has come in {topic}"), error);
+    let config = options.table_reader(group, Isolation::Uncommitted);
+    let consumer: BaseConsumer<Logging> = config.create_with_context(Logging).map_err(fail)?;
+    let mut list = TopicPartitionList::new();
+    (0..partitions).for_each(|partition| drop(list.add_partition(topic, partition)));
+    let committed = consumer.committed_offsets(list, timeout).map_err(fail)?;
+    let mut all = Vec::new();
+    for partition in 0..partitions {
+        let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(fail)?;
+        let committed = committed.find_partition(topic, partition).and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+        all.push(Progress { committed, end });
+    }
+    Ok(all)
 }
 
 struct Reader<'a> {
@@ -105,7 +162,7 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    fn run(&mut self, each: &mut dyn FnMut(TableRecord<'_>)) -> Result<(), Error> {
+    fn run(&mut self, each: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
         if self.next >= self.target {
             return Ok(());
         }
@@ -125,12 +182,7 @@ impl<'a> Reader<'a> {
                     }
                     self.next = message.offset() + 1;
                     self.records += 1;
-                    each(TableRecord {
-                        key: message.key(),
-                        value: message.payload(),
-                        offset: message.offset(),
-                        timestamp: message.timestamp().to_millis(),
-                    });
+                    each(&message);
                     if self.next >= self.target {
                         return Ok(());
                     }

@@ -198,8 +198,8 @@ fn clean(text: &str, length: usize) -> String {
     text.trim_end().to_owned()
 }
 
-/// `*` stands for any text.
-fn matches(pattern: &str, key: &str) -> bool {
+/// Whether a key fits a pattern, where `*` stands for any text.
+pub fn matches(pattern: &str, key: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = key.strip_prefix(first) else { return false };

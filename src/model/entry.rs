@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Position, Token};
+use super::{Column, Position, RedriveId, Token};
 
 /// Names one attempt for ever: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -199,10 +199,31 @@ pub struct Park {
     /// Token of the owner that parked it.
     #[serde(rename = "t")]
     pub token: Token,
-    /// The refused event.
+    /// Every event of this key up to here is refused, lies behind a refused one, or was redriven. An entry that goes
+    /// beyond it makes the parking void.
     #[serde(rename = "p")]
     pub position: Position,
+    /// The newest event of this key among the dead letters.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Position>,
+    /// The redrive in which a letter of this key was refused again.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<RedriveId>,
     /// Why, in the instance's words.
     #[serde(rename = "why")]
     pub reason: String,
+}
+
+impl Park {
+    /// The newest event of this key among the dead letters.
+    pub fn newest(&self) -> Position {
+        self.newest.unwrap_or(self.position)
+    }
+
+    /// The same parking once a redriven write up to `hi` is about to be made: an entry that gets as far as that does not
+    /// release the key, for newer letters may lie behind it.
+    pub fn passed(&self, token: Token, hi: Position) -> Self {
+        let position = self.position.max(Position { index: u32::MAX, ..hi });
+        Self { token, position, newest: Some(self.newest()), ..self.clone() }
+    }
 }

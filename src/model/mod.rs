@@ -10,6 +10,7 @@ pub mod intent;
 pub mod lifecycle;
 pub mod position;
 pub mod record;
+pub mod redrive;
 pub mod time;
 
 /// A hash map for what is looked up with every event: quick, and seeded at random as the standard one is.
@@ -23,4 +24,5 @@ pub use intent::{Column, Intent, Key};
 pub use lifecycle::{Action, Phase, StateModel};
 pub use position::{Epoch, Position, Token};
 pub use record::Record;
+pub use redrive::{Origin, RedriveId};
 pub use time::Now;

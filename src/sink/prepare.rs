@@ -4,14 +4,42 @@
 use std::sync::Arc;
 
 use super::Route;
+use crate::codec::{self, Redriven};
 use crate::engine::event::{Content, Received};
-use crate::model::{Position, Record};
+use crate::model::{Origin, Position, Record};
 
 /// Decodes and maps a record.
-pub fn prepare(route: &Route, record: Record) -> Received {
+pub fn prepare(route: &Route, mut record: Record) -> Received {
     let offset = record.offset;
-    let content = content(route, &record);
-    Received { offset, raw: Arc::new(record), content }
+    let (origin, content) = match codec::redriven(&record) {
+        Ok(None) => (Origin::Source, content(route, &record)),
+        Ok(Some(Redriven::Release { key, id, upto })) => {
+            (Origin::Release(id, upto), Content::Release(key.as_str().into()))
+        }
+        Ok(Some(Redriven::Event { id, index, key, timestamp })) => {
+            record.timestamp = timestamp.or(record.timestamp);
+            let content = match (content(route, &record), key) {
+                (Content::Refused { code, reason }, Some(key)) => {
+                    Content::RefusedAgain { key: key.as_str().into(), code, reason }
+                }
+                (content, _) => only(index, content),
+            };
+            (Origin::Redrive(id), content)
+        }
+        Err(reason) => (Origin::Source, Content::Refused { code: "undecodable", reason }),
+    };
+    Received { offset, raw: Arc::new(record), origin, content }
+}
+
+/// Of a redriven record the event that its dead letter was about.
+fn only(index: Option<u32>, content: Content) -> Content {
+    match (index, content) {
+        (Some(index), Content::Intents(mut intents)) => {
+            intents.retain(|intent| intent.position.index == index);
+            if intents.is_empty() { Content::Skipped } else { Content::Intents(intents) }
+        }
+        (_, content) => content,
+    }
 }
 
 fn content(route: &Route, record: &Record) -> Content {

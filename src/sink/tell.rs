@@ -20,6 +20,9 @@ impl Driver {
             Observation::Expired(key) => tracing::debug!(route, key = &*key, "forgot a finished ticket"),
             Observation::Parked(key, why) => tracing::warn!(route, key = &*key, why, "parked a key"),
             Observation::Unparked(key) => tracing::info!(route, key = &*key, "released a parked key"),
+            Observation::StillParked(key, redrive, why) => {
+                tracing::warn!(route, key = &*key, %redrive, why, "stays parked after a redrive");
+            }
             Observation::Standing(Some(standing)) => match &standing {
                 Standing::Draining => tracing::info!(route, "drains"),
                 other => tracing::error!(route, why = in_words(other, clock::mono()), "the route stands still"),

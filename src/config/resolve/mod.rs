@@ -108,9 +108,11 @@ fn check_topics(config: &Config, context: &mut Context<'_>) {
     let mut groups: BTreeMap<&str, String> = BTreeMap::new();
     let checkpoints = config.topics.checkpoints();
     let ownership = config.topics.ownership();
+    let redrives = config.topics.redrives();
     let own = |name| ("topics.prefix".to_owned(), format!("the bridge's own {name} topic"));
     uses.insert(&checkpoints, own("checkpoints"));
     uses.insert(&ownership, own("ownership"));
+    uses.insert(&redrives, own("redrives"));
     let mut inputs: BTreeMap<&str, String> = BTreeMap::new();
     let mut claim = |topic, key: String, what: String, context: &mut Context<'_>| {
         if let Some((_, other)) = uses.get(topic) {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{Dispatcher, Op};
 use crate::engine::event::{Content, DeadLetter, Effect, LedgerKey, Observation, OpId, ProduceOutcome, Received};
+use crate::engine::fold::Queue;
 use crate::engine::lane::{Lane, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
-use crate::model::{Action, Epoch, Intent, Key, Now, Phase, Position, Record};
+use crate::model::{Action, Epoch, Intent, Key, Now, Origin, Phase, Position, Record};
 
 impl Dispatcher {
     pub(super) fn received(&mut self, partition: i32, epoch: Epoch, record: Received, now: Now, out: &mut Vec<Effect>) {
@@ -18,6 +19,21 @@ impl Dispatcher {
         let life = p.life;
         match record.content {
             Content::Skipped => p.tracker.receive(record.offset, 0),
+            Content::Release(key) => {
+                p.tracker.receive(record.offset, 1);
+                self.budget.take(1, 0);
+                self.admit_apart(partition, record.offset, &key, 0, now, out, |queue, position| {
+                    queue.push_release(record.origin, position, now.mono);
+                });
+            }
+            Content::RefusedAgain { key, code, reason } => {
+                p.tracker.receive(record.offset, 1);
+                let bytes = record.raw.size();
+                self.budget.take(1, bytes);
+                self.admit_apart(partition, record.offset, &key, bytes, now, out, |queue, position| {
+                    queue.push_refused(position, record.origin, (&record.raw, bytes), (code, reason), now.mono);
+                });
+            }
             Content::Refused { code, reason } => {
                 p.tracker.receive(record.offset, 1);
                 self.budget.take(1, 0);
@@ -36,7 +52,7 @@ impl Dispatcher {
                 let share = record.raw.size() / intents.len().max(1);
                 self.budget.take(intents.len(), share * intents.len());
                 for intent in intents {
-                    self.admit(partition, intent, &record.raw, share, now, out);
+                    self.admit(partition, intent, record.origin, (&record.raw, share), now, out);
                 }
             }
         }
@@ -47,18 +63,18 @@ impl Dispatcher {
         &mut self,
         partition: i32,
         intent: Intent,
-        raw: &Arc<Record>,
-        bytes: usize,
+        origin: Origin,
+        (raw, bytes): (&Arc<Record>, usize),
         now: Now,
         out: &mut Vec<Effect>,
     ) {
         let offset = intent.position.offset;
-        if self.is_applied(partition, &intent) {
+        if self.is_done(partition, &intent, origin) {
             self.resolve(partition, offset, bytes);
             return;
         }
         let key = intent.key.clone();
-        let intent = match self.screen(partition, intent) {
+        let intent = match self.screen(partition, intent, origin) {
             Ok(intent) => intent,
             Err(why) => {
                 self.resolve(partition, offset, bytes);
@@ -66,17 +82,41 @@ impl Dispatcher {
                 return;
             }
         };
-        let bounds = self.bounds();
+        let bounds = self.bounds(partition, &key);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let lane = p.lanes.entry(key.clone()).or_default();
         // What a claim in doubt may have carried is kept apart from what came after it.
         let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
         let (position, priority) = (intent.position, intent.priority);
         let queue = if contested { &mut lane.held } else { &mut lane.queue };
-        let freed = queue.push(intent, raw, bytes, bounds, now.mono);
+        let freed = queue.push(intent, origin, (raw, bytes), bounds, now.mono);
         self.budget.free(0, freed);
         self.continue_partial_note(partition, &key, position);
         self.make_turn(partition, &key, priority, now, out);
+    }
+
+    /// What is no event to be folded (the end of a redrive, a redriven event that can't be mapped) takes its place in the
+    /// lane behind what came before it.
+    fn admit_apart(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        key: &Key,
+        bytes: usize,
+        now: Now,
+        out: &mut Vec<Effect>,
+        push: impl FnOnce(&mut Queue, Position),
+    ) {
+        let position = Position::new(partition, offset, 0);
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        // Later writes of the key are made only after it had its turn.
+        let passed = p.entries.get(key).is_some_and(|e| position <= e.position)
+            || p.lanes.get(key).and_then(|l| l.claim.as_ref()).is_some_and(|(_, claim)| position <= claim.hi);
+        if passed {
+            return self.resolve(partition, offset, bytes);
+        }
+        push(&mut p.lanes.entry(key.clone()).or_default().queue, position);
+        self.make_turn(partition, key, u8::MAX, now, out);
     }
 
     /// A new lane gets in line; one that waits may move forward.
@@ -94,29 +134,35 @@ impl Dispatcher {
     }
 
     /// True where this incarnation of the ledger says that the event is done.
-    fn is_applied(&self, partition: i32, intent: &Intent) -> bool {
+    fn is_done(&self, partition: i32, intent: &Intent, origin: Origin) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
         let applied = p.entries.get(&intent.key).is_some_and(|e| intent.position <= e.position);
-        let refused = p.parks.get(&intent.key).is_some_and(|park| intent.position <= park.position);
+        // A parking is carried past redriven events before they are applied; it tells of them only what was refused.
+        let tells = |park: &crate::model::Park| origin == Origin::Source || park.failed == origin.redrive();
+        let refused = p.parks.get(&intent.key).is_some_and(|park| tells(park) && intent.position <= park.position);
         (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
     }
 
     /// Leaves out repeated events, and what old events say of the state; their notes are kept (protocol rule 5b).
-    fn screen(&self, partition: i32, mut intent: Intent) -> Result<Intent, &'static str> {
+    fn screen(&self, partition: i32, mut intent: Intent, origin: Origin) -> Result<Intent, &'static str> {
         let Some(p) = self.partitions.get(&partition) else { return Ok(intent) };
         let entry = p.entries.get(&intent.key);
         let lane = p.lanes.get(&intent.key);
+        // A redriven event has come before, and what the source has published since goes behind it.
+        let redriven = origin != Origin::Source;
+        let counts = |other: Origin| !redriven || other != Origin::Source;
         if let Some(id) = intent.event_id {
+            let has = |queue: &Queue| if redriven { queue.has_redriven(id) } else { queue.has_event(id) };
             let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))
-                || lane.is_some_and(|l: &Lane| l.queue.has_event(id) || l.held.has_event(id));
+                || lane.is_some_and(|l: &Lane| has(&l.queue) || has(&l.held));
             if repeated {
                 return Err("an event with this id was applied already");
             }
         }
         // What waits without a ticket to be applied to comes to nothing, so nothing is too old for it.
         let mut ticket = entry.is_some_and(|e| self.settings.states.phase(&e.seen.state) != Phase::Closed);
-        let held = lane.and_then(|l| l.held.newest(&mut ticket));
-        let queued = lane.and_then(|l| l.queue.newest(&mut ticket));
+        let held = lane.and_then(|l| l.held.newest(&mut ticket, counts));
+        let queued = lane.and_then(|l| l.queue.newest(&mut ticket, counts));
         let newest = entry.map(|e| e.occurred_at).max(held).max(queued);
         // Of an event whose long note is written in part everything else is applied already.
         let half_done = entry.is_some_and(|e| e.partial.is_some_and(|(at, _)| at == intent.position));

@@ -174,7 +174,7 @@ impl Dispatcher {
             Event::Retry => self.breaker.retry(),
         }
         self.breaker.pass(now.mono);
-        self.fire_timers(now);
+        self.fire_timers(now, out);
         // Time alone brings nothing new twice within its unit; but who lets go waits for every answer.
         if !frequent || now.mono > self.kept_house || self.partitions.values().any(Partition::is_leaving) {
             self.kept_house = now.mono;
@@ -251,10 +251,11 @@ impl Dispatcher {
         }
     }
 
-    /// What bounds a fold.
-    fn bounds(&self) -> Bounds {
+    /// What bounds a fold of this key.
+    fn bounds(&self, partition: i32, key: &Key) -> Bounds {
         let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        Bounds { window, notes: self.settings.note_limit }
+        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
+        Bounds { window, notes: self.settings.note_limit, apart: lane.and_then(|l| l.apart) }
     }
 
     fn id(&mut self) -> u64 {
@@ -324,11 +325,11 @@ impl Dispatcher {
         }
     }
 
-    fn fire_timers(&mut self, now: Now) {
+    fn fire_timers(&mut self, now: Now, out: &mut Vec<Effect>) {
         while self.timers.peek().is_some_and(|Reverse((at, ..))| *at <= now.mono) {
             let Some(Reverse((_, partition, life, key))) = self.timers.pop() else { return };
             if self.live(partition, life).is_some() {
-                self.timer(partition, &key, now);
+                self.timer(partition, &key, now, out);
             }
         }
     }

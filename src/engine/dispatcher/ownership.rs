@@ -50,7 +50,7 @@ impl Dispatcher {
         let left = claim.span.saturating_sub(age);
         let doubt = Doubt { alive_until: now.mono + left, ended: false, looked: false };
         if let Some(p) = self.partitions.get_mut(&partition) {
-            let lane = Lane { claim: Some((token, Box::new(claim))), ..Lane::default() };
+            let lane = Lane { apart: Some(claim.hi), claim: Some((token, Box::new(claim))), ..Lane::default() };
             p.lanes.insert(key.clone(), lane);
         }
         self.make_want(partition, key, 0, Stage::Wants(Wish::Look(doubt, false)), now);

@@ -4,7 +4,7 @@ use super::{Dispatcher, Op};
 use crate::engine::event::{DeadLetter, Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
 use crate::engine::fold::{Queue, Segment};
 use crate::engine::lane::Stage;
-use crate::model::{Key, Now, Park};
+use crate::model::{Key, Now, Origin, Park, Position, RedriveId};
 
 impl Dispatcher {
     /// What the attempt carried can't be applied: dead letters, and the key is parked behind them.
@@ -21,7 +21,7 @@ impl Dispatcher {
         if park {
             self.breaker.refused(reason, &self.settings);
         }
-        let bounds = self.bounds();
+        let bounds = self.bounds(partition, key);
         if let Some(lane) = self.lane(partition, key)
             && lane.held.events().next().is_none()
         {
@@ -33,7 +33,8 @@ impl Dispatcher {
             }
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
-        self.send_letters(partition, key, letters, park.then_some(reason), now, out);
+        let failed = self.lane(partition, key).and_then(|l| l.held.origin().redrive());
+        self.send_letters(partition, key, letters, park.then_some((reason, failed)), now, out);
     }
 
     /// An event behind a parked one goes the same way.
@@ -41,16 +42,38 @@ impl Dispatcher {
         let Some(lane) = self.lane(partition, key) else { return };
         lane.held.put_back_apart(segment);
         let letters = letters(&lane.held, key, "parked", "waits behind a refused record of this key");
-        self.send_letters(partition, key, letters, None, now, out);
+        // The parking tells how far the letters go.
+        let park = self.partitions.get(&partition).and_then(|p| p.parks.get(key)).cloned();
+        let park = park.as_ref().map(|park| (park.reason.as_str(), park.failed));
+        self.send_letters(partition, key, letters, park, now, out);
     }
 
-    /// `park`: why the key is parked behind them, where it is.
+    /// A redriven event can't be mapped still: its letter, and the key, where it is parked, lets nothing more of this
+    /// redrive through.
+    pub(super) fn refuse_again(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        mut segment: Segment,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((code, reason)) = segment.refusal.take().map(|refusal| *refusal) else { return };
+        let failed = segment.origin.redrive();
+        let Some(lane) = self.lane(partition, key) else { return };
+        lane.held.put_back_apart(segment);
+        let letters = letters(&lane.held, key, code, &reason);
+        let parked = self.partitions.get(&partition).is_some_and(|p| p.parks.contains_key(key));
+        self.send_letters(partition, key, letters, parked.then_some((reason.as_str(), failed)), now, out);
+    }
+
+    /// `park`: why the key is parked behind them and in which redrive it was refused again, where it is parked.
     fn send_letters(
         &mut self,
         partition: i32,
         key: &Key,
         letters: Vec<DeadLetter>,
-        park: Option<&str>,
+        park: Option<(&str, Option<RedriveId>)>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -59,7 +82,9 @@ impl Dispatcher {
         let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
             return self.make_ready(partition, key, now, out);
         };
-        let park = park.map(|reason| Box::new(Park { token, position: last, reason: reason.to_owned() }));
+        let park = park.map(|(reason, failed)| {
+            Box::new(Park { token, position: last, newest: None, failed, reason: reason.to_owned() })
+        });
         let count = letters.len();
         self.stage(partition, key, Stage::Refusing(count, park));
         if count == 0 {
@@ -73,15 +98,50 @@ impl Dispatcher {
     }
 
     /// The dead letters stand: so does, once it is acked, that the key waits behind them.
-    fn park(&mut self, partition: i32, key: &Key, park: Park, out: &mut Vec<Effect>) {
+    pub(super) fn park(&mut self, partition: i32, key: &Key, park: Park, out: &mut Vec<Effect>) {
         self.stage(partition, key, Stage::Refusing(1, None));
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let life = p.life;
-        p.parks.insert(key.clone(), park.clone());
-        Self::observe(out, Observation::Parked(key.clone(), park.reason.clone()));
+        if p.parks.insert(key.clone(), park.clone()).is_none() {
+            Self::observe(out, Observation::Parked(key.clone(), park.reason.clone()));
+        }
         let write = LedgerWrite::Park(key.clone(), park);
         self.produce(partition, write, Op::Refusal(partition, life, key.clone(), None), out);
         self.tombstone_stale(partition, life, &LedgerKey::Park(key.clone()), out);
+    }
+
+    /// The parking as it must stand before this redriven segment is written, where it does not stand so already.
+    pub(super) fn parking_to_pass(&self, partition: i32, key: &Key, segment: &Segment) -> Option<Park> {
+        let Origin::Redrive(_) = segment.origin else { return None };
+        let p = self.partitions.get(&partition)?;
+        let hi = segment.hi()?;
+        p.parks.get(key).filter(|park| park.position <= hi).map(|park| park.passed(p.token, hi))
+    }
+
+    /// Whether the key's entry goes beyond its parking: then the parking is void.
+    pub(super) fn is_beyond_parking(&self, partition: i32, key: &Key) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let position = p.entries.get(key).map(|e| e.position);
+        p.parks.get(key).is_some_and(|park| position >= Some(park.position))
+    }
+
+    /// The end of a redrive: the key is released, unless letters are left.
+    pub(super) fn release_key(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        (id, upto): (RedriveId, Position),
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(park) = self.partitions.get(&partition).and_then(|p| p.parks.get(key)) else { return };
+        let why = if park.failed == Some(id) {
+            "a letter of this redrive was refused again"
+        } else if park.newest() > upto {
+            "newer letters came meanwhile"
+        } else {
+            return self.unpark(partition, key, out);
+        };
+        Self::observe(out, Observation::StillParked(key.clone(), id, why));
     }
 
     pub(super) fn refusal_produced(

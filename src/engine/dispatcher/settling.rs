@@ -108,13 +108,10 @@ impl Dispatcher {
     }
 
     /// A lane's instant has come.
-    pub(super) fn timer(&mut self, partition: i32, key: &Key, now: Now) {
+    pub(super) fn timer(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
         match lane.stage {
-            Stage::Waiting(until) if until <= now.mono => {
-                // `make_ready` drops empty lanes and then has something to say; a waiting lane is never empty.
-                self.make_ready(partition, key, now, &mut Vec::new());
-            }
+            Stage::Waiting(until) if until <= now.mono => self.make_ready(partition, key, now, out),
             Stage::Doubt(doubt, due) if due <= now.mono => {
                 self.make_want(partition, key, 0, Stage::Wants(Wish::Look(doubt, false)), now);
             }
@@ -229,7 +226,7 @@ impl Dispatcher {
         report.attempts = requests;
         report.warnings = settlement.warnings;
         out.push(Effect::Result(Box::new(report)));
-        if settlement.outcome != "unchanged" {
+        if settlement.outcome != "unchanged" && self.is_beyond_parking(partition, key) {
             self.unpark(partition, key, out);
         }
         self.plan_expiry(partition, key);

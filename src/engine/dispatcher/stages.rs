@@ -7,6 +7,9 @@ use crate::engine::event::{Effect, LedgerKey};
 use crate::engine::lane::{Stage, Ticket};
 use crate::model::{Key, Now};
 
+/// Between two looks whether the events that a former owner had claimed have arrived, milliseconds.
+const MISSING: u64 = 50;
+
 impl Dispatcher {
     /// Changes a lane's stage and keeps the partition's counts.
     pub(super) fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
@@ -38,6 +41,9 @@ impl Dispatcher {
 
     /// Puts a lane in line for a turn, or drops it where nothing waits.
     pub(super) fn make_ready(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        if self.misses_claimed_events(partition, key) {
+            return self.make_wait(partition, key, now.mono + MISSING, Stage::Waiting(now.mono + MISSING));
+        }
         let empty = self.lane(partition, key).is_none_or(|l| l.queue.is_empty());
         self.stage(partition, key, Stage::Idle);
         if empty {

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::event::{Content, LedgerKey, Loaded, ProduceOutcome, Received, RequestBody};
 use crate::model::{
-    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Position, Record, Row, Seen, Token,
+    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Origin, Position, Record, RedriveId, Row, Seen,
+    Token,
 };
 
 const EPOCH: Epoch = Epoch(1);
 
 struct Bench {
     dispatcher: Dispatcher,
+    /// Writes applied by [`Bench::write`].
+    writes: u64,
     now: Now,
 }
 
@@ -28,6 +31,7 @@ impl Bench {
     fn loaded(ledger: Loaded) -> (Self, Vec<Effect>) {
         let mut bench = Self {
             dispatcher: Dispatcher::new(Settings::default()),
+            writes: 0,
             now: Now { mono: 1_000, unix: 1_800_000_000_000 },
         };
         bench.apply(Event::Polled { at: 1_000 });
@@ -48,6 +52,10 @@ impl Bench {
     }
 
     fn receive(&mut self, offset: i64, action: Action, title: &str) -> Vec<Effect> {
+        self.receive_from(Origin::Source, offset, action, title)
+    }
+
+    fn receive_from(&mut self, origin: Origin, offset: i64, action: Action, title: &str) -> Vec<Effect> {
         let intent = Intent {
             position: Position::new(0, offset, 0),
             key: "k".into(),
@@ -59,6 +67,10 @@ impl Bench {
             occurred_at: self.now.unix + offset,
             priority: 3,
         };
+        self.take(origin, offset, Content::Intents(vec![intent]))
+    }
+
+    fn take(&mut self, origin: Origin, offset: i64, content: Content) -> Vec<Effect> {
         let raw = Arc::new(Record {
             topic: "alerts".into(),
             partition: 0,
@@ -68,8 +80,34 @@ impl Bench {
             headers: Vec::new(),
             timestamp: None,
         });
-        let record = Received { offset, raw, content: Content::Intents(vec![intent]) };
+        let record = Received { offset, raw, origin, content };
         self.apply(Event::Received { partition: 0, epoch: EPOCH, record })
+    }
+
+    /// Acks what is produced until nothing more is.
+    fn ack_all(&mut self, effects: &[Effect]) -> Vec<Effect> {
+        let mut all = Vec::new();
+        let mut next = self.ack(effects);
+        while !next.is_empty() {
+            let more = self.ack(&next);
+            all.append(&mut next);
+            next = more;
+        }
+        all
+    }
+
+    /// The next write, applied, with all that follows.
+    fn write(&mut self) -> (RequestBody, Vec<Effect>) {
+        let (id, body) = self.permit();
+        let mut answer = applied();
+        if let Answer::Applied { row, .. } = &mut answer {
+            row.mod_count = self.writes;
+        }
+        self.writes += 1;
+        let mut effects = self.answer(id, answer);
+        let more = self.ack_all(&effects);
+        effects.extend(more);
+        (body, effects)
     }
 
     /// Acks every produce among the effects; what comes of it.
@@ -215,7 +253,7 @@ fn a_refusal_is_a_dead_letter_and_what_follows_waits_behind_it() {
     assert_eq!(b.watermark(), 1);
     let behind = b.receive(1, Action::Update, "two");
     assert!(behind.iter().any(|e| matches!(e, Effect::DeadLetter { letter, .. } if letter.code == "parked")));
-    b.ack(&behind);
+    b.ack_all(&behind);
     assert_eq!(claims(&b.receive(2, Action::Open, "three")), 1, "an open without an open ticket is always tried");
 }
 
@@ -286,6 +324,161 @@ fn a_finished_ticket_is_forgotten_former_owners_first() {
     };
     let named: Vec<i64> = effects.iter().find_map(marks).expect("a mark").iter().map(|f| f.token.0).collect();
     assert_eq!(named, [5, 4, 2], "and the next owner is told of them all");
+}
+
+/// A key whose ticket's first update was refused, with one more update behind it.
+fn parked() -> Bench {
+    let mut b = Bench::new();
+    let effects = [b.receive(0, Action::Open, "zero"), b.lease()].concat();
+    b.ack_all(&effects);
+    b.write();
+    let effects = b.receive(1, Action::Update, "one");
+    b.ack_all(&effects);
+    let (id, _) = b.permit();
+    let refused = b.answer(id, failed(Class::Rejected));
+    b.ack_all(&refused);
+    let effects = b.receive(2, Action::Update, "two");
+    b.ack_all(&effects);
+    assert_eq!(b.watermark(), 3);
+    b
+}
+
+const RUN: Origin = Origin::Redrive(RedriveId(1));
+
+fn release(upto: i64) -> Origin {
+    Origin::Release(RedriveId(1), Position::new(0, upto, 0))
+}
+
+fn title(body: &RequestBody) -> &str {
+    let RequestBody::Update { fields, .. } = body else { panic!("an update: {body:?}") };
+    &fields.iter().find(|(column, _)| &**column == "short_description").expect("a title").1
+}
+
+fn letters_of(effects: &[Effect]) -> Vec<(i64, &str)> {
+    let letters = effects.iter().filter_map(|e| match e {
+        Effect::DeadLetter { letter, .. } => Some((letter.position.offset, letter.code.as_str())),
+        _ => None,
+    });
+    letters.collect()
+}
+
+fn is_released(effects: &[Effect]) -> bool {
+    effects.iter().any(|e| matches!(e, Effect::Observe(Observation::Unparked(_))))
+}
+
+#[test]
+fn redriven_letters_pass_newer_events_stay_behind_and_the_release_frees_the_key() {
+    let mut b = parked();
+    let first = b.receive_from(RUN, 3, Action::Update, "one");
+    assert_eq!(claims(&first), 0, "first the parking goes past it");
+    b.ack_all(&first);
+    let newer = b.receive(4, Action::Update, "newer");
+    assert!(newer.is_empty(), "it waits for its turn in the lane");
+    let (body, effects) = b.write();
+    assert_eq!(title(&body), "one");
+    assert!(!is_released(&effects), "an entry of a redriven event releases nothing");
+    assert_eq!(letters_of(&effects), [(4, "parked")]);
+    let second = b.receive_from(RUN, 5, Action::Update, "two");
+    b.ack_all(&second);
+    let (body, _) = b.write();
+    assert_eq!(title(&body), "two");
+    let end = b.take(release(2), 6, Content::Release("k".into()));
+    assert!(!is_released(&end), "a newer letter came meanwhile: {end:?}");
+    assert_eq!(b.watermark(), 7);
+    let third = b.receive_from(Origin::Redrive(RedriveId(2)), 7, Action::Update, "newer");
+    b.ack_all(&third);
+    b.write();
+    let upto = Origin::Release(RedriveId(2), Position::new(0, 4, 0));
+    let end = b.take(upto, 8, Content::Release("k".into()));
+    assert!(is_released(&end));
+    b.ack_all(&end);
+    let effects = b.receive(9, Action::Update, "free");
+    assert_eq!(claims(&effects), 1, "{effects:?}");
+}
+
+#[test]
+fn what_is_refused_again_holds_the_rest_of_its_redrive_back() {
+    let mut b = parked();
+    let first = b.receive_from(RUN, 3, Action::Update, "one");
+    b.ack_all(&first);
+    let (id, _) = b.permit();
+    let refused = b.answer(id, failed(Class::Rejected));
+    assert_eq!(letters_of(&refused), [(3, "rejected")]);
+    b.ack_all(&refused);
+    let second = b.receive_from(RUN, 4, Action::Update, "two");
+    assert_eq!(letters_of(&second), [(4, "parked")]);
+    b.ack_all(&second);
+    let end = b.take(release(2), 5, Content::Release("k".into()));
+    assert!(!is_released(&end));
+    let again = b.receive_from(Origin::Redrive(RedriveId(2)), 6, Action::Update, "one");
+    b.ack_all(&again);
+    let (body, _) = b.write();
+    assert_eq!(title(&body), "one", "another redrive may try again");
+}
+
+#[test]
+fn a_redriven_event_that_cannot_be_mapped_still_holds_its_redrive_back_as_well() {
+    let mut b = parked();
+    let content = Content::RefusedAgain { key: "k".into(), code: "mapping", reason: "no such label".into() };
+    let first = b.take(RUN, 3, content);
+    assert_eq!(letters_of(&first), [(3, "mapping")]);
+    b.ack_all(&first);
+    assert_eq!(b.watermark(), 4);
+    let second = b.receive_from(RUN, 4, Action::Update, "two");
+    assert_eq!(letters_of(&second), [(4, "parked")]);
+}
+
+#[test]
+fn a_new_owner_goes_on_with_a_redrive_and_lets_nothing_else_pass() {
+    let mut b = parked();
+    let first = b.receive_from(RUN, 3, Action::Update, "one");
+    let parking = first.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Park(_, park), .. } => Some(park.clone()),
+        _ => None,
+    });
+    let parking = parking.expect("the parking goes past it");
+    b.ack_all(&first);
+    let (_, effects) = b.write();
+    let entry = effects.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Entry(_, entry), .. } => Some((**entry).clone()),
+        _ => None,
+    });
+    let entry = entry.expect("an entry");
+    assert!(entry.position < parking.position, "such an entry must not make the parking void");
+    let ledger = Loaded {
+        start: 3,
+        mark: 3,
+        entries: [("k".into(), entry)].into_iter().collect(),
+        parks: [("k".into(), parking)].into_iter().collect(),
+        ..Loaded::default()
+    };
+    let (mut b, effects) = Bench::loaded(ledger);
+    b.ack_all(&effects);
+    let leased = b.lease();
+    b.ack_all(&leased);
+    let first = b.receive_from(RUN, 3, Action::Update, "one");
+    assert_eq!(claims(&first), 0, "it is applied already");
+    let newer = b.receive(4, Action::Update, "newer");
+    assert_eq!(letters_of(&newer), [(4, "parked")]);
+    b.ack_all(&newer);
+    let second = b.receive_from(RUN, 5, Action::Update, "two");
+    let second = [second.clone(), b.ack_all(&second)].concat();
+    assert_eq!(claims(&second), 1, "{second:?}");
+}
+
+#[test]
+fn a_redriven_event_is_not_old_because_of_what_came_meanwhile() {
+    let mut b = parked();
+    b.now.unix += 1_000;
+    let newer = b.receive(3, Action::Update, "newer");
+    assert_eq!(letters_of(&newer), [(3, "parked")], "its letter is on its way, the lane is at work");
+    b.now.unix -= 1_000;
+    let again = b.receive_from(RUN, 4, Action::Update, "one");
+    assert_eq!(b.watermark(), 3, "{again:?}");
+    let effects = b.ack_all(&newer);
+    assert_eq!(claims(&effects), 1);
+    let (body, _) = b.write();
+    assert_eq!(title(&body), "one");
 }
 
 #[test]

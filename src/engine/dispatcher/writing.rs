@@ -10,7 +10,7 @@ use crate::engine::lane::{Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Claim, Entry, Key, Now, Position};
+use crate::model::{AttemptId, Claim, Entry, Key, Now, Origin, Position};
 
 impl Dispatcher {
     /// Gives turns to lanes while few enough are prepared. The most urgent lane of all partitions comes first.
@@ -35,9 +35,32 @@ impl Dispatcher {
     /// A lane's turn: the first segment that needs a request is claimed; those that need none are resolved.
     pub(super) fn turn(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         self.stage(partition, key, Stage::Idle);
-        while let Some(segment) = self.lane(partition, key).and_then(|l| l.queue.pop()) {
+        while let Some(mut segment) = self.lane(partition, key).and_then(|l| l.queue.pop()) {
+            if let Origin::Release(id, upto) = segment.origin {
+                self.release_key(partition, key, (id, upto), out);
+                self.settle_without_write(partition, &segment);
+                continue;
+            }
             if self.is_barred(partition, key, &segment) {
                 self.bury(partition, key, segment, now, out);
+                return;
+            }
+            if self.is_parked_for(partition, key, segment.origin)
+                && segment.opened_by > segment.lo()
+                && let Some(opening) = segment.split_post()
+            {
+                // Only the opening event passes; what came before it goes where it would have gone without it.
+                self.put_back(partition, key, opening);
+                self.bury(partition, key, segment, now, out);
+                return;
+            }
+            if segment.refusal.is_some() {
+                self.refuse_again(partition, key, segment, now, out);
+                return;
+            }
+            if let Some(park) = self.parking_to_pass(partition, key, &segment) {
+                self.put_back(partition, key, segment);
+                self.park(partition, key, park, out);
                 return;
             }
             if self.must_discover(partition, key, &segment) {
@@ -80,12 +103,27 @@ impl Dispatcher {
 
     /// A parked key lets nothing through but an opening event while no ticket is open.
     fn is_barred(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
-        let Some(p) = self.partitions.get(&partition) else { return false };
-        if !p.parks.contains_key(key) {
+        if !self.is_parked_for(partition, key, segment.origin) {
             return false;
         }
+        let Some(p) = self.partitions.get(&partition) else { return false };
         let open = p.entries.get(key).is_some_and(|e| self.settings.states.phase(&e.seen.state).is_open());
         open || segment.post.is_none()
+    }
+
+    /// Whether the key is parked, and events of this origin must not pass by themselves.
+    fn is_parked_for(&self, partition: i32, key: &Key, origin: Origin) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let redriven = |park: &crate::model::Park| matches!(origin, Origin::Redrive(id) if park.failed != Some(id));
+        p.parks.get(key).is_some_and(|park| !redriven(park))
+    }
+
+    /// Whether events that a former owner had claimed have not arrived yet. They are tried again together, since that
+    /// owner may have written dead letters of them: fewer of them might be accepted.
+    pub(super) fn misses_claimed_events(&self, partition: i32, key: &Key) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let apart = p.lanes.get(key).and_then(|lane| lane.apart);
+        apart.is_some_and(|hi| !p.tracker.has_seen(hi.offset))
     }
 
     fn must_discover(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
@@ -276,7 +314,7 @@ impl Dispatcher {
 
     /// What the attempt carried goes back into the queue; its claim stands for nothing any more.
     pub(super) fn give_back(&mut self, partition: i32, key: &Key) {
-        let bounds = self.bounds();
+        let bounds = self.bounds(partition, key);
         if let Some(lane) = self.lane(partition, key) {
             let held = lane.held.take();
             lane.queue.put_back_all(held, bounds);

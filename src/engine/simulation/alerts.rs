@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::super::event::{Content, Received};
 use super::script::key_name;
-use crate::model::{Action, Column, Intent, Position, Record};
+use crate::model::{Action, Column, Intent, Origin, Position, Record};
 
 /// A record and when it is published.
 pub(super) struct Published {
@@ -95,18 +95,23 @@ pub(super) fn publish(rng: &mut Rng, habits: &Habits) -> Vec<Published> {
                 Content::Intents(intents)
             }
         };
-        let raw = Arc::new(Record {
-            topic: topic(),
-            partition: i32::from(partition == 1),
-            offset,
-            key: None,
-            value: Some(vec![b'x'; 20]),
-            headers: Vec::new(),
-            timestamp: None,
-        });
-        out.push(Published { at, partition, record: Received { offset, raw, content } });
+        let raw = raw(partition, offset);
+        out.push(Published { at, partition, record: Received { offset, raw, origin: Origin::Source, content } });
     }
     out
+}
+
+/// A record's bytes, which nobody looks at.
+pub(super) fn raw(partition: usize, offset: i64) -> Arc<Record> {
+    Arc::new(Record {
+        topic: topic(),
+        partition: i32::from(partition == 1),
+        offset,
+        key: None,
+        value: Some(vec![b'x'; 20]),
+        headers: Vec::new(),
+        timestamp: None,
+    })
 }
 
 fn topic() -> Arc<str> {

@@ -75,10 +75,8 @@ impl World {
 
     fn dead_letter(&mut self, member: usize, op: super::super::event::OpId, letter: &DeadLetter) {
         self.coverage.dead_letters += 1;
-        let mut positions = letter.superseded.clone();
-        positions.push(letter.position);
         self.moment(Moment::DeadLetterHanded, member);
-        self.hand(member, 0, Some(op), Handed::Letter(positions));
+        self.hand(member, 0, Some(op), Handed::Letter(Some(Box::new(letter.clone()))));
     }
 
     /// Hands something to the producer.
@@ -196,10 +194,13 @@ impl World {
             return;
         }
         self.produces[at].landed = true;
-        let what = std::mem::replace(&mut self.produces[at].what, Handed::Letter(Vec::new()));
+        let what = std::mem::replace(&mut self.produces[at].what, Handed::Letter(None));
         match what {
-            Handed::Letter(positions) => {
-                self.dead.extend(positions);
+            Handed::Letter(letter) => {
+                if let Some(letter) = letter {
+                    self.dead.extend(letter.superseded.iter().copied().chain([letter.position]));
+                    self.shelve(&letter);
+                }
                 self.ack(number);
             }
             Handed::Owner(epoch) => {
@@ -388,6 +389,7 @@ impl World {
             }
             Observation::Parked(..) => coverage.parked += 1,
             Observation::Unparked(_) => coverage.unparked += 1,
+            Observation::StillParked(..) => coverage.still_parked += 1,
             Observation::Gone(..) => coverage.gone += 1,
             Observation::TokenRenewed(_) => coverage.tokens_renewed += 1,
             Observation::Standing(_) | Observation::Doubled(..) => {}

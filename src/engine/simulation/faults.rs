@@ -51,6 +51,7 @@ impl World {
             Directive::Lockout(length) => self.odds.lockout_until = self.now + length,
             Directive::HoldPermits(length) => self.odds.permits_from = self.now + length,
             Directive::Person(key, deed) => self.person(*key, *deed),
+            Directive::Redrive(key) => self.redrive(*key),
             Directive::Plan(fates) => self.plan.extend(fates.iter().copied()),
             Directive::PlanProduce(moment, landing) => self.produce_plan.push((*moment, *landing)),
             Directive::HoldCommit { member, length } => {
@@ -121,7 +122,7 @@ impl World {
                 continue;
             }
             // What was to land is put off: the old place on the agenda finds it landed already.
-            let what = std::mem::replace(&mut self.produces[number].what, Handed::Letter(Vec::new()));
+            let what = std::mem::replace(&mut self.produces[number].what, Handed::Letter(None));
             let produce = &mut self.produces[number];
             produce.landed = true;
             let again = super::world::Produce {

@@ -58,6 +58,8 @@ impl World {
             .map_err(|broken| format!("k{key}: {broken}"))?;
         // Where a person moved the ticket, or something was refused, what is right depends on who was first.
         let events = self.events_of(key);
+        let first_parts: Vec<Position> = notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at).collect();
+        self.judge_redriven(key, &first_parts, &events)?;
         if self.raced[key] || self.handled[key] || events.iter().any(|e| self.dead.contains(&e.position)) {
             return Ok(());
         }

@@ -18,6 +18,7 @@ mod ledger;
 mod member;
 mod mutants;
 mod queue;
+mod redrive;
 mod reference;
 mod report;
 mod scenario;

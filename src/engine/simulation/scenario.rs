@@ -24,6 +24,8 @@ pub(super) struct Scenario {
     pub(super) people: u32,
     /// Share of histories in which the instance refuses some values.
     pub(super) rejects: u32,
+    /// Dead letters are put back, now and then and in the end.
+    pub(super) redrives: bool,
     /// Share of histories with a pause longer than an entry's life in the middle.
     pub(super) pauses: u32,
     /// Share of histories whose permits are slow.
@@ -81,6 +83,7 @@ impl Default for Scenario {
             unknown: (250, 25),
             people: 250,
             rejects: 80,
+            redrives: true,
             pauses: 60,
             slow_permits: 250,
             slow_commits: 250,
@@ -105,6 +108,7 @@ impl Scenario {
             unknown: (0, 0),
             people: 0,
             rejects: 0,
+            redrives: false,
             pauses: 0,
             slow_permits: 0,
             slow_commits: 0,

@@ -33,6 +33,8 @@ pub(super) enum Directive {
     Plan(Vec<Fate>),
     /// The next ledger produces of this kind end like this.
     PlanProduce(Moment, Landing),
+    /// An operator puts the letters of a key back.
+    Redrive(usize),
     /// No permits for so long.
     HoldPermits(u64),
     /// The next commit of this member is stamped now and leaves after so long.

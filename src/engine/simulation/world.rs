@@ -1,12 +1,12 @@
 //! The world: two members, a group, a ledger, an instance and people, in virtual time, from one seed. It performs the
 //! engine's effects with delays and faults of its own and feeds back what came of them. One seed gives one history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::super::event::{Received, RequestBody};
+use super::super::event::{DeadLetter, Received, RequestBody};
 use super::super::{Dispatcher, Effect, Event, Settings};
 use super::alerts::{self, Habits};
 use super::coverage::Coverage;
@@ -15,6 +15,7 @@ use super::instance::Instance;
 use super::ledger::{Log, Stored};
 use super::member::{Input, Member, Stamped};
 use super::queue::Queue;
+use super::redrive::Shelved;
 use super::scenario::{DriverMutation, Fault, Scenario};
 use super::script::{Directive, Fate, Landing, Moment, Who};
 use crate::model::entry::AttemptId;
@@ -131,7 +132,7 @@ pub(super) enum Handed {
     Ledger(Stored),
     /// With the epoch that wants the token.
     Owner(Epoch),
-    Letter(Vec<Position>),
+    Letter(Option<Box<DeadLetter>>),
 }
 
 /// A fault that waits for its moment.
@@ -163,6 +164,12 @@ pub(super) struct World {
     pub(super) newest: [Option<Position>; 3],
     /// Positions that will not be applied because they were dead-lettered or superseded by something that was.
     pub(super) dead: BTreeSet<Position>,
+    /// Dead letters that stand, of all keys.
+    pub(super) shelf: Vec<Shelved>,
+    /// Where redriven events stood before they were put back for the first time.
+    pub(super) originals: BTreeMap<Position, Position>,
+    /// Redrives so far.
+    pub(super) redrives: u64,
     /// Positions resolved by reports, in the present assignment of each member and partition.
     pub(super) resolved: [[(Epoch, BTreeSet<Position>); 2]; 2],
     pub(super) coverage: Coverage,
@@ -238,6 +245,9 @@ impl World {
             claimed: Vec::new(),
             newest: [None; 3],
             dead: BTreeSet::new(),
+            shelf: Vec::new(),
+            originals: BTreeMap::new(),
+            redrives: 0,
             resolved: Default::default(),
             coverage: Coverage::default(),
             odds: Odds::default(),
@@ -276,6 +286,14 @@ impl World {
             self.now = self.now.max(at);
             self.happen(happening);
             if self.calm && self.finished() {
+                if self.scenario.redrives && self.has_open_letters() {
+                    self.redrive_all();
+                    self.calm_at = self.now;
+                    if self.redrives > 100 {
+                        self.violate("redrives do not come to an end".into());
+                    }
+                    continue;
+                }
                 self.judge_end();
                 break;
             }
@@ -313,6 +331,9 @@ impl World {
         self.claimed.clear();
         self.newest = [None; 3];
         self.dead.clear();
+        self.shelf.clear();
+        self.originals.clear();
+        self.redrives = 0;
         self.resolved = Default::default();
         self.plan.clear();
         self.produce_plan.clear();
@@ -452,6 +473,13 @@ impl World {
             for _ in 0..self.rng.usize(0..3) {
                 let at = self.rng.u64(0..last);
                 self.queue.push(at, Happening::Strike(Directive::Compact));
+            }
+        }
+        if self.odds.rejects && scenario.redrives {
+            for _ in 0..self.rng.usize(1..6) {
+                let at = self.rng.u64(0..last);
+                let key = self.rng.usize(0..3);
+                self.queue.push(at, Happening::Strike(Directive::Redrive(key)));
             }
         }
         if self.odds.people {

@@ -21,6 +21,8 @@ pub struct World {
     url: String,
     http: reqwest::Client,
     folder: tempfile::TempDir,
+    /// The bridge's configuration, given lines of its sink.
+    text: Box<dyn Fn(&str) -> String + Send + Sync>,
     simulator: Child,
     bridges: AtomicUsize,
 }
@@ -40,16 +42,18 @@ impl World {
             .spawn()
             .expect("the simulator starts");
         let folder = tempfile::tempdir().expect("a folder");
-        let text = format!(
-            "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
+        let (bootstrap, name, at) = (broker.bootstrap.clone(), prefix.clone(), url.clone());
+        let text = move |more: &str| {
+            format!(
+                "instances:\n  dev:\n    url: {at}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
              nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\nkafka:\n  \
-             bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  unsafe_topics: true\n  \
-             replication: 1\nsinks:\n  incidents:\n    topic: {prefix}.alerts\n    closing: {{ close_code: Solution \
+             bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {name}\n  unsafe_topics: true\n  \
+             replication: 1\nsinks:\n  incidents:\n    topic: {name}.alerts\n    closing: {{ close_code: Solution \
              provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
-            bootstrap = broker.bootstrap,
-        );
-        std::fs::write(folder.path().join("bridge.yaml"), text).expect("a configuration");
+            )
+        };
         let world = Self {
+            text: Box::new(text),
             bootstrap: broker.bootstrap.clone(),
             prefix,
             url,
@@ -58,12 +62,22 @@ impl World {
             simulator,
             bridges: AtomicUsize::new(0),
         };
+        world.configure(more);
         let deadline = Instant::now() + Duration::from_secs(20);
         while world.get("/simulator/state").await.is_none() {
             assert!(Instant::now() < deadline, "the simulator does not answer");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         world
+    }
+
+    /// Writes the bridge's configuration with these lines in its sink.
+    pub fn configure(&self, more: &str) {
+        std::fs::write(self.config(), (self.text)(more)).expect("a configuration");
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("bridge.yaml")
     }
 
     /// Where the events' times begin: far enough back that none lies in the future.
@@ -127,7 +141,7 @@ impl World {
         let log = self.folder.path().join(format!("bridge-{number}.log"));
         let file = std::fs::File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
-        command.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml"));
+        command.args(["run", "--config"]).arg(self.config());
         if let Some(at) = crash_at {
             command.env("NOWBRIDGE_CRASH_AT", at);
         }

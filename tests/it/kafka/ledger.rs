@@ -74,7 +74,10 @@ impl Route {
 }
 
 fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
-    LedgerWrite::Park(key.into(), Park { token, position: Position::new(0, offset, 0), reason: "no".into() })
+    LedgerWrite::Park(
+        key.into(),
+        Park { token, position: Position::new(0, offset, 0), newest: None, failed: None, reason: "no".into() },
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
