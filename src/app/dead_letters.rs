@@ -35,9 +35,9 @@ pub async fn run(command: DeadLetters) -> Result<bool> {
             let mut letters = shelf.open_letters().await?;
             letters.retain(|letter| filter.fits(letter));
             if json {
-                letters.iter().for_each(|l| println!("{}", as_json(l)))
+                letters.iter().for_each(|l| println!("{}", as_json(l)));
             } else {
-                list(&letters, limit)
+                list(&letters, limit);
             }
             Ok(true)
         }
@@ -172,7 +172,7 @@ fn list(letters: &[Letter], limit: usize) {
     if reasons.len() > REASONS {
         println!("          and {} more reasons", reasons.len() - REASONS);
     }
-    println!("\n{:<12} {:<20} {:<14} {:>3}  {}", "letter", "time", "code", "redriven", "key, reason");
+    println!("\n{:<12} {:<20} {:<14} {:>8}  key, reason", "letter", "time", "code", "redriven");
     for letter in letters.iter().take(limit) {
         let key = letter.key.as_deref().unwrap_or("(no key)");
         println!(

@@ -119,7 +119,9 @@ pub fn progress(
     let config = options.table_reader(group, Isolation::Uncommitted);
     let consumer: BaseConsumer<Logging> = config.create_with_context(Logging).map_err(fail)?;
     let mut list = TopicPartitionList::new();
-    (0..partitions).for_each(|partition| drop(list.add_partition(topic, partition)));
+    for partition in 0..partitions {
+        list.add_partition(topic, partition);
+    }
     let committed = consumer.committed_offsets(list, timeout).map_err(fail)?;
     let mut all = Vec::new();
     for partition in 0..partitions {

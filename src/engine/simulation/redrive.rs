@@ -70,10 +70,10 @@ impl World {
         tell!(self, "redrives {} letters of {name} up to {upto}", back.len() - 1);
         let partition = partition_of(key, self.odds.partitions);
         let at = self.visible[partition];
-        let mut offset = self.input[partition][..at].last().map_or(0, |r| r.offset + 1);
+        let first = self.input[partition][..at].last().map_or(0, |r| r.offset + 1);
         let count = back.len();
         self.make_room(partition, at, count as i64);
-        for (number, (origin, event)) in back.into_iter().enumerate() {
+        for ((at, offset), (origin, event)) in (at..).zip(first..).zip(back) {
             let content = match event {
                 Some((mut intent, original)) => {
                     intent.position = Position::new(intent.position.partition, offset, intent.position.index);
@@ -83,8 +83,7 @@ impl World {
                 None => Content::Release(name.clone()),
             };
             let raw = super::alerts::raw(partition, offset);
-            self.input[partition].insert(at + number, Received { offset, raw, origin, content });
-            offset += 1;
+            self.input[partition].insert(at, Received { offset, raw, origin, content });
         }
         self.visible[partition] += count;
         if at <= self.first_half[partition] {
