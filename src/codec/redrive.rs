@@ -170,7 +170,10 @@ mod tests {
         assert!(with("nowbridge-redrive", "x!").contains("no id"));
         assert!(with("nowbridge-index", "-1").contains("nowbridge-index"));
         assert!(with("nowbridge-release", "7").contains("no position"));
-        assert!(with("nowbridge-release", "0/1.0").contains("nowbridge-key"));
+        let mut release = release_headers("k", RedriveId(1), Position::new(0, 1, 0));
+        release.retain(|(name, _)| name != "nowbridge-key");
+        let keyless = redriven(&Record { headers: release, ..letter() }).expect_err("refused");
+        assert!(keyless.contains("nowbridge-key"), "{keyless}");
     }
 
     #[test]
