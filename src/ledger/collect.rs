@@ -192,7 +192,7 @@ fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mar
 /// Whether a key was released after this parking: only the success of an opening event writes an entry as far as the
 /// refused one. A parking that a lost member lands late is such a one, too.
 fn is_released(park: &Park, entry: Option<&(Token, Entry)>) -> bool {
-    entry.is_some_and(|(_, entry)| entry.position >= park.position)
+    entry.is_some_and(|(_, entry)| park.is_void(entry.position))
 }
 
 /// How long a write announced under this token has certainly been under way, by the broker's time: from the first

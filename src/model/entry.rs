@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Position, RedriveId, Token};
+use super::{Column, Origin, Position, RedriveId, Token};
 
 /// Names one attempt for ever: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -218,6 +218,16 @@ impl Park {
     /// The newest event of this key among the dead letters.
     pub fn newest(&self) -> Position {
         self.newest.unwrap_or(self.position)
+    }
+
+    /// Whether it holds events of this origin back: those of a redrive pass, unless it is the one that was refused again.
+    pub fn bars(&self, origin: Origin) -> bool {
+        origin.redrive().is_none_or(|id| self.failed == Some(id))
+    }
+
+    /// Whether an entry at this position makes it void: the key was released after it.
+    pub fn is_void(&self, entry: Position) -> bool {
+        entry >= self.position
     }
 
     /// The same parking once a redriven write up to `hi` is about to be made: an entry that gets as far as that does not

@@ -121,8 +121,8 @@ impl Dispatcher {
     /// Whether the key's entry goes beyond its parking: then the parking is void.
     pub(super) fn is_beyond_parking(&self, partition: i32, key: &Key) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
-        let position = p.entries.get(key).map(|e| e.position);
-        p.parks.get(key).is_some_and(|park| position >= Some(park.position))
+        let (park, entry) = (p.parks.get(key), p.entries.get(key));
+        park.zip(entry).is_some_and(|(park, entry)| park.is_void(entry.position))
     }
 
     /// The end of a redrive: the key is released, unless letters are left.

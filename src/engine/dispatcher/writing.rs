@@ -114,8 +114,7 @@ impl Dispatcher {
     /// Whether the key is parked, and events of this origin must not pass by themselves.
     fn is_parked_for(&self, partition: i32, key: &Key, origin: Origin) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
-        let redriven = |park: &crate::model::Park| matches!(origin, Origin::Redrive(id) if park.failed != Some(id));
-        p.parks.get(key).is_some_and(|park| !redriven(park))
+        p.parks.get(key).is_some_and(|park| park.bars(origin))
     }
 
     /// Whether events that a former owner had claimed have not arrived yet. They are tried again together, since that

@@ -24,9 +24,23 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether a segment that ends at `hi` may take in what begins at `lo`.
-    fn join(&self, hi: Option<Position>, lo: Option<Position>) -> bool {
-        self.apart.is_none() || hi.is_none() || (hi <= self.apart) == (lo <= self.apart)
+    /// Whether a segment may take in what comes from `origin`, begins at `lo`, has so many characters of notes, and first
+    /// opens a ticket at `opens_at`.
+    fn allow(
+        &self,
+        segment: &Segment,
+        origin: Origin,
+        lo: Option<Position>,
+        note: usize,
+        opens_at: Option<i64>,
+    ) -> bool {
+        let hi = segment.hi();
+        let together = self.apart.is_none() || hi.is_none() || (hi <= self.apart) == (lo <= self.apart);
+        together
+            && segment.origin.folds_with(origin)
+            && segment.refusal.is_none()
+            && segment.has_room(note, self.notes)
+            && opens_at.is_none_or(|at| segment.takes(at, self.window))
     }
 }
 
@@ -52,11 +66,8 @@ impl Queue {
         self.forget_ids();
         let note = intent.note.as_ref().map_or(0, |n| n.chars().count());
         let fits = self.segments.back().is_some_and(|s| {
-            s.origin.folds_with(origin)
-                && s.refusal.is_none()
-                && bounds.join(s.hi(), Some(intent.position))
-                && s.has_room(note, bounds.notes)
-                && (!intent.action.opens() || s.takes(intent.occurred_at, bounds.window))
+            let opens_at = intent.action.opens().then_some(intent.occurred_at);
+            bounds.allow(s, origin, Some(intent.position), note, opens_at)
         });
         if !fits {
             self.segments.push_back(Segment::empty(origin, now));
@@ -109,12 +120,8 @@ impl Queue {
             Some(next) => {
                 // What is left without events is the first part of a long note that the next begins with.
                 segment.events.is_empty()
-                    || segment.origin.folds_with(next.origin)
-                        && segment.refusal.is_none()
-                        && next.refusal.is_none()
-                        && bounds.join(segment.hi(), next.lo())
-                        && segment.has_room(next.note_size, bounds.notes)
-                        && next.first_open_at.is_none_or(|at| segment.takes(at, bounds.window))
+                    || next.refusal.is_none()
+                        && bounds.allow(&segment, next.origin, next.lo(), next.note_size, next.first_open_at)
             }
             None => false,
         };

@@ -28,7 +28,7 @@ impl World {
         let record = records.binary_search_by_key(&letter.position.offset, |r| r.offset).ok().map(|at| &records[at]);
         let Some(Content::Intents(intents)) = record.map(|r| &r.content) else { return };
         let Some(intent) = intents.iter().find(|i| i.position == letter.position).cloned() else { return };
-        let original = self.originals.get(&letter.position).copied().unwrap_or(letter.position);
+        let original = self.original(letter.position);
         self.shelf.push(Shelved { intent, original, open: true });
     }
 
