@@ -249,10 +249,7 @@ impl Redrive<'_> {
             if outcome.behind.is_empty() {
                 return Ok(well);
             }
-            let open: Vec<Letter> = self.shelf.open_letters().await?;
-            let behind = |letter: &&Letter| letter.key.as_ref().is_some_and(|key| outcome.behind.contains(key));
-            let open: Vec<Letter> = open.iter().filter(behind).cloned().collect();
-            choice = choose(&open, &Filter::default(), self.max_redrives);
+            choice = choose(&outcome.newer, &Filter::default(), self.max_redrives);
         }
         bail!("after {rounds} rounds newer letters are still coming; run it again when fewer events come");
     }

@@ -1,6 +1,6 @@
 //! One round of a redrive or a drop, and what came of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::choice::Fate;
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub refused: Vec<(String, String)>,
     /// Keys of which newer events came meanwhile: another round takes them.
     pub behind: Vec<String>,
+    /// The open letters of those.
+    pub newer: Vec<Letter>,
 }
 
 impl Shelf {
@@ -147,14 +149,22 @@ impl Shelf {
     /// # Errors
     /// The cluster does not answer.
     pub async fn outcome(&self, choice: &Choice, letters: usize) -> Result<Outcome, Error> {
-        let open = self.open_letters().await?;
+        let mut open: BTreeMap<String, Vec<Letter>> = BTreeMap::new();
+        for letter in self.open_letters().await? {
+            if let Some(key) = letter.key.clone() {
+                open.entry(key).or_default().push(letter);
+            }
+        }
         let mut outcome = Outcome { letters, ..Outcome::default() };
         for key in choice.keys().map(str::to_owned) {
-            let of_key: Vec<&Letter> = open.iter().filter(|l| l.key.as_ref() == Some(&key)).collect();
+            let of_key = open.remove(&key).unwrap_or_default();
             match of_key.iter().find(|letter| letter.code != "parked" || letter.redrives > 0) {
                 _ if of_key.is_empty() => outcome.released.push(key),
                 Some(letter) => outcome.refused.push((key, letter.reason.clone())),
-                None => outcome.behind.push(key),
+                None => {
+                    outcome.behind.push(key);
+                    outcome.newer.extend(of_key);
+                }
             }
         }
         Ok(outcome)
