@@ -7,6 +7,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 use crate::engine::dispatcher::Snapshot;
 use crate::engine::event::Observation;
+use crate::model::{Backlog, Plan};
 
 /// What kind of metric it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,28 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "route",
         "Requests without an answer yet, all routes of the instance",
     ),
+    (
+        "nowbridge_requests_at_once",
+        Kind::Gauge,
+        "route",
+        "Requests that may be out at once now, all routes of the instance: follows how the instance bears it",
+    ),
+    (
+        "nowbridge_requests_total",
+        Kind::Counter,
+        "route, spender",
+        "Requests made to the route's instance by all routes of this process, by who spent: sink, urgent, source",
+    ),
+    (
+        "nowbridge_quota_requests_per_second",
+        Kind::Gauge,
+        "route",
+        "Requests a second that sinks may make, by the configured rate or a rule of the instance; absent without one",
+    ),
+    ("nowbridge_quota_share", Kind::Gauge, "route", "This member's share of the sinks' quota, 0 to 1"),
+    ("nowbridge_backlog_keys", Kind::Gauge, "route", "Keys that wait for a request"),
+    ("nowbridge_backlog_critical_keys", Kind::Gauge, "route", "Of them, those that are before all others"),
+    ("nowbridge_backlog_seconds", Kind::Gauge, "route", "How long that takes as requests go at present, an estimate"),
     ("nowbridge_standing", Kind::Gauge, "route", "1 while the route stands still (see /readyz for why)"),
     ("nowbridge_watermark", Kind::Gauge, "route, partition", "Offset below which everything is resolved"),
     ("nowbridge_changes_published_total", Kind::Counter, "route", "Changes published by a source route"),
@@ -173,7 +196,7 @@ pub fn source(route: &str, published: u64, echoes: u64, lag: Option<i64>) {
 
 /// The present numbers of a route.
 #[expect(clippy::cast_precision_loss, reason = "counts and offsets below 2^52 are exact")]
-pub fn route(route: &str, s: &Snapshot, in_flight: usize) {
+pub fn route(route: &str, s: &Snapshot, plan: &Plan, backlog: &Backlog) {
     let set = |name: &'static str, value: f64| gauge!(name, "route" => route.to_owned()).set(value);
     set("nowbridge_unresolved_events", s.unresolved as f64);
     set("nowbridge_unresolved_bytes", s.bytes as f64);
@@ -183,7 +206,20 @@ pub fn route(route: &str, s: &Snapshot, in_flight: usize) {
     set("nowbridge_ledger_entries", s.entries as f64);
     set("nowbridge_partitions", s.partitions.0 as f64);
     set("nowbridge_partitions_leased", s.leased as f64);
-    set("nowbridge_requests_in_flight", in_flight as f64);
+    set("nowbridge_requests_in_flight", plan.out as f64);
+    set("nowbridge_requests_at_once", plan.at_once.0 as f64);
+    set("nowbridge_quota_share", plan.share);
+    if let Some(rate) = plan.per_second {
+        set("nowbridge_quota_requests_per_second", rate);
+    }
+    for (spender, spent) in ["sink", "urgent", "source"].into_iter().zip(plan.spent) {
+        counter!("nowbridge_requests_total", "route" => route.to_owned(), "spender" => spender).absolute(spent);
+    }
+    set("nowbridge_backlog_keys", backlog.keys as f64);
+    set("nowbridge_backlog_critical_keys", backlog.critical as f64);
+    if let Some(seconds) = backlog.seconds {
+        set("nowbridge_backlog_seconds", seconds);
+    }
     for (partition, watermark) in &s.watermarks {
         gauge!("nowbridge_watermark", "route" => route.to_owned(), "partition" => partition.to_string())
             .set(*watermark as f64);

@@ -64,14 +64,13 @@ pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Cl
     Client::new(connection, clock::mono).with_context(|| format!("instance {}", instance.name))
 }
 
-/// The quota of an instance, shared by its routes.
-pub fn pace(instance: &Instance) -> Arc<Pace> {
-    let mut settings = PaceSettings { slots: instance.concurrency, ..PaceSettings::default() };
+/// The quota of an instance, shared by its routes; whether source routes are among them.
+pub fn pace(instance: &Instance, sources: bool) -> Arc<Pace> {
+    let rule_window = instance.rule_window;
+    let mut settings = PaceSettings { slots: instance.concurrency, rule_window, sources, ..PaceSettings::default() };
     if let Some(rate) = instance.rate {
         settings.rate = NonZeroU32::new(rate.count);
         settings.per = rate.per;
-        // A little more than one at once saves wake-ups; a burst counts against the quota.
-        settings.burst = (rate.count / 50).clamp(1, 20);
     }
     Arc::new(Pace::new(&settings))
 }

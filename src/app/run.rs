@@ -98,11 +98,12 @@ pub async fn start(
     let inputs = topics::ensure(config, &topics, strictness).await?;
     let cluster_id = topics.cluster_id().await.context("can't learn the cluster's id")?;
     let paces: BTreeMap<&str, Arc<Pace>> =
-        config.instances.iter().map(|(name, instance)| (name.as_str(), clients::pace(instance))).collect();
+        config.instances.keys().filter_map(|name| Some((name.as_str(), pace_of(config, name)?))).collect();
     let mut views = Views::default();
     let mut greeted = greet(config).await?;
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
-        let pace = paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance), Arc::clone);
+        let pace =
+            paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance, false), Arc::clone);
         let known = greeted.get_mut(sink.instance.name.as_str());
         let (date, client) = known.map_or((None, None), |known| (known.date, known.client.take()));
         let client = match client {
@@ -118,7 +119,8 @@ pub async fn start(
     if !config.sources.is_empty() {
         let mut routes = Vec::new();
         for one in &config.sources {
-            let pace = paces.get(one.instance.name.as_str()).map_or_else(|| clients::pace(&one.instance), Arc::clone);
+            let pace =
+                paces.get(one.instance.name.as_str()).map_or_else(|| clients::pace(&one.instance, true), Arc::clone);
             let route = source_route(config, one, pace)?;
             views.sources.push((one.name.clone(), route.status.clone()));
             routes.push(route);
@@ -135,6 +137,11 @@ pub async fn start(
         supervisor.spawn("sources", async move { Ok(source::run_all(routes, &options, &sharing, stop).await?) });
     }
     Ok(views)
+}
+
+fn pace_of(config: &Config, instance: &str) -> Option<Arc<Pace>> {
+    let sources = config.sources.iter().any(|source| source.instance.name == instance);
+    config.instances.get(instance).map(|instance| clients::pace(instance, sources))
 }
 
 /// What the first word with an instance told.

@@ -50,11 +50,17 @@ pub(super) struct RawInstance {
     pub request_deadline: Option<String>,
     /// How long the instance may still commit a request whose connection is gone; its transaction quota. Default `60s`.
     pub settle_time: Option<String>,
-    /// Requests at once in this process, at most. Default 8.
+    /// Requests at once in this process, at most. It starts with 4 and follows how the instance bears it. Default 8.
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: Option<u32>,
-    /// Requests in a time in this process, such as `1000/hour`, `300/minute` or `50/second`. Default: no limit of ours.
+    /// Requests in a time, such as `1000/hour`, `300/minute` or `50/second`, of all instances of the bridge together:
+    /// each takes the share of the partitions that it holds. A tenth is kept for source routes, where there are any.
+    /// Default: no limit of ours; rules that the instance names in its answers (`X-RateLimit-Limit`) are kept in any
+    /// case.
     pub rate: Option<String>,
+    /// The window in which the instance counts its rate-limit rules. ServiceNow counts hours; other windows are for a
+    /// simulator. Default `1h`.
+    pub rule_window: Option<String>,
     /// HTTP proxy, such as `http://proxy.example.com:3128`. Proxy variables of the environment are not used.
     pub proxy: Option<String>,
     /// PEM file of certificate authorities that are trusted beside the system's.

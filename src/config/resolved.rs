@@ -48,8 +48,10 @@ pub struct Instance {
     pub settle_time: Duration,
     /// Requests at once, over all routes of this instance and process.
     pub concurrency: usize,
-    /// Requests in a time, over all routes of this instance and process; `None`: unlimited.
+    /// Requests in a time, over all routes of this instance and all members; `None`: unlimited.
     pub rate: Option<Rate>,
+    /// The window of the instance's own rate-limit rules.
+    pub rule_window: Duration,
     /// Proxy URL; the environment's proxy variables are not looked at.
     pub proxy: Option<String>,
     /// PEM file of certificate authorities trusted beside the system's.

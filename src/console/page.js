@@ -62,6 +62,19 @@ function sink(route) {
     ["requests in flight", route.requests_in_flight],
     ["ledger entries", route.ledger_entries],
   ]));
+  const plan = route.plan;
+  const per = (n) => n === null ? "no limit" : n >= 1 ? `${number(n)} a second` : `${number(n * 3600)} an hour`;
+  const share = plan.share < 1 ? `, ${number(100 * plan.share)} % of all members'` : "";
+  box.append(make("h3", "quota and backlog"), numbers([
+    ["requests, in the long run", per(plan.requests_per_second) + share],
+    ["requests out / at once / at most",
+      `${number(plan.requests_out)} / ${number(plan.requests_at_once)} / ${number(plan.requests_at_once_most)}`],
+    ["a write takes, ms", plan.write_latency_ms],
+    ["spent: plain / urgent / sources",
+      `${number(plan.spent.sink)} / ${number(plan.spent.urgent)} / ${number(plan.spent.source)}`],
+    ["keys that wait / critical", `${number(plan.backlog_keys)} / ${number(plan.backlog_critical_keys)}`],
+    ["done in about, seconds", plan.backlog_seconds],
+  ]));
   const partitions = Object.entries(route.partitions).sort((a, b) => a[0] - b[0]);
   if (partitions.length > 0) {
     const rows = partitions.map(([p, s]) => [p, number(s.watermark), s.held ? "held: " + s.held : "works"]);

@@ -129,9 +129,29 @@ fn of_sink(name: &str, status: &sink::Status, now: Now) -> Value {
         "keys_parked": s.parked,
         "ledger_entries": s.entries,
         "requests_in_flight": s.requests,
+        "plan": plan(status),
         "parked": parked,
         "trouble": trouble,
         "counts": status.counts,
+    })
+}
+
+/// Who spends the quota, and when the backlog ends.
+fn plan(status: &sink::Status) -> Value {
+    let (plan, backlog) = (&status.plan, &status.backlog);
+    let round = |value: Option<f64>| value.map(|value| (value * 100.0).round() / 100.0);
+    let [sink, urgent, source] = plan.spent;
+    json!({
+        "requests_per_second": round(plan.per_second),
+        "share": round(Some(plan.share)),
+        "requests_at_once": plan.at_once.0,
+        "requests_at_once_most": plan.at_once.1,
+        "requests_out": plan.out,
+        "write_latency_ms": round(plan.latency),
+        "spent": { "sink": sink, "urgent": urgent, "source": source },
+        "backlog_keys": backlog.keys,
+        "backlog_critical_keys": backlog.critical,
+        "backlog_seconds": round(backlog.seconds),
     })
 }
 

@@ -8,6 +8,7 @@
 use super::event::{RequestId, Standing};
 use super::retry::Delays;
 use super::settings::Settings;
+use crate::model::Verb;
 
 #[derive(Debug)]
 enum Circuit {
@@ -21,34 +22,26 @@ pub struct Breaker {
     circuit: Circuit,
     failures: u32,
     refusals: u32,
-    hold_until: u64,
-    throttle: Option<Delays>,
+    /// Until when no request of a method is sent, by method.
+    hold_until: [u64; 3],
     braked: Option<String>,
     draining: bool,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self {
-            circuit: Circuit::Closed,
-            failures: 0,
-            refusals: 0,
-            hold_until: 0,
-            throttle: None,
-            braked: None,
-            draining: false,
-        }
+        Self { circuit: Circuit::Closed, failures: 0, refusals: 0, hold_until: [0; 3], braked: None, draining: false }
     }
 }
 
 impl Breaker {
-    /// True where a request may be sent now.
-    pub fn may_send(&self, now: u64) -> bool {
+    /// True where a request of this method may be sent now.
+    pub fn may_send(&self, verb: Verb, now: u64) -> bool {
         let closed = match &self.circuit {
             Circuit::Closed => true,
             Circuit::Open { until, probe, .. } => now >= *until && probe.is_none(),
         };
-        closed && now >= self.hold_until && self.may_prepare()
+        closed && now >= self.hold_until[verb as usize] && self.may_prepare()
     }
 
     /// True where lanes may be prepared for sending.
@@ -67,7 +60,6 @@ impl Breaker {
     pub fn answered(&mut self) {
         self.circuit = Circuit::Closed;
         self.failures = 0;
-        self.throttle = None;
     }
 
     /// A request never left.
@@ -116,12 +108,12 @@ impl Breaker {
         }
     }
 
-    /// The instance asked for less: everything waits. Without a time of its own, it waits a little, growing.
-    pub fn throttled(&mut self, id: RequestId, retry_after: Option<u64>, now: u64, settings: &Settings, seed: u64) {
+    /// The instance asked to wait so many milliseconds with requests of this method: rate-limit rules tell methods
+    /// apart.
+    pub fn hold(&mut self, id: RequestId, verb: Verb, wait: u64, now: u64) {
         self.not_sent(id);
-        let wait = retry_after
-            .unwrap_or_else(|| self.throttle.get_or_insert_with(|| Delays::new(settings.retry, seed)).next_delay());
-        self.hold_until = self.hold_until.max(now + wait);
+        let until = &mut self.hold_until[verb as usize];
+        *until = (*until).max(now.saturating_add(wait));
     }
 
     /// A record was refused, or a ticket was gone: too many in a row stop the route.
@@ -153,17 +145,17 @@ impl Breaker {
 
     /// When the route may go on by itself, where it stands still now.
     pub fn wake(&self) -> Option<u64> {
+        let hold = self.hold_until.iter().copied().filter(|until| *until > 0).min();
         match &self.circuit {
-            Circuit::Open { until, probe: None, .. } => Some((*until).max(self.hold_until)),
-            _ if self.hold_until > 0 => Some(self.hold_until),
-            _ => None,
+            Circuit::Open { until, probe: None, .. } => Some((*until).max(hold.unwrap_or(0))),
+            _ => hold,
         }
     }
 
     /// Time passed: a hold that is over is nothing to wake for any more.
     pub fn pass(&mut self, now: u64) {
-        if now >= self.hold_until {
-            self.hold_until = 0;
+        for until in self.hold_until.iter_mut().filter(|until| now >= **until) {
+            *until = 0;
         }
     }
 
@@ -177,8 +169,12 @@ impl Breaker {
         }
         match &self.circuit {
             Circuit::Open { standing, .. } => Some(standing.clone()),
-            Circuit::Closed if now < self.hold_until => Some(Standing::Throttled(self.hold_until)),
-            Circuit::Closed => None,
+            Circuit::Closed => self.longest_hold(now).map(|(verb, until)| Standing::Throttled(verb, until)),
         }
+    }
+
+    fn longest_hold(&self, now: u64) -> Option<(Verb, u64)> {
+        let holds = Verb::ALL.into_iter().map(|verb| (verb, self.hold_until[verb as usize]));
+        holds.filter(|(_, until)| now < *until).max_by_key(|(_, until)| *until)
     }
 }

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+pub use super::request::{MarkedNote, RequestBody};
 use crate::model::{
     Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Origin, Park, Position, Record, RedriveId,
-    Token, entry::AttemptId,
+    Token, Verb, Verbs,
 };
 
 /// Names one ledger or dead-letter produce until its answer.
@@ -84,9 +85,12 @@ pub enum Event {
         /// How it ended.
         outcome: ProduceOutcome,
     },
-    /// One request may be sent: the pace granted a token and a concurrency permit. Given only while
-    /// [`super::Dispatcher::wants_permit`] says so.
-    Permit,
+    /// One request may be sent: the pace granted a token and a concurrency permit. Given only for what
+    /// [`super::Dispatcher::wanted`] says.
+    Permit {
+        /// Methods that it is not for, because the pace has nothing for them now.
+        without: Verbs,
+    },
     /// So many permits could be had at once. It grants nothing: it tells how many lanes are claimed ahead
     /// ([`super::ahead`]), so that a free permit need not wait for a claim's way to the ledger and a scarce one finds
     /// folds that are as young as can be.
@@ -305,62 +309,6 @@ pub enum Effect {
     Observe(Observation),
 }
 
-/// A request, in the words of the engine.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RequestBody {
-    /// Make a ticket.
-    Create {
-        /// The key; its correlation goes into the row.
-        key: Key,
-        /// Columns and values, sorted by column.
-        fields: Vec<(Column, String)>,
-        /// Work notes in order, each with its marker; written as one journal entry.
-        notes: Vec<MarkedNote>,
-        /// For logs.
-        attempt: AttemptId,
-    },
-    /// Write to a ticket.
-    Update {
-        /// The key.
-        key: Key,
-        /// The ticket.
-        sys_id: String,
-        /// Columns and values, sorted by column; the state column among them.
-        fields: Vec<(Column, String)>,
-        /// Work notes in order.
-        notes: Vec<MarkedNote>,
-        /// For logs.
-        attempt: AttemptId,
-    },
-    /// Read the ticket. Answered by `Rows` with at most one row, or `Failed(Gone)`.
-    Read {
-        /// The key.
-        key: Key,
-        /// The ticket.
-        sys_id: String,
-        /// Columns wanted beside the standard ones.
-        columns: Vec<Column>,
-        /// Note markers to look for in its journal; empty: the journal is not read.
-        markers: Vec<String>,
-    },
-    /// Find the tickets of a key, each checked to really carry its correlation, oldest first.
-    Find {
-        /// The key.
-        key: Key,
-        /// Columns wanted beside the standard ones.
-        columns: Vec<Column>,
-    },
-}
-
-/// A note with the marker that recognises it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MarkedNote {
-    /// Text, marker not included.
-    pub text: String,
-    /// The marker, unique per note and part.
-    pub marker: String,
-}
-
 /// A record that could not be applied.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
@@ -441,8 +389,8 @@ pub enum Standing {
     Unavailable(String),
     /// The credentials do not work.
     Unauthorised(String),
-    /// The instance asked to wait until this instant on the mono clock.
-    Throttled(u64),
+    /// The instance asked to wait with requests of this method until this instant on the mono clock.
+    Throttled(Verb, u64),
     /// Too many refusals in a row: a person must look.
     Braked(String),
     /// Shutting down.

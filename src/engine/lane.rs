@@ -4,6 +4,7 @@ use super::decide::Plan;
 use super::event::{OpId, RequestId};
 use super::fold::Queue;
 use super::retry::Delays;
+use super::urgency::{Ticket, Want};
 use crate::model::entry::Entry;
 use crate::model::{Claim, Park, Position, Row, Token};
 
@@ -26,20 +27,37 @@ pub struct Lane {
     /// What is being done. While a step moves it on it may be taken out; what the partition counts of it is in
     /// `counted`.
     pub stage: Stage,
-    /// Whether the partition counts this lane as prepared, and as finishing.
-    pub counted: (bool, bool),
+    /// What the partition counts of this lane.
+    pub counted: Counted,
     /// The row, where it was read for the next decision.
     pub row: Option<Box<Row>>,
     /// Its place among lanes that wait for a turn or a permit.
-    pub ticket: Option<Ticket>,
+    pub place: Option<Place>,
+    /// Whether it is critical, as of its last ticket.
+    pub critical: bool,
     /// Delays of the present trouble; none while all is well.
     pub delays: Option<Delays>,
     /// Requests made for what is held, for the report.
     pub requests: u32,
 }
 
-/// Order of turns: priority, then age, then a counter that keeps them apart.
-pub type Ticket = (u8, u64, u64);
+/// Where a lane waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// For a turn.
+    Turn(Ticket),
+    /// For a permit.
+    Permit(Want),
+}
+
+/// What a partition counts of a lane.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counted {
+    /// Prepared ahead of a permit: as a critical lane, or as one of the others.
+    pub prepared: Option<bool>,
+    /// An answer that a drain waits for.
+    pub finishing: bool,
+}
 
 /// What a lane is doing.
 #[derive(Debug, Default)]
@@ -115,6 +133,11 @@ impl Lane {
     /// True while something of this lane may be known to the instance and not to the ledger.
     pub fn in_doubt(&self) -> bool {
         matches!(self.stage, Stage::Doubt(..) | Stage::Wants(Wish::Look(..)) | Stage::Asking(_, Wish::Look(..)))
+    }
+
+    /// True while the lane waits for a turn, a permit or an instant, so that a request is still to come.
+    pub fn waits(&self) -> bool {
+        self.place.is_some() || matches!(self.stage, Stage::Waiting(_) | Stage::Doubt(..) | Stage::Claiming(..))
     }
 
     /// True while the lane has a place in the number of lanes that may be prepared ahead of a permit.

@@ -12,6 +12,7 @@ pub mod invariants;
 pub mod lane;
 pub mod mutation;
 pub mod partition;
+pub mod request;
 pub mod retry;
 pub mod settings;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod settings;
 )]
 mod simulation;
 pub mod tracker;
+pub mod urgency;
 
 pub use dispatcher::Dispatcher;
 pub use event::{Content, Effect, Event, Received};

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{LedgerKey, Loaded};
-use super::lane::{Lane, Ticket};
+use super::lane::{Counted, Lane};
 use super::settings::Settings;
 use super::tracker::Tracker;
+use super::urgency::{Ticket, Want};
 use crate::model::{Entry, Epoch, FastMap, Former, Key, Park, Token};
 
 /// How many former owners are remembered, and for how long, milliseconds: nothing that a member has handed to its
@@ -53,8 +54,8 @@ pub struct Partition {
     pub lanes: FastMap<Key, Lane>,
     /// Lanes that wait for a turn.
     pub ready: BTreeMap<Ticket, Key>,
-    /// Lanes that want a permit: looks first (0), then reads (1), then writes (2).
-    pub wants: BTreeMap<(u8, Ticket), Key>,
+    /// Lanes that want a permit.
+    pub wants: BTreeMap<Want, Key>,
     /// Lanes whose entry waits for a lease.
     pub unleased: Vec<Key>,
     /// Entries that may be forgotten, by when.
@@ -69,8 +70,8 @@ pub struct Partition {
     pub mark: (i64, i64, u64),
     /// Unknown keys are looked up before a ticket is made.
     pub unproven: bool,
-    /// Lanes prepared ahead of a permit.
-    pub prepared: usize,
+    /// Lanes prepared ahead of a permit: critical ones, and the others.
+    pub prepared: [usize; 2],
     /// Answers of the ledger or the instance that a drain waits for.
     pub awaited: usize,
     /// True once something was written under this token while the lease stood: that tells a successor since when no
@@ -105,7 +106,7 @@ impl Partition {
             committed: (-1, 0),
             mark: (-1, -1, 0),
             unproven: false,
-            prepared: 0,
+            prepared: [0; 2],
             awaited: 0,
             confirmed: false,
             closing_mark: false,
@@ -139,6 +140,18 @@ impl Partition {
         let by_commit = sent + settings.session_timeout / 2;
         let by_poll = last_poll + settings.max_poll_interval.saturating_sub(settings.poll_margin);
         by_commit.min(by_poll)
+    }
+
+    /// Counts a lane anew.
+    pub fn count(&mut self, before: Counted, after: Counted) {
+        if let Some(critical) = before.prepared {
+            self.prepared[usize::from(!critical)] -= 1;
+        }
+        if let Some(critical) = after.prepared {
+            self.prepared[usize::from(!critical)] += 1;
+        }
+        self.awaited -= usize::from(before.finishing);
+        self.awaited += usize::from(after.finishing);
     }
 
     /// True once it was revoked.

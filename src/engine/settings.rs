@@ -32,6 +32,8 @@ pub struct Settings {
     /// Lanes that may always hold a claim without a request in flight, beyond the permits that are free: as many as
     /// are likely to come free while a claim is on its way to the ledger ([`super::ahead`]).
     pub claims_ahead: usize,
+    /// Waiting that makes up for one step of urgency.
+    pub ageing: u64,
     /// Refusals in a row that stop the route.
     pub brake: u32,
     /// Failures in a row that open the breaker.
@@ -67,6 +69,7 @@ impl Default for Settings {
             drain: 3_000,
             mark_every: 5_000,
             claims_ahead: 4,
+            ageing: 60_000,
             brake: 20,
             breaker: 5,
             retry: (1_000, 60_000),

@@ -8,10 +8,12 @@ pub mod change;
 pub mod entry;
 pub mod intent;
 pub mod lifecycle;
+pub mod plan;
 pub mod position;
 pub mod record;
 pub mod redrive;
 pub mod time;
+pub mod verb;
 
 /// A hash map for what is looked up with every event: quick, and seeded at random as the standard one is.
 pub type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -22,7 +24,9 @@ pub use change::Change;
 pub use entry::{AttemptId, Claim, Entry, FieldDigest, Former, Mark, Park, Seen};
 pub use intent::{Column, Intent, Key};
 pub use lifecycle::{Action, Phase, StateModel};
+pub use plan::{Backlog, Plan};
 pub use position::{Epoch, Position, Token};
 pub use record::Record;
 pub use redrive::{Origin, RedriveId};
 pub use time::Now;
+pub use verb::{Verb, Verbs};

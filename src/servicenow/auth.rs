@@ -299,7 +299,7 @@ async fn fetch(
     ];
     // A token request writes nothing: its failures are those of a read.
     let answer = http.post(url).form(&form).send().await.map_err(|error| classify::transport(Kind::List, &error))?;
-    let head = super::client::head(&answer);
+    let head = super::headers::head(&answer);
     let body = super::client::body(answer, 1 << 20).await.map_err(|error| error.failure(Kind::List, 1 << 20))?;
     if head.status == 200 {
         return token(&body).ok_or_else(|| match classify::refusal(Kind::List, &head, &body) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, DATE, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
 use reqwest::{Method, Url};
 
 use crate::model::{Answer, Class, Failure};
@@ -10,10 +10,12 @@ use crate::model::{Answer, Class, Failure};
 use super::answer::{self, Fields};
 use super::auth::Authority;
 use super::classify::{self, Head, Kind, failure};
+use super::pace::Pressure;
+use super::pace::concurrency::Sign;
 use super::request::{self, Urls};
 use super::slot::{Parts, Slot};
 use super::text::is_name;
-use super::{Auth, Connection, Error, Request, journal, lookup};
+use super::{Auth, Connection, Error, Request, headers, journal, lookup};
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +143,11 @@ impl Client {
         Reply { answer, issued_at, instance_date }
     }
 
+    /// What the requests on this slot since the last call told of the instance's quota and crowd, for the pace.
+    pub fn take_pressure(&self, slot: usize) -> Pressure {
+        self.inner.slots.get(slot).map(Slot::take_pressure).unwrap_or_default()
+    }
+
     /// Takes new credentials: the next requests use them, in new sessions.
     ///
     /// # Errors
@@ -221,15 +228,22 @@ impl Client {
             *request.body_mut() = Some(body.into());
         }
         may_send().map_err(Missed::NotSent)?;
+        let sent = (inner.clock)();
         let answer = match http.execute(request).await {
             Ok(answer) => answer,
             Err(error) => {
                 slot.forget_session();
+                slot.press(|pressure| {
+                    pressure.requests += u32::from(!error.is_connect());
+                    pressure.sign = error.is_timeout().then_some(Sign::Refused);
+                });
                 return Err(classify::transport(kind, &error).into());
             }
         };
         slot.set_cookies(answer.headers().get_all(SET_COOKIE).iter(), &url);
-        let head = head(&answer);
+        let head = headers::head(&answer);
+        let latency = (inner.clock)().saturating_sub(sent);
+        slot.press(|pressure| headers::press(pressure, &head, answer.headers(), latency));
         let date = head.date;
         let limit = inner.connection.max_answer;
         let body = match self::body(answer, limit).await {
@@ -251,18 +265,6 @@ impl Client {
             _ => {}
         }
         Ok(Heard { head, body })
-    }
-}
-
-/// What an answer's head says.
-pub(super) fn head(answer: &reqwest::Response) -> Head {
-    let text = |name: &reqwest::header::HeaderName| answer.headers().get(name).and_then(|v| v.to_str().ok());
-    let date = text(&DATE).and_then(classify::http_date);
-    Head {
-        status: answer.status().as_u16(),
-        date,
-        retry_after: text(&RETRY_AFTER).and_then(|value| classify::retry_after(value, date)),
-        total: answer.headers().get("x-total-count").and_then(|v| v.to_str().ok()).and_then(|v| v.trim().parse().ok()),
     }
 }
 

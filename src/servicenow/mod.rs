@@ -14,6 +14,7 @@ mod auth;
 mod classify;
 pub mod client;
 pub mod connection;
+mod headers;
 pub mod journal;
 mod lookup;
 pub mod pace;
@@ -29,7 +30,7 @@ mod tests;
 
 pub use client::{Client, Reply};
 pub use connection::{Auth, Connection, Error};
-pub use pace::{Pace, PaceSettings, Take};
+pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};
 pub use query::{Query, QueryError};
 pub use request::{Note, Request};
 pub use tables::Page;

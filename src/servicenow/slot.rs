@@ -12,6 +12,7 @@ use reqwest::cookie::{CookieStore, Jar};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 
+use super::pace::Pressure;
 use super::{Connection, Error, tls};
 
 /// The instance closes idle connections after 20 s, and a request that meets a closing connection is a needless doubt.
@@ -80,6 +81,8 @@ pub struct Slot {
     /// Outside of the HTTP client, which would parse each URL anew for it. None while there are no cookies.
     jar: Mutex<Option<Jar>>,
     generation: AtomicU64,
+    /// What the requests since it was last asked told of the instance's quota.
+    pressure: Mutex<Pressure>,
 }
 
 impl Slot {
@@ -115,6 +118,16 @@ impl Slot {
     /// Empties the jar: the next request opens a session of its own.
     pub fn forget_session(&self) {
         *self.jar() = None;
+    }
+
+    /// Notes what a request told of the instance's quota.
+    pub fn press(&self, note: impl FnOnce(&mut Pressure)) {
+        note(&mut self.pressure.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What the requests since the last call told.
+    pub fn take_pressure(&self) -> Pressure {
+        std::mem::take(&mut self.pressure.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn jar(&self) -> MutexGuard<'_, Option<Jar>> {

@@ -11,7 +11,7 @@ use super::auth::{Account, denied};
 use super::faults::Faults;
 use super::history::Via;
 use super::instance::{Instance, lock};
-use super::pressure::{Session, cookies, session_cookie};
+use super::pressure::{Session, cookies, session_cookie, throttled};
 use super::reply::{HIBERNATING, LOGIN, MAINTENANCE, Reply, gateway};
 use super::strike::Strike;
 use super::table_api::{MAX_BODY, TableRequest, decode_form, perform, prepare, read};
@@ -185,7 +185,7 @@ async fn limited(
     session: Option<&Arc<Session>>,
     faults: &Arc<Faults>,
 ) -> Reply {
-    if let Some(reply) = throttled(instance, &request, faults) {
+    if let Some(reply) = throttled(instance, request.is_write(), faults) {
         return reply;
     }
     let rules = &instance.options.rate_limits;
@@ -208,6 +208,7 @@ async fn limited(
         let reply = Reply::error(429, "Rate limit exceeded", Some(&detail));
         return with_rate_headers(reply).with("retry-after", seconds.to_string());
     }
+    let arrived = std::time::Instant::now();
     let turn = match session {
         None => None,
         Some(session) => match session.enter(instance.options.switches.session_queue).await {
@@ -218,10 +219,14 @@ async fn limited(
             }
         },
     };
+    let session_wait = arrived.elapsed().as_millis();
     let Ok(thread) = instance.pool.enter().await else {
         instance.count("semaphore_queue_full");
         return Reply::bare(429);
     };
+    let thread_wait = arrived.elapsed().as_millis() - session_wait;
+    let timing = format!("sem_wait;dur={thread_wait}, sesh_wait;dur={session_wait}");
+    let with_headers = |reply: Reply| with_rate_headers(reply).with("server-timing", timing);
     let (delay, after) = {
         let options = instance.options.latency;
         let mut strikes = lock(&instance.strikes);
@@ -239,31 +244,10 @@ async fn limited(
             let _held = (turn, thread);
             transact(&instance, request, &faults, delay, after).await
         });
-        return with_rate_headers(task.await.unwrap_or_else(|_| Reply::cut()));
+        return with_headers(task.await.unwrap_or_else(|_| Reply::cut()));
     };
     drop((turn, thread));
-    with_rate_headers(reply)
-}
-
-fn throttled(instance: &Instance, request: &TableRequest, faults: &Faults) -> Option<Reply> {
-    let throttle = faults.throttle.as_ref()?;
-    if throttle.writes_only && !request.is_write() {
-        return None;
-    }
-    let now = u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(0);
-    if now % throttle.every_ms.max(1) >= throttle.for_ms {
-        return None;
-    }
-    lock(&instance.strikes).count("throttle");
-    let Some(seconds) = throttle.retry_after else { return Some(Reply::bare(429)) };
-    let reset = super::time::now_ms().div_euclid(1_000) + i64::try_from(seconds).unwrap_or(0);
-    Some(
-        Reply::error(429, "Rate limit exceeded", Some("Rate limit of 100 requests per hour for Table API exceeded"))
-            .with("retry-after", seconds.to_string())
-            .with("x-ratelimit-limit", "100")
-            .with("x-ratelimit-reset", reset.to_string())
-            .with("x-ratelimit-rule", super::storage::hex(super::world::sys_id_of("sys_rate_limit_rules", "throttle"))),
-    )
+    with_headers(reply)
 }
 
 async fn pause(ms: u64) {

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Account;
+use super::faults::Faults;
+use super::instance::{Instance, lock};
 use super::options::{ApiInt, RateLimit};
+use super::reply::Reply;
 use super::time;
 use super::world::sys_id_of;
 
@@ -197,4 +200,29 @@ impl Rates {
             window: length,
         })
     }
+}
+
+/// The limit of the rule that a throttle window pretends to: so high that it bounds nothing once the window is over.
+const THROTTLE: u32 = 3_600_000;
+
+/// The denial of a throttle window, if one is open.
+pub(super) fn throttled(instance: &Instance, writes: bool, faults: &Faults) -> Option<Reply> {
+    let throttle = faults.throttle.as_ref()?;
+    if throttle.writes_only && !writes {
+        return None;
+    }
+    let now = u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(0);
+    if now % throttle.every_ms.max(1) >= throttle.for_ms {
+        return None;
+    }
+    lock(&instance.strikes).count("throttle");
+    let Some(seconds) = throttle.retry_after else { return Some(Reply::bare(429)) };
+    let reset = time::now_ms().div_euclid(1_000) + i64::try_from(seconds).unwrap_or(0);
+    let detail = format!("Rate limit of {THROTTLE} requests per hour for Table API exceeded");
+    let reply = Reply::error(429, "Rate limit exceeded", Some(&detail))
+        .with("retry-after", seconds.to_string())
+        .with("x-ratelimit-limit", THROTTLE.to_string())
+        .with("x-ratelimit-reset", reset.to_string())
+        .with("x-ratelimit-rule", super::storage::hex(sys_id_of("sys_rate_limit_rules", "throttle")));
+    Some(reply)
 }

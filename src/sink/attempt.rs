@@ -11,8 +11,8 @@ use crate::clock;
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
 use crate::mapping::correlation;
-use crate::model::{Answer, Epoch, Failure, answer::Class};
-use crate::servicenow::{Client, Note, Pace, Request};
+use crate::model::{Answer, Epoch, Failure, Verb, answer::Class};
+use crate::servicenow::{Ask, Client, Note, Pace, Request, Spender};
 
 /// What one attempt needs.
 pub struct Attempt {
@@ -24,6 +24,8 @@ pub struct Attempt {
     pub body: RequestBody,
     /// Concurrency slot, given back when it is answered.
     pub slot: usize,
+    /// Whose quota pays.
+    pub spender: Spender,
 }
 
 /// The right to send: it must hold immediately before the bytes leave.
@@ -48,10 +50,19 @@ pub fn spawn(
     correlation_display: &str,
     answers: &mpsc::UnboundedSender<Event>,
 ) {
-    let Attempt { id, right, body, slot } = attempt;
+    let Attempt { id, right, body, slot, spender } = attempt;
+    let verb = body.verb();
     let request = request(body, correlation_display);
     let (client, poller, tenures) = (client.clone(), poller.clone(), tenures.clone());
-    let mut guard = Guard { id, slot, pace: Arc::clone(pace), answers: answers.clone(), answered: false };
+    let mut guard = Guard {
+        id,
+        slot,
+        paid: (verb, spender),
+        client: client.clone(),
+        pace: Arc::clone(pace),
+        answers: answers.clone(),
+        answered: false,
+    };
     tokio::spawn(async move {
         if request.writes() {
             crash_point::pass(Point::Send);
@@ -90,6 +101,9 @@ fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<()
 struct Guard {
     id: RequestId,
     slot: usize,
+    /// What the permit was for.
+    paid: (Verb, Spender),
+    client: Client,
     pace: Arc<Pace>,
     answers: mpsc::UnboundedSender<Event>,
     answered: bool,
@@ -98,6 +112,9 @@ struct Guard {
 impl Guard {
     fn answer(&mut self, event: Event) {
         self.answered = true;
+        let (verb, spender) = self.paid;
+        let ask = Ask { table: &self.client.connection().table, verb, spender };
+        self.pace.hear(ask, &self.client.take_pressure(self.slot), clock::mono());
         self.pace.release(self.slot);
         // The loop ends before its tasks only when the process does.
         let _ = self.answers.send(event);

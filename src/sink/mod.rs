@@ -7,6 +7,7 @@
 //! lease is compared with the clock immediately before a request leaves.
 
 mod attempt;
+mod backlog;
 mod crash_point;
 mod heard;
 mod outgoing;
@@ -26,7 +27,6 @@ use crate::clock;
 use crate::engine::event::{Effect, Event};
 use crate::kafka::PollerEvent;
 use crate::kafka::producer::Delivery;
-use crate::servicenow::Take;
 
 pub use perform::Driver;
 pub use route::{Error, Route};
@@ -109,9 +109,4 @@ async fn select(
     }
     driver.tick(effects);
     Ok(())
-}
-
-/// A permit, if the pace has one now.
-fn take(driver: &Driver) -> Take {
-    driver.pace().try_take(clock::mono())
 }

@@ -7,19 +7,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::attempt::{self, Attempt, Right};
+use super::backlog::{Forecast, backlog};
 use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
 use super::tell::{chain, in_words};
 use super::tenure::Tenures;
-use super::{Inlets, TICK, take};
+use super::{Inlets, TICK};
 use crate::engine::Dispatcher;
 use crate::engine::event::{Effect, Event, OpId, ProduceOutcome, Standing};
 use crate::kafka::producer::{Delivery, Outcome, ProduceRequest, Producer};
 use crate::kafka::{Poller, PollerEvent, PollerHandle, PollerSettings};
 use crate::ledger::Loader;
-use crate::model::Epoch;
-use crate::servicenow::{Pace, Take};
+use crate::model::{Epoch, Verbs};
+use crate::servicenow::{Ask, Pace, Spender, Take};
 use crate::{clock, metrics};
 
 /// How long a ledger record may be on its way: protocol rule 3 wants it below the drain deadline.
@@ -55,6 +56,7 @@ pub struct Driver {
     pace_wait: Option<u64>,
     /// What the engine was told last of the permits that are free.
     room: usize,
+    forecast: Forecast,
     last_tick: u64,
     last_status: u64,
     last_credentials: u64,
@@ -101,6 +103,7 @@ impl Driver {
             backlog: Vec::new(),
             pace_wait: None,
             room: 0,
+            forecast: Forecast::default(),
             last_tick: 0,
             last_status: 0,
             last_credentials: 0,
@@ -172,51 +175,64 @@ impl Driver {
 
     /// Gives the engine as many permits as it wants and the pace has.
     pub fn spend_permits(&mut self, effects: &mut Vec<Effect>) {
-        let room = self.pace().room(clock::mono());
+        let room = self.pace().room();
         if room != self.room {
             self.room = room;
             self.apply(Event::Room { permits: room }, effects);
         }
         self.pace_wait = None;
-        while self.dispatcher.wants_permit(clock::now()) {
-            match take(self) {
+        let mut without = Verbs::NONE;
+        while let Some(wanted) = self.dispatcher.wanted(clock::now(), without) {
+            let spender = if wanted.critical { Spender::Urgent } else { Spender::Sink };
+            let table = &self.route.client.connection().table;
+            let ask = Ask { table, verb: wanted.verb, spender };
+            let wait = match self.pace().try_take(ask, clock::mono()) {
                 Take::Granted { slot } => {
-                    self.dispatcher.apply(Event::Permit, clock::now(), effects);
-                    let mut slot = Some(slot);
-                    for effect in effects.drain(..) {
-                        match effect {
-                            Effect::Request { id, partition, epoch, lease_until, body } => {
-                                // One permit, one request; a second would be a defect and waits for the slot's owner.
-                                let slot = slot.take().unwrap_or(0);
-                                let tenure = self.tenures.of(partition);
-                                let right = Right { partition, epoch, tenure, lease_until };
-                                let attempt = Attempt { id, right, body, slot };
-                                let display = &self.route.correlation_display;
-                                attempt::spawn(
-                                    attempt,
-                                    &self.route.client,
-                                    &self.route.pace,
-                                    (&self.poller, &self.tenures),
-                                    display,
-                                    &self.events,
-                                );
-                            }
-                            other => perform(self, other),
-                        }
-                    }
-                    if let Some(unused) = slot {
-                        self.route.pace.release(unused);
-                    }
+                    self.spend(slot, spender, without, effects);
+                    continue;
                 }
-                Take::Wait(ms) => {
-                    self.pace_wait = Some(ms);
-                    return;
+                Take::Held(ms) => {
+                    // Requests of other methods may leave all the same.
+                    without = without.with(wanted.verb);
+                    ms
                 }
-                Take::Busy => {
-                    self.pace_wait = Some(BUSY);
-                    return;
-                }
+                Take::Wait(ms) => ms,
+                Take::Busy => BUSY,
+            };
+            self.pace_wait = Some(self.pace_wait.map_or(wait, |other| other.min(wait)));
+            if !without.contains(wanted.verb) {
+                return;
             }
+        }
+    }
+
+    /// Gives the engine one permit, and sends the request that comes of it on this slot.
+    fn spend(&mut self, slot: usize, spender: Spender, without: Verbs, effects: &mut Vec<Effect>) {
+        self.dispatcher.apply(Event::Permit { without }, clock::now(), effects);
+        let mut slot = Some(slot);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Request { id, partition, epoch, lease_until, body } => {
+                    // One permit, one request; a second would be a defect and waits for the slot's owner.
+                    let slot = slot.take().unwrap_or(0);
+                    let tenure = self.tenures.of(partition);
+                    let right = Right { partition, epoch, tenure, lease_until };
+                    let attempt = Attempt { id, right, body, slot, spender };
+                    let display = &self.route.correlation_display;
+                    attempt::spawn(
+                        attempt,
+                        &self.route.client,
+                        &self.route.pace,
+                        (&self.poller, &self.tenures),
+                        display,
+                        &self.events,
+                    );
+                }
+                other => perform(self, other),
+            }
+        }
+        if let Some(unused) = slot {
+            self.route.pace.release(unused);
         }
     }
 
@@ -286,11 +302,17 @@ impl Driver {
         }
         self.last_status = now.mono;
         let snapshot = self.dispatcher.snapshot(now);
-        metrics::route(&self.route.name, &snapshot, self.pace().in_flight());
+        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.partitions, now.mono);
+        let plan = self.pace().plan(&self.route.client.connection().table);
+        let backlog = backlog(&snapshot, &plan);
+        metrics::route(&self.route.name, &snapshot, &plan, &backlog);
+        self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);
         let standing = self.dispatcher.standing().map(|s| in_words(s, now.mono));
         let parked = self.dispatcher.parked().take(100).map(|(k, r)| (k.to_string(), r.to_owned())).collect();
         self.status.update(|s| {
             s.snapshot = snapshot;
+            s.plan = plan;
+            s.backlog = backlog;
             s.standing = standing;
             s.parked = parked;
             s.pulse = now.mono;

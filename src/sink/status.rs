@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::dispatcher::Snapshot;
+use crate::model::{Backlog, Plan};
 
 /// A partition that is held back, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub struct PartitionStatus {
 pub struct Status {
     /// Numbers of the engine.
     pub snapshot: Snapshot,
+    /// How the quota is spent.
+    pub plan: Plan,
+    /// What waits.
+    pub backlog: Backlog,
     /// Why the route stands still, in words; `None` while it works.
     pub standing: Option<String>,
     /// Partitions that are held back.

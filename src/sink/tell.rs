@@ -47,8 +47,9 @@ pub(super) fn in_words(standing: &Standing, now: u64) -> String {
         Standing::Unauthorised(why) => {
             format!("the instance refuses the credentials ({why}); set them right, the route goes on by itself")
         }
-        Standing::Throttled(until) => {
-            format!("the instance asked to wait {} s more", until.saturating_sub(now).div_ceil(1000))
+        Standing::Throttled(verb, until) => {
+            let seconds = until.saturating_sub(now).div_ceil(1000);
+            format!("the instance asked to wait {seconds} s more before the next {}", verb.name())
         }
         Standing::Braked(why) => format!("stopped by the brake: {why}; find the cause, then restart"),
         Standing::Draining => "shutting down".into(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::servicenow::pace::{Pace, Take};
+use crate::model::Verb;
+use crate::servicenow::{Ask, Pace, Pressure, Spender, Take};
 
 /// How often a taken slot is asked for again: the pace does not call back.
 const BUSY: Duration = Duration::from_millis(20);
@@ -15,11 +16,11 @@ const NAP: u64 = 1_000;
 
 /// Grants requests.
 pub trait Gate: Send + Sync + 'static {
-    /// Waits until one request may be sent. Cancelling the wait gives nothing away.
-    fn permit(&self) -> Pin<Box<dyn Future<Output = Permit> + Send + '_>>;
+    /// Waits until one request to read this table may be sent. Cancelling the wait gives nothing away.
+    fn permit<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>>;
 
-    /// Tells that the instance asked for silence, in milliseconds.
-    fn hold(&self, span: u64);
+    /// Takes in what a request to read this table told of the instance's quota.
+    fn hear(&self, table: &str, pressure: &Pressure);
 }
 
 /// One request's permission; ends when dropped.
@@ -48,20 +49,24 @@ impl Drop for Permit {
     }
 }
 
+fn ask(table: &str) -> Ask<'_> {
+    Ask { table, verb: Verb::Get, spender: Spender::Source }
+}
+
 impl Gate for Arc<Pace> {
-    fn permit(&self) -> Pin<Box<dyn Future<Output = Permit> + Send + '_>> {
+    fn permit<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>> {
         Box::pin(async move {
             loop {
-                match self.try_take(clock::mono()) {
+                match self.try_take(ask(table), clock::mono()) {
                     Take::Granted { slot } => return Permit { slot, back: Some(Arc::clone(self)) },
-                    Take::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms.min(NAP))).await,
+                    Take::Wait(ms) | Take::Held(ms) => tokio::time::sleep(Duration::from_millis(ms.min(NAP))).await,
                     Take::Busy => tokio::time::sleep(BUSY).await,
                 }
             }
         })
     }
 
-    fn hold(&self, span: u64) {
-        self.hold_until(clock::mono().saturating_add(span));
+    fn hear(&self, table: &str, pressure: &Pressure) {
+        Pace::hear(self, ask(table), pressure, clock::mono());
     }
 }

@@ -175,9 +175,7 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
                 match failure.class {
                     Class::Unauthorised => (reason, auth.next()),
                     Class::Throttled { retry_after } => {
-                        let span = retry_after.map_or_else(|| delays.next(), Duration::from_millis);
-                        route.gate.hold(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-                        (reason, span)
+                        (reason, retry_after.map_or_else(|| delays.next(), Duration::from_millis))
                     }
                     Class::Rejected | Class::Gone | Class::Conflict if feed.leave_out(reason.clone()) => {
                         route.status.update(|s| s.stats.failures += 1);
@@ -196,7 +194,7 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
 }
 
 async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<Page, Failure> {
-    let permit = route.gate.permit().await;
+    let permit = route.gate.permit(&ask.table).await;
     route.status.update(|s| s.stats.requests += 1);
     let mut query = vec![
         ("sysparm_fields", ask.columns.clone()),
@@ -209,7 +207,9 @@ async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<Page, Failure> {
         query.push(("sysparm_offset", ask.offset.to_string()));
     }
     let sent = clock::mono();
-    let page = route.client.get(permit.slot(), &format!("/api/now/table/{}", ask.table), &query).await?;
+    let page = route.client.get(permit.slot(), &format!("/api/now/table/{}", ask.table), &query).await;
+    route.gate.hear(&ask.table, &route.client.take_pressure(permit.slot()));
+    let page = page?;
     // The Date header was written after the query ran; what the request took, and the second that the header and the
     // stamps are cut to, bring it back to before.
     let took = i64::try_from(clock::mono().saturating_sub(sent).div_ceil(1000)).unwrap_or(i64::MAX);

@@ -87,12 +87,12 @@ impl Dispatcher {
         let lane = p.lanes.entry(key.clone()).or_default();
         // What a claim in doubt may have carried is kept apart from what came after it.
         let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
-        let (position, priority) = (intent.position, intent.priority);
+        let position = intent.position;
         let queue = if contested { &mut lane.held } else { &mut lane.queue };
         let freed = queue.push(intent, origin, (raw, bytes), bounds, now.mono);
         self.budget.free(0, freed);
         self.continue_partial_note(partition, &key, position);
-        self.make_turn(partition, &key, priority, now, out);
+        self.make_turn(partition, &key, now, out);
     }
 
     /// What is no event to be folded (the end of a redrive, a redriven event that can't be mapped) takes its place in the
@@ -116,20 +116,21 @@ impl Dispatcher {
             return self.resolve(partition, offset, bytes);
         }
         push(&mut p.lanes.entry(key.clone()).or_default().queue, position);
-        self.make_turn(partition, key, u8::MAX, now, out);
+        self.make_turn(partition, key, now, out);
     }
 
     /// A new lane gets in line; one that waits may move forward.
-    fn make_turn(&mut self, partition: i32, key: &Key, priority: u8, now: Now, out: &mut Vec<Effect>) {
+    fn make_turn(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
-        let overtakes = matches!(lane.stage, Stage::Ready) && lane.ticket.is_some_and(|(p, ..)| priority < p);
-        let goes_on =
-            self.rules.off(Mutation::NoWaitInDoubt) && self.lane(partition, key).is_some_and(|l| l.in_doubt());
+        let idle = matches!(lane.stage, Stage::Idle);
+        let goes_on = lane.in_doubt() && self.rules.off(Mutation::NoWaitInDoubt);
         if goes_on && let Some(lane) = self.lane(partition, key) {
             lane.claim = None;
         }
-        if overtakes || goes_on || self.lane(partition, key).is_some_and(|l| matches!(l.stage, Stage::Idle)) {
+        if idle || goes_on {
             self.make_ready(partition, key, now, out);
+        } else {
+            self.move_up(partition, key, now);
         }
     }
 

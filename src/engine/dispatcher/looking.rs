@@ -33,7 +33,7 @@ impl Dispatcher {
         out: &mut Vec<Effect>,
     ) {
         Self::observe(out, Observation::DoubtOpened(key.clone(), why.to_owned()));
-        self.make_want(partition, key, 0, Stage::Wants(Wish::Look(doubt, false)), now);
+        self.make_want(partition, key, Stage::Wants(Wish::Look(doubt, false)), now);
     }
 
     /// The answer to a read or a look.
@@ -62,7 +62,7 @@ impl Dispatcher {
                 self.turn(partition, key, now, out);
             }
             (Wish::Read, Answer::Rows { .. } | Answer::Failed(Failure { class: Class::Gone, .. })) => {
-                self.make_want(partition, key, 1, Stage::Wants(Wish::Confirm), now);
+                self.make_want(partition, key, Stage::Wants(Wish::Confirm), now);
             }
             (Wish::Confirm, Answer::Rows { rows, .. }) => self.confirmed(partition, key, &rows, now, out),
             (Wish::Discover, Answer::Rows { rows, .. }) => {

@@ -34,11 +34,12 @@ use super::breaker::Breaker;
 use super::budget::Budget;
 use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
 use super::fold::Bounds;
-use super::lane::{Lane, Ticket};
+use super::lane::Lane;
 use super::mutation::Rules;
 use super::partition::{self, Partition};
 use super::settings::Settings;
-use crate::model::{Epoch, FastMap, Key, Now, Token};
+use super::urgency::Turns;
+use crate::model::{Epoch, FastMap, Key, Now, Token, Verb, Verbs};
 
 /// What a produce was for.
 #[derive(Debug)]
@@ -64,6 +65,15 @@ enum Op {
     Aside(i32, u64),
 }
 
+/// Whom a request is for.
+#[derive(Debug)]
+struct Asked {
+    partition: i32,
+    life: u64,
+    key: Key,
+    verb: Verb,
+}
+
 /// One owner of all delivery state of a route.
 #[derive(Debug)]
 pub struct Dispatcher {
@@ -71,7 +81,7 @@ pub struct Dispatcher {
     rules: Rules,
     partitions: BTreeMap<i32, Partition>,
     ops: FastMap<OpId, Op>,
-    requests: FastMap<RequestId, (i32, u64, Key)>,
+    requests: FastMap<RequestId, Asked>,
     timers: BinaryHeap<Reverse<(u64, i32, u64, Key)>>,
     breaker: Breaker,
     budget: Budget,
@@ -82,8 +92,18 @@ pub struct Dispatcher {
     standing: Option<Standing>,
     kept: Vec<crate::model::Column>,
     ahead: Ahead,
+    turns: Turns,
     /// When housekeeping was done last, on the mono clock.
     kept_house: u64,
+}
+
+/// A request that waits for a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// How it will be made.
+    pub verb: Verb,
+    /// Whether it is for a critical lane.
+    pub critical: bool,
 }
 
 /// What a person may want to see of a route.
@@ -99,6 +119,10 @@ pub struct Snapshot {
     pub bytes: usize,
     /// Keys at work.
     pub lanes: usize,
+    /// Keys at work that wait for a turn, a permit or an instant.
+    pub waiting: usize,
+    /// Of them, critical ones: they are next.
+    pub critical: usize,
     /// Keys in doubt.
     pub doubts: usize,
     /// Keys parked.
@@ -131,6 +155,7 @@ impl Dispatcher {
             standing: None,
             kept: Vec::new(),
             ahead,
+            turns: Turns::default(),
             kept_house: 0,
         }
     }
@@ -147,7 +172,7 @@ impl Dispatcher {
             event,
             Event::Received { .. }
                 | Event::Produced { .. }
-                | Event::Permit
+                | Event::Permit { .. }
                 | Event::Room { .. }
                 | Event::Answered { .. }
         );
@@ -162,7 +187,7 @@ impl Dispatcher {
             }
             Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
-            Event::Permit => self.permitted(now, out),
+            Event::Permit { without } => self.permitted(without, now, out),
             Event::Room { permits } => self.room(permits),
             Event::Answered { request, issued_at, instance_date, answer } => {
                 self.learn_clock(instance_date, now);
@@ -189,7 +214,13 @@ impl Dispatcher {
 
     /// True where a permit would be used now. Ask again after every `apply`.
     pub fn wants_permit(&self, now: Now) -> bool {
-        self.breaker.may_send(now.mono) && self.partitions.values().any(|p| self.next_want(p, now).is_some())
+        self.wanted(now, Verbs::NONE).is_some()
+    }
+
+    /// The request that a permit would be used for now, those of some methods left aside; ask again after every `apply`.
+    pub fn wanted(&self, now: Now, without: Verbs) -> Option<Wanted> {
+        let (want, ..) = self.next_want(now, without)?;
+        Some(Wanted { verb: want.verb, critical: want.ticket.is_critical() })
     }
 
     /// When [`Event::Tick`] is due at the latest, on the mono clock; it may lie in the past while a lease is missing.
@@ -225,6 +256,8 @@ impl Dispatcher {
             s.partitions.1 += usize::from(p.standing == partition::Standing::Loading);
             s.leased += usize::from(p.lease_until(self.last_poll, &self.settings) > now.mono);
             s.lanes += p.lanes.len();
+            s.waiting += p.lanes.values().filter(|l| l.waits()).count();
+            s.critical += p.lanes.values().filter(|l| l.waits() && l.critical).count();
             s.doubts += p.lanes.values().filter(|l| l.in_doubt()).count();
             s.parked += p.parks.len();
             s.entries += p.entries.len();

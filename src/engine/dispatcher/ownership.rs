@@ -53,7 +53,7 @@ impl Dispatcher {
             let lane = Lane { apart: Some(claim.hi), claim: Some((token, Box::new(claim))), ..Lane::default() };
             p.lanes.insert(key.clone(), lane);
         }
-        self.make_want(partition, key, 0, Stage::Wants(Wish::Look(doubt, false)), now);
+        self.make_want(partition, key, Stage::Wants(Wish::Look(doubt, false)), now);
     }
 
     /// The coordinator accepted a commit: the lease counts from when it was sent, in the epoch it was sent for.

@@ -1,39 +1,48 @@
 //! From the permit to the request: whose turn it is, and what is asked or written (protocol rules 4, 5a, 10).
 
-use super::{Dispatcher, Ticket};
+use super::{Asked, Dispatcher};
 use crate::engine::decide::Plan;
 use crate::engine::event::{Effect, RequestBody, RequestId};
 use crate::engine::lane::{Doubt, Stage, Wish};
 use crate::engine::mutation::Mutation;
-use crate::engine::partition::{Partition, Standing};
+use crate::engine::partition::Standing;
+use crate::engine::urgency::{Purpose, Want};
 use crate::model::entry::ClaimKind;
-use crate::model::{Column, Key, Now, Phase};
+use crate::model::{Column, Key, Now, Phase, Verbs};
 
 /// A row that was read this recently may be written even where the policy is to read always: the claim takes some
 /// time and the permit, under a scarce quota, much more. Shorter, and a lane could read again and again.
 const ALWAYS_FRESH: u64 = 60_000;
 
+/// A lane that wants a permit, and where it is.
+type Wanting<'a> = (&'a Want, i32, &'a Key);
+
 impl Dispatcher {
-    /// The next thing that a permit would be used for: looks, then reads, then writes whose lease stands.
-    pub(super) fn next_want<'a>(&self, p: &'a Partition, now: Now) -> Option<(&'a (u8, Ticket), &'a Key)> {
-        let (order, key) = p.wants.first_key_value()?;
-        let may = p.standing == Standing::Running && (order.0 < 2 || self.lease_until(p) > now.mono);
-        may.then_some((order, key))
+    /// The next thing that a permit would be used for, requests of some methods left aside.
+    pub(super) fn next_want(&self, now: Now, without: Verbs) -> Option<Wanting<'_>> {
+        let first = self.first_want(now, without, |_| true)?;
+        if first.0.ticket.is_critical() && self.turns.others_are_due() {
+            return self.first_want(now, without, |want| !want.ticket.is_critical()).or(Some(first));
+        }
+        Some(first)
     }
 
-    pub(super) fn permitted(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if !self.breaker.may_send(now.mono) {
-            return;
-        }
-        let next = self
-            .partitions
-            .iter()
-            .filter_map(|(&number, p)| self.next_want(p, now).map(|(order, key)| (*order, number, key)))
-            .min_by_key(|(order, ..)| *order)
-            .map(|(_, number, key)| (number, key.clone()));
-        if let Some((partition, key)) = next {
-            self.send(partition, &key, now, out);
-        }
+    fn first_want(&self, now: Now, without: Verbs, of: impl Fn(&Want) -> bool) -> Option<Wanting<'_>> {
+        let may_send = |verb| !without.contains(verb) && self.breaker.may_send(verb, now.mono);
+        let running = self.partitions.iter().filter(|(_, p)| p.standing == Standing::Running);
+        let firsts = running.filter_map(|(&number, p)| {
+            let leased = self.lease_until(p) > now.mono;
+            let may = |want: &Want| may_send(want.verb) && (leased || want.purpose != Purpose::Write) && of(want);
+            p.wants.iter().find(|(want, _)| may(want)).map(|(want, key)| (want, number, key))
+        });
+        firsts.min_by_key(|(want, ..)| **want)
+    }
+
+    pub(super) fn permitted(&mut self, without: Verbs, now: Now, out: &mut Vec<Effect>) {
+        let Some((want, partition, key)) = self.next_want(now, without) else { return };
+        let (ticket, key) = (want.ticket, key.clone());
+        self.turns.had(&ticket);
+        self.send(partition, &key, now, out);
     }
 
     fn send(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
@@ -121,9 +130,10 @@ impl Dispatcher {
         out: &mut Vec<Effect>,
     ) -> RequestId {
         let id = RequestId(self.id());
+        let verb = body.verb();
         self.breaker.sent(id);
         if let Some(p) = self.partitions.get_mut(&partition) {
-            self.requests.insert(id, (partition, p.life, key.clone()));
+            self.requests.insert(id, Asked { partition, life: p.life, key: key.clone(), verb });
             if let Some(lane) = p.lanes.get_mut(key) {
                 lane.requests += 1;
             }

@@ -1,6 +1,6 @@
 //! From the answer to the resolved position: what the answer to a write means, and its entry (protocol rules 6, 8).
 
-use super::{Dispatcher, Op};
+use super::{Asked, Dispatcher, Op};
 use crate::engine::decide::Plan;
 use crate::engine::digest::digest;
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, OpId, ProduceOutcome, RequestId};
@@ -8,12 +8,12 @@ use crate::engine::fold::REMEMBERED_IDS;
 use crate::engine::lane::{Doubt, Settlement, Stage, Wish};
 use crate::engine::retry::Delays;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Class, Entry, Failure, FieldDigest, Key, Now, Row, Seen};
+use crate::model::{Answer, Claim, Class, Entry, Failure, FieldDigest, Key, Now, Row, Seen, Verb};
 
 impl Dispatcher {
     pub(super) fn answered(&mut self, id: RequestId, issued_at: u64, answer: Answer, now: Now, out: &mut Vec<Effect>) {
-        self.judge(id, &answer, now);
-        let Some((partition, life, key)) = self.requests.remove(&id) else { return };
+        let Some(Asked { partition, life, key, verb }) = self.requests.remove(&id) else { return };
+        self.judge(id, verb, &answer, now);
         if self.live(partition, life).is_none() {
             return;
         }
@@ -30,7 +30,7 @@ impl Dispatcher {
     }
 
     /// What an answer says of the instance, whoever asked.
-    fn judge(&mut self, id: RequestId, answer: &Answer, now: Now) {
+    fn judge(&mut self, id: RequestId, verb: Verb, answer: &Answer, now: Now) {
         let seed = self.settings.seed ^ id.0;
         let Answer::Failed(Failure { class, message, .. }) = answer else {
             return match answer {
@@ -41,8 +41,12 @@ impl Dispatcher {
         let settings = &self.settings;
         match class {
             Class::Unauthorised => self.breaker.unauthorised(id, message, now.mono, settings, seed),
-            Class::Throttled { retry_after } => self.breaker.throttled(id, *retry_after, now.mono, settings, seed),
-            Class::Transient | Class::Unavailable | Class::Ambiguous { .. } => {
+            Class::Throttled { retry_after: Some(wait) } => self.breaker.hold(id, verb, *wait, now.mono),
+            // Without a time it is no rule that was reached: the instance has no thread free.
+            Class::Throttled { retry_after: None }
+            | Class::Transient
+            | Class::Unavailable
+            | Class::Ambiguous { .. } => {
                 self.breaker.failed(id, message, now.mono, settings, seed);
             }
             Class::Rejected | Class::Gone | Class::Conflict => self.breaker.answered(),
@@ -80,13 +84,13 @@ impl Dispatcher {
                 Class::Rejected => self.refuse(partition, key, "rejected", &failure.message, true, now, out),
                 Class::Gone => {
                     self.give_back(partition, key);
-                    self.make_want(partition, key, 1, Stage::Wants(Wish::Confirm), now);
+                    self.make_want(partition, key, Stage::Wants(Wish::Confirm), now);
                 }
-                Class::Throttled { .. } | Class::Unauthorised => {
+                Class::Throttled { retry_after: Some(_) } | Class::Unauthorised => {
                     self.give_back(partition, key);
                     self.make_ready(partition, key, now, out);
                 }
-                Class::Transient | Class::Unavailable => {
+                Class::Transient | Class::Unavailable | Class::Throttled { retry_after: None } => {
                     self.give_back(partition, key);
                     self.wait_a_little(partition, key, now);
                 }
@@ -113,7 +117,7 @@ impl Dispatcher {
         match lane.stage {
             Stage::Waiting(until) if until <= now.mono => self.make_ready(partition, key, now, out),
             Stage::Doubt(doubt, due) if due <= now.mono => {
-                self.make_want(partition, key, 0, Stage::Wants(Wish::Look(doubt, false)), now);
+                self.make_want(partition, key, Stage::Wants(Wish::Look(doubt, false)), now);
             }
             _ => {}
         }

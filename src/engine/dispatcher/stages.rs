@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 
 use super::Dispatcher;
 use crate::engine::event::{Effect, LedgerKey};
-use crate::engine::lane::{Stage, Ticket};
-use crate::model::{Key, Now};
+use crate::engine::lane::{Counted, Place, Stage, Wish};
+use crate::engine::urgency::{Purpose, Ticket, Urgency, Want};
+use crate::model::entry::ClaimKind;
+use crate::model::{Key, Now, Phase, Verb};
 
 /// Between two looks whether the events that a former owner had claimed have arrived, milliseconds.
 const MISSING: u64 = 50;
@@ -15,28 +17,29 @@ impl Dispatcher {
     pub(super) fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        if let Some(ticket) = lane.ticket.take() {
-            p.ready.remove(&ticket);
-            for class in 0..=2 {
-                p.wants.remove(&(class, ticket));
-            }
-        }
-        let (prepared, finishing) = lane.counted;
-        p.prepared -= usize::from(prepared);
-        p.awaited -= usize::from(finishing);
+        match lane.place.take() {
+            Some(Place::Turn(ticket)) => p.ready.remove(&ticket),
+            Some(Place::Permit(want)) => p.wants.remove(&want),
+            None => None,
+        };
         lane.stage = stage;
-        lane.counted = (lane.is_prepared(), lane.is_finishing());
-        p.prepared += usize::from(lane.counted.0);
-        p.awaited += usize::from(lane.counted.1);
+        let before = lane.counted;
+        let after = Counted { prepared: lane.is_prepared().then_some(lane.critical), finishing: lane.is_finishing() };
+        lane.counted = after;
+        p.count(before, after);
     }
 
-    /// The order of a lane's turn.
-    pub(super) fn ticket(&mut self, partition: i32, key: &Key, now: Now) -> Ticket {
+    /// A lane's place in line, by what waits in it.
+    fn ticket(&mut self, partition: i32, key: &Key, now: Now) -> Ticket {
         let sequence = self.id();
-        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
-        let (priority, since) =
-            lane.and_then(|l| l.held.urgency().or_else(|| l.queue.urgency())).unwrap_or((u8::MAX, now.mono));
-        (priority, since, sequence)
+        let Some(p) = self.partitions.get_mut(&partition) else { return Ticket::last(now.mono, sequence) };
+        let states = &self.settings.states;
+        let phase = p.entries.get(key).map_or(Phase::None, |entry| states.phase(&entry.seen.state));
+        let Some(lane) = p.lanes.get_mut(key) else { return Ticket::last(now.mono, sequence) };
+        let urgency = Urgency::of(&lane.held, &lane.queue, phase);
+        let ticket = urgency.map_or(Ticket::last(now.mono, sequence), |u| u.ticket(sequence, self.settings.ageing));
+        lane.critical = ticket.is_critical();
+        ticket
     }
 
     /// Puts a lane in line for a turn, or drops it where nothing waits.
@@ -52,24 +55,58 @@ impl Dispatcher {
         }
         let ticket = self.ticket(partition, key, now);
         self.stage(partition, key, Stage::Ready);
-        if let Some(p) = self.partitions.get_mut(&partition)
-            && let Some(lane) = p.lanes.get_mut(key)
-        {
-            lane.ticket = Some(ticket);
-            p.ready.insert(ticket, key.clone());
-        }
+        self.take_place(partition, key, Place::Turn(ticket));
     }
 
     /// Puts a lane in line for a permit.
-    pub(super) fn make_want(&mut self, partition: i32, key: &Key, class: u8, stage: Stage, now: Now) {
+    pub(super) fn make_want(&mut self, partition: i32, key: &Key, stage: Stage, now: Now) {
+        let (purpose, verb) = match &stage {
+            Stage::Claimed(plan) if matches!(plan.kind, ClaimKind::Create { .. }) => (Purpose::Write, Verb::Post),
+            Stage::Claimed(_) => (Purpose::Write, Verb::Patch),
+            Stage::Wants(Wish::Look(..)) => (Purpose::Look, Verb::Get),
+            _ => (Purpose::Read, Verb::Get),
+        };
         let ticket = self.ticket(partition, key, now);
         self.stage(partition, key, stage);
-        if let Some(p) = self.partitions.get_mut(&partition)
-            && let Some(lane) = p.lanes.get_mut(key)
-        {
-            lane.ticket = Some(ticket);
-            p.wants.insert((class, ticket), key.clone());
+        self.take_place(partition, key, Place::Permit(Want::new(ticket, purpose, verb)));
+    }
+
+    fn take_place(&mut self, partition: i32, key: &Key, place: Place) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(lane) = p.lanes.get_mut(key) else { return };
+        lane.place = Some(place);
+        match place {
+            Place::Turn(ticket) => p.ready.insert(ticket, key.clone()),
+            Place::Permit(want) => p.wants.insert(want, key.clone()),
+        };
+    }
+
+    /// Something more waits in a lane that is in line: it may have a better place now.
+    pub(super) fn move_up(&mut self, partition: i32, key: &Key, now: Now) {
+        let Some(place) = self.lane(partition, key).and_then(|lane| lane.place) else { return };
+        let (Place::Turn(old) | Place::Permit(Want { ticket: old, .. })) = place;
+        let ticket = self.ticket(partition, key, now);
+        if !ticket.is_before(&old) {
+            return;
         }
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let Some(lane) = p.lanes.get_mut(key) else { return };
+        let before = lane.counted;
+        lane.counted.prepared = before.prepared.map(|_| lane.critical);
+        let after = lane.counted;
+        p.count(before, after);
+        match place {
+            Place::Turn(ticket) => p.ready.remove(&ticket),
+            Place::Permit(want) => p.wants.remove(&want),
+        };
+        self.take_place(
+            partition,
+            key,
+            match place {
+                Place::Turn(_) => Place::Turn(ticket),
+                Place::Permit(want) => Place::Permit(want.with(ticket)),
+            },
+        );
     }
 
     /// Lets a lane wait for an instant.

@@ -55,8 +55,19 @@ impl Bench {
         self.receive_from(Origin::Source, offset, action, title)
     }
 
+    /// An event of another key and priority.
+    fn receive_of(&mut self, key: &str, priority: u8, offset: i64, action: Action) -> Vec<Effect> {
+        let intent = Intent { key: key.into(), priority, ..self.intent(offset, action, &offset.to_string()) };
+        self.take(Origin::Source, offset, Content::Intents(vec![intent]))
+    }
+
     fn receive_from(&mut self, origin: Origin, offset: i64, action: Action, title: &str) -> Vec<Effect> {
-        let intent = Intent {
+        let intent = self.intent(offset, action, title);
+        self.take(origin, offset, Content::Intents(vec![intent]))
+    }
+
+    fn intent(&self, offset: i64, action: Action, title: &str) -> Intent {
+        Intent {
             position: Position::new(0, offset, 0),
             key: "k".into(),
             action,
@@ -66,8 +77,7 @@ impl Bench {
             event_id: None,
             occurred_at: self.now.unix + offset,
             priority: 3,
-        };
-        self.take(origin, offset, Content::Intents(vec![intent]))
+        }
     }
 
     fn take(&mut self, origin: Origin, offset: i64, content: Content) -> Vec<Effect> {
@@ -123,7 +133,7 @@ impl Bench {
 
     fn permit(&mut self) -> (RequestId, RequestBody) {
         assert!(self.dispatcher.wants_permit(self.now), "a permit is wanted");
-        let effects = self.apply(Event::Permit);
+        let effects = self.apply(Event::Permit { without: Verbs::NONE });
         let request = effects.into_iter().find_map(|e| match e {
             Effect::Request { id, body, .. } => Some((id, body)),
             _ => None,
@@ -493,4 +503,116 @@ fn a_tombstone_that_kafka_refuses_is_written_again() {
     };
     let again: Vec<Effect> = last.iter().filter_map(refused).flat_map(|event| b.apply(event)).collect();
     assert_eq!(forgotten(&again), [5], "what is forgotten here must not be remembered by the next owner");
+}
+
+fn key_of(body: &RequestBody) -> String {
+    let (RequestBody::Create { key, .. }
+    | RequestBody::Update { key, .. }
+    | RequestBody::Read { key, .. }
+    | RequestBody::Find { key, .. }) = body;
+    key.to_string()
+}
+
+#[test]
+fn a_critical_alert_in_the_worst_storm_is_the_next_request() {
+    let mut b = Bench::new();
+    b.lease();
+    for offset in 0..200 {
+        let claimed = b.receive_of(&format!("storm-{offset}"), 2, offset, Action::Open);
+        b.ack_all(&claimed);
+    }
+    let claimed = b.receive_of("critical", 0, 200, Action::Open);
+    assert_eq!(claims(&claimed), 1, "it is claimed although as many are claimed already as may be");
+    b.ack_all(&claimed);
+    let (_, body) = b.permit();
+    assert_eq!(key_of(&body), "critical");
+}
+
+#[test]
+fn a_lane_in_line_moves_up_when_what_waits_in_it_becomes_urgent() {
+    let mut b = Bench::new();
+    b.lease();
+    for offset in 0..20 {
+        let claimed = b.receive_of(&format!("storm-{offset}"), 2, offset, Action::Open);
+        b.ack_all(&claimed);
+    }
+    let claimed = b.receive_of("late", 3, 20, Action::Open);
+    assert_eq!(claims(&claimed), 0);
+    let claimed = b.receive_of("late", 0, 21, Action::Open);
+    b.ack_all(&claimed);
+    let (_, body) = b.permit();
+    assert_eq!(key_of(&body), "late");
+}
+
+#[test]
+fn plain_updates_wait_behind_new_tickets_and_changes_of_state() {
+    let mut b = Bench::new();
+    b.lease();
+    let claimed = b.receive_of("k", 1, 0, Action::Open);
+    b.ack_all(&claimed);
+    b.write();
+    // As many as are claimed ahead, and one that is not.
+    for (offset, key) in (1..).zip(["a", "b", "c", "d", "k"]) {
+        let claimed = b.receive_of(key, if key == "k" { 0 } else { 3 }, offset, Action::Update);
+        b.ack_all(&claimed);
+    }
+    let claimed = b.receive_of("new", 2, 6, Action::Open);
+    b.ack_all(&claimed);
+    let mut order = Vec::new();
+    while b.dispatcher.wants_permit(b.now) {
+        let (body, effects) = b.write();
+        order.push(key_of(&body));
+        b.ack_all(&effects);
+    }
+    assert_eq!(order, ["new", "k"], "updates of keys without a ticket come to nothing");
+}
+
+#[test]
+fn an_hour_of_retry_after_holds_its_method_and_others_go_on() {
+    const HOUR: u64 = 3_600_000;
+    let mut b = Bench::new();
+    b.lease();
+    let claimed = b.receive_of("k", 2, 0, Action::Open);
+    b.ack_all(&claimed);
+    b.write();
+    let claimed = b.receive_of("k", 2, 1, Action::Resolve);
+    b.ack_all(&claimed);
+    let claimed = b.receive_of("new", 1, 2, Action::Open);
+    b.ack_all(&claimed);
+    let (id, body) = b.permit();
+    assert_eq!(key_of(&body), "new");
+    let effects = b.answer(id, failed(Class::Throttled { retry_after: Some(HOUR) }));
+    b.ack_all(&effects);
+    assert!(matches!(b.dispatcher.standing(), Some(Standing::Throttled(Verb::Post, _))));
+    let (body, _) = b.write();
+    assert_eq!(key_of(&body), "k", "PATCH is not held");
+    assert_eq!(b.dispatcher.wanted(b.now, Verbs::NONE), None, "POST is");
+    b.now.mono += HOUR;
+    b.now.unix += 3_600_000;
+    b.apply(Event::Polled { at: b.now.mono });
+    let leased = b.lease();
+    b.ack_all(&leased);
+    assert_eq!(b.dispatcher.wanted(b.now, Verbs::NONE).map(|w| w.verb), Some(Verb::Post));
+    assert_eq!(b.dispatcher.standing(), None);
+}
+
+#[test]
+fn a_bare_429_holds_its_own_lane_and_many_in_a_row_open_the_breaker() {
+    let mut b = Bench::new();
+    b.lease();
+    for offset in 0..9 {
+        let claimed = b.receive_of(&format!("k{offset}"), 2, offset, Action::Open);
+        b.ack_all(&claimed);
+    }
+    for refused in 1..=5 {
+        assert!(b.dispatcher.wants_permit(b.now), "after {refused} refusals others go on");
+        let sent = b.apply(Event::Permit { without: Verbs::NONE });
+        b.ack_all(&sent);
+        let id = sent.iter().find_map(|e| if let Effect::Request { id, .. } = e { Some(*id) } else { None });
+        let id = id.expect("a permit is used");
+        let effects = b.answer(id, failed(Class::Throttled { retry_after: None }));
+        b.ack_all(&effects);
+    }
+    assert!(!b.dispatcher.wants_permit(b.now));
+    assert!(matches!(b.dispatcher.standing(), Some(Standing::Unavailable(_))));
 }

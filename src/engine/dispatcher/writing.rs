@@ -9,27 +9,41 @@ use crate::engine::fold::{REMEMBERED_IDS, Segment};
 use crate::engine::lane::{Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
+use crate::engine::urgency::Ticket;
 use crate::model::entry::ClaimKind;
 use crate::model::{AttemptId, Claim, Entry, Key, Now, Origin, Position};
 
+/// Critical lanes that may be prepared beside the others.
+const CRITICAL_AHEAD: usize = 16;
+
 impl Dispatcher {
-    /// Gives turns to lanes while few enough are prepared. The most urgent lane of all partitions comes first.
+    /// Gives turns to lanes while few enough are prepared. The most urgent lane of all partitions comes first; critical
+    /// ones have room of their own, so that none waits until one of the others is sent.
     pub(super) fn pump(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while self.breaker.may_prepare() && self.prepared() < self.ahead.limit() {
-            let next = self
-                .partitions
-                .iter()
-                .filter(|(_, p)| p.standing == Standing::Running && self.lease_until(p) > now.mono)
-                .filter_map(|(&number, p)| p.ready.first_key_value().map(|(ticket, key)| (*ticket, number, key)))
-                .min_by_key(|(ticket, ..)| *ticket)
-                .map(|(_, number, key)| (number, key.clone()));
+        while self.breaker.may_prepare() {
+            let next = self.next_turn(true, now).filter(|_| self.prepared(true) < CRITICAL_AHEAD);
+            let next =
+                next.or_else(|| self.next_turn(false, now).filter(|_| self.prepared(false) < self.ahead.limit()));
             let Some((partition, key)) = next else { return };
             self.turn(partition, &key, now, out);
         }
     }
 
-    fn prepared(&self) -> usize {
-        self.partitions.values().map(|p| p.prepared).sum()
+    /// The first critical lane that is ready, or the first of the others.
+    fn next_turn(&self, critical: bool, now: Now) -> Option<(i32, Key)> {
+        let running = self.partitions.iter().filter(|(_, p)| p.standing == Standing::Running);
+        running
+            .filter(|(_, p)| self.lease_until(p) > now.mono)
+            .filter_map(|(&number, p)| {
+                let mut ready = p.ready.range(Ticket::line(critical));
+                ready.next().map(|(ticket, key)| (*ticket, number, key))
+            })
+            .min_by_key(|(ticket, ..)| *ticket)
+            .map(|(_, number, key)| (number, key.clone()))
+    }
+
+    fn prepared(&self, critical: bool) -> usize {
+        self.partitions.values().map(|p| p.prepared[usize::from(!critical)]).sum()
     }
 
     /// A lane's turn: the first segment that needs a request is claimed; those that need none are resolved.
@@ -65,7 +79,7 @@ impl Dispatcher {
             }
             if self.must_discover(partition, key, &segment) {
                 self.put_back(partition, key, segment);
-                self.make_want(partition, key, 1, Stage::Wants(Wish::Discover), now);
+                self.make_want(partition, key, Stage::Wants(Wish::Discover), now);
                 return;
             }
             match self.decide(partition, key, &segment, now, out) {
@@ -83,7 +97,7 @@ impl Dispatcher {
                 }
                 Decision::Read => {
                     self.put_back(partition, key, segment);
-                    self.make_want(partition, key, 1, Stage::Wants(Wish::Read), now);
+                    self.make_want(partition, key, Stage::Wants(Wish::Read), now);
                     return;
                 }
                 Decision::Write(plan) => {
@@ -230,7 +244,7 @@ impl Dispatcher {
         lane.claim = Some((token, Box::new(claim.clone())));
         let void = lane.void.take().filter(|old| *old != token);
         if self.rules.off(Mutation::NoClaim) {
-            self.make_want(partition, key, 2, Stage::Claimed(plan), now);
+            self.make_want(partition, key, Stage::Claimed(plan), now);
             return;
         }
         let write = LedgerWrite::Claim(key.clone(), token, Box::new(claim));
@@ -301,7 +315,7 @@ impl Dispatcher {
         match std::mem::take(&mut lane.stage) {
             Stage::Claiming(op, plan) if op == id => {
                 if outcome == ProduceOutcome::Acked {
-                    self.make_want(partition, key, 2, Stage::Claimed(plan), now);
+                    self.make_want(partition, key, Stage::Claimed(plan), now);
                 } else {
                     self.give_back(partition, key);
                     self.wait_a_little(partition, key, now);

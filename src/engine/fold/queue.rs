@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Contribution, REMEMBERED_IDS, Segment};
-use crate::model::{Intent, Origin, Position, Record};
+use crate::model::{Intent, Origin, Phase, Position, Record};
 
 /// What bounds a segment.
 #[derive(Debug, Clone, Copy)]
@@ -214,6 +214,21 @@ impl Queue {
     /// Bytes of originals that it holds.
     pub fn bytes(&self) -> usize {
         self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    /// Whether it makes a ticket or changes the state of one that is in `phase`, which becomes the phase after it.
+    pub fn moves(&self, phase: &mut Phase) -> bool {
+        let mut moves = false;
+        for segment in &self.segments {
+            let before = *phase;
+            *phase = segment.pre.apply(before);
+            if let Some(post) = &segment.post {
+                // What is closed stays so, and gets a successor.
+                *phase = post.apply(if *phase == Phase::Closed { Phase::None } else { *phase });
+            }
+            moves |= *phase != before;
+        }
+        moves
     }
 
     /// Most urgent priority and earliest receipt among what waits.

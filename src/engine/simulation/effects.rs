@@ -10,6 +10,7 @@ use super::ledger::Stored;
 use super::member::{Input, Outgoing};
 use super::script::{Landing, Moment};
 use super::world::{Handed, Happening, Produce, World, tell};
+use crate::model::{Verb, Verbs};
 
 /// Delivery timeout of the ledger's producer, milliseconds.
 const DELIVERY: u64 = 2_000;
@@ -272,9 +273,13 @@ impl World {
                     return;
                 }
                 let now = self.clock(member);
-                if self.members[member].dispatcher.as_mut().is_some_and(|d| d.wants_permit(now)) {
-                    self.feed(member, Event::Permit);
+                // Now and then a method's quota is spent.
+                let spent = if self.calm { None } else { Verb::ALL.get(self.rng.usize(..16)).copied() };
+                let without = spent.map_or(Verbs::NONE, |verb| Verbs::NONE.with(verb));
+                if self.members[member].dispatcher.as_mut().is_some_and(|d| d.wanted(now, without).is_some()) {
+                    self.feed(member, Event::Permit { without });
                 }
+                self.rearm(member);
             }
             Input::Wake(at) => {
                 if self.members[member].wake == Some(at) {

@@ -647,7 +647,7 @@ impl World {
     }
 
     /// Asks the dispatcher what it waits for.
-    fn rearm(&mut self, member: usize) {
+    pub(super) fn rearm(&mut self, member: usize) {
         let now = self.clock(member);
         let state = &mut self.members[member];
         if state.frozen_until.is_some() {

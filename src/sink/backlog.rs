@@ -1,0 +1,83 @@
+//! What waits, and when it will be done: for the page, the metrics and the log.
+//!
+//! An estimate: each key that waits takes one request, and requests go on as quickly as the quota allows or the instance
+//! answers at present. Records that are still in Kafka are not in it.
+
+use crate::engine::dispatcher::Snapshot;
+use crate::model::{Backlog, Plan};
+
+/// A backlog that takes less than so many seconds is not worth a line in the log.
+const WORTH_TELLING: f64 = 30.0;
+
+/// Between two lines, milliseconds.
+const TELL_EVERY: u64 = 60_000;
+
+/// The backlog of a route.
+pub fn backlog(snapshot: &Snapshot, plan: &Plan) -> Backlog {
+    let keys = snapshot.waiting;
+    #[expect(clippy::cast_precision_loss, reason = "a number of keys")]
+    let seconds = match (keys, plan.throughput()) {
+        (0, _) => Some(0.0),
+        (keys, throughput) => throughput.filter(|rate| *rate > 0.0).map(|rate| keys as f64 / rate),
+    };
+    Backlog { keys, critical: snapshot.critical, seconds }
+}
+
+/// Tells the log now and then while a backlog lasts.
+#[derive(Debug, Default)]
+pub struct Forecast {
+    told: Option<u64>,
+}
+
+impl Forecast {
+    /// Tells of this backlog, if it is time.
+    pub fn tell(&mut self, route: &str, backlog: &Backlog, plan: &Plan, now: u64) {
+        let Some(seconds) = backlog.seconds.filter(|seconds| *seconds >= WORTH_TELLING) else { return };
+        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
+            return;
+        }
+        self.told = Some(now);
+        tracing::info!(
+            route,
+            keys = backlog.keys,
+            critical = backlog.critical,
+            per_second = plan.throughput().map(|rate| (rate * 100.0).round() / 100.0),
+            at_once = plan.at_once.0,
+            "a backlog: done in about {}",
+            in_words(seconds)
+        );
+    }
+}
+
+/// A span for people.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+fn in_words(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3_600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_lasts_as_long_as_the_quota_makes_it() {
+        let snapshot = Snapshot { waiting: 300, critical: 2, ..Snapshot::default() };
+        let plan = Plan { per_second: Some(5.0), at_once: (4, 8), latency: Some(150.0), ..Plan::default() };
+        assert_eq!(backlog(&snapshot, &plan), Backlog { keys: 300, critical: 2, seconds: Some(60.0) });
+        let free = Plan { per_second: None, ..plan };
+        let seconds = backlog(&snapshot, &free).seconds.expect("the latency is known");
+        assert!((11.0..12.0).contains(&seconds), "{seconds}");
+        assert_eq!(backlog(&snapshot, &Plan::default()).seconds, None, "nothing was sent yet");
+        assert_eq!(backlog(&Snapshot::default(), &Plan::default()).seconds, Some(0.0));
+    }
+
+    #[test]
+    fn spans_are_told_in_units_for_people() {
+        assert_eq!([0.2, 119.0, 121.0, 7_199.0, 9_000.0].map(in_words), ["1 s", "119 s", "3 min", "120 min", "3 h"]);
+    }
+}
