@@ -163,8 +163,14 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
     log.write(&LedgerWrite::Entry("released".into(), Box::new(entry(owner.0, attempt(owner.0, 2), 9))));
     log.write(&LedgerWrite::Entry("parked".into(), Box::new(entry(owner.0, attempt(owner.0, 1), 7))));
     for key in ["released", "parked"] {
-        let park =
-            Park { token: late, position: Position::new(0, 9, 0), newest: None, failed: None, reason: "no".into() };
+        let park = Park {
+            token: late,
+            position: Position::new(0, 9, 0),
+            newest: None,
+            failed: None,
+            redriving: None,
+            reason: "no".into(),
+        };
         log.write(&LedgerWrite::Park(key.into(), park));
     }
     let ours = log.owner();

@@ -223,8 +223,14 @@ mod tests {
 
     #[test]
     fn values_come_back_and_the_golden_form_stands() {
-        let park =
-            Park { token: Token(4), position: Position::new(1, 2, 0), newest: None, failed: None, reason: "no".into() };
+        let park = Park {
+            token: Token(4),
+            position: Position::new(1, 2, 0),
+            newest: None,
+            failed: None,
+            redriving: None,
+            reason: "no".into(),
+        };
         let (key, value) = encode(&LedgerWrite::Park("a:b".into(), park.clone()));
         assert_eq!(key, b"park:a:b:4");
         let value = value.expect("a value");

@@ -209,6 +209,9 @@ pub struct Park {
     /// The redrive in which a letter of this key was refused again.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<RedriveId>,
+    /// The redrive that is under way: until its release has had its turn nothing of the source passes.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub redriving: Option<RedriveId>,
     /// Why, in the instance's words.
     #[serde(rename = "why")]
     pub reason: String,
@@ -232,8 +235,18 @@ impl Park {
 
     /// The same parking once a redriven write up to `hi` is about to be made: an entry that gets as far as that does not
     /// release the key, for newer letters may lie behind it.
-    pub fn passed(&self, token: Token, hi: Position) -> Self {
+    pub fn passed(&self, token: Token, hi: Position, id: RedriveId) -> Self {
         let position = self.position.max(Position { index: u32::MAX, ..hi });
-        Self { token, position, newest: Some(self.newest()), ..self.clone() }
+        Self { token, position, newest: Some(self.newest()), redriving: Some(id), ..self.clone() }
+    }
+
+    /// Whether the parking stands so already that an event of this run at `hi` may be written.
+    pub fn has_passed(&self, hi: Position, id: RedriveId) -> bool {
+        self.position > hi && self.redriving == Some(id)
+    }
+
+    /// The same parking after a run that did not release the key.
+    pub fn after_redrive(&self, token: Token) -> Self {
+        Self { token, redriving: None, ..self.clone() }
     }
 }

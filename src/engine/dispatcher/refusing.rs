@@ -34,7 +34,7 @@ impl Dispatcher {
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
         let failed = self.lane(partition, key).and_then(|l| l.held.origin().redrive());
-        self.send_letters(partition, key, letters, park.then_some((reason, failed)), now, out);
+        self.send_letters(partition, key, letters, park.then_some((reason, failed, None)), now, out);
     }
 
     /// An event behind a parked one goes the same way.
@@ -44,7 +44,7 @@ impl Dispatcher {
         let letters = letters(&lane.held, key, "parked", "waits behind a refused record of this key");
         // The parking tells how far the letters go.
         let park = self.partitions.get(&partition).and_then(|p| p.parks.get(key)).cloned();
-        let park = park.as_ref().map(|park| (park.reason.as_str(), park.failed));
+        let park = park.as_ref().map(|park| (park.reason.as_str(), park.failed, park.redriving));
         self.send_letters(partition, key, letters, park, now, out);
     }
 
@@ -64,16 +64,17 @@ impl Dispatcher {
         lane.held.put_back_apart(segment);
         let letters = letters(&lane.held, key, code, &reason);
         let parked = self.partitions.get(&partition).is_some_and(|p| p.parks.contains_key(key));
-        self.send_letters(partition, key, letters, parked.then_some((reason.as_str(), failed)), now, out);
+        self.send_letters(partition, key, letters, parked.then_some((reason.as_str(), failed, None)), now, out);
     }
 
-    /// `park`: why the key is parked behind them and in which redrive it was refused again, where it is parked.
+    /// `park`: where the key is parked behind them, why, in which redrive it was refused again, and which one is under
+    /// way.
     fn send_letters(
         &mut self,
         partition: i32,
         key: &Key,
         letters: Vec<DeadLetter>,
-        park: Option<(&str, Option<RedriveId>)>,
+        park: Option<(&str, Option<RedriveId>, Option<RedriveId>)>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -82,8 +83,8 @@ impl Dispatcher {
         let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
             return self.make_ready(partition, key, now, out);
         };
-        let park = park.map(|(reason, failed)| {
-            Box::new(Park { token, position: last, newest: None, failed, reason: reason.to_owned() })
+        let park = park.map(|(reason, failed, redriving)| {
+            Box::new(Park { token, position: last, newest: None, failed, redriving, reason: reason.to_owned() })
         });
         let count = letters.len();
         self.stage(partition, key, Stage::Refusing(count, park));
@@ -112,10 +113,10 @@ impl Dispatcher {
 
     /// The parking as it must stand before this redriven segment is written, where it does not stand so already.
     pub(super) fn parking_to_pass(&self, partition: i32, key: &Key, segment: &Segment) -> Option<Park> {
-        let Origin::Redrive(_) = segment.origin else { return None };
+        let Origin::Redrive(id) = segment.origin else { return None };
         let p = self.partitions.get(&partition)?;
         let hi = segment.hi()?;
-        p.parks.get(key).filter(|park| park.position <= hi).map(|park| park.passed(p.token, hi))
+        p.parks.get(key).filter(|park| !park.has_passed(hi, id)).map(|park| park.passed(p.token, hi, id))
     }
 
     /// Whether the key's entry goes beyond its parking: then the parking is void.
@@ -125,23 +126,28 @@ impl Dispatcher {
         park.zip(entry).is_some_and(|(park, entry)| park.is_void(entry.position))
     }
 
-    /// The end of a redrive: the key is released, unless letters are left.
+    /// The end of a redrive: the key is released, unless letters are left. Then what is returned must stand before the
+    /// end counts as done, so that the key's opening events are tried again.
     pub(super) fn release_key(
         &mut self,
         partition: i32,
         key: &Key,
         (id, upto): (RedriveId, Position),
         out: &mut Vec<Effect>,
-    ) {
-        let Some(park) = self.partitions.get(&partition).and_then(|p| p.parks.get(key)) else { return };
+    ) -> Option<Park> {
+        let p = self.partitions.get(&partition)?;
+        let park = p.parks.get(key)?;
         let why = if park.failed == Some(id) {
             "a letter of this redrive was refused again"
         } else if park.newest() > upto {
             "newer letters came meanwhile"
         } else {
-            return self.unpark(partition, key, out);
+            self.unpark(partition, key, out);
+            return None;
         };
+        let after = (park.redriving == Some(id)).then(|| park.after_redrive(p.token));
         Self::observe(out, Observation::StillParked(key.clone(), id, why));
+        after
     }
 
     pub(super) fn refusal_produced(

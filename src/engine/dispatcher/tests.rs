@@ -152,14 +152,17 @@ impl Bench {
 }
 
 fn applied() -> Answer {
-    let row = Row {
+    Answer::Applied { row: Box::new(row()), warnings: Vec::new() }
+}
+
+fn row() -> Row {
+    Row {
         sys_id: "a".repeat(32),
         number: "INC1".into(),
         state: "1".into(),
         updated_by: "nowbridge".into(),
         ..Row::default()
-    };
-    Answer::Applied { row: Box::new(row), warnings: Vec::new() }
+    }
 }
 
 fn failed(class: Class) -> Answer {
@@ -394,6 +397,7 @@ fn redriven_letters_pass_newer_events_stay_behind_and_the_release_frees_the_key(
     assert_eq!(title(&body), "two");
     let end = b.take(release(2), 6, Content::Release("k".into()));
     assert!(!is_released(&end), "a newer letter came meanwhile: {end:?}");
+    b.ack_all(&end);
     assert_eq!(b.watermark(), 7);
     let third = b.receive_from(Origin::Redrive(RedriveId(2)), 7, Action::Update, "newer");
     b.ack_all(&third);
@@ -474,6 +478,33 @@ fn a_new_owner_goes_on_with_a_redrive_and_lets_nothing_else_pass() {
     let second = b.receive_from(RUN, 5, Action::Update, "two");
     let second = [second.clone(), b.ack_all(&second)].concat();
     assert_eq!(claims(&second), 1, "{second:?}");
+}
+
+#[test]
+fn an_opening_event_does_not_overtake_letters_of_a_redrive_under_way() {
+    let mut b = parked();
+    let first = b.receive_from(RUN, 3, Action::Resolve, "one");
+    b.ack_all(&first);
+    let resolved = |b: &mut Bench, mod_count: u64| {
+        let (id, _) = b.permit();
+        let row = Row { state: "6".into(), mod_count, ..row() };
+        let effects = b.answer(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
+        b.ack_all(&effects);
+    };
+    resolved(&mut b, 1);
+    let open = b.receive(4, Action::Open, "newer");
+    assert_eq!(letters_of(&open), [(4, "parked")], "no ticket is open, but letters are still to come");
+    b.ack_all(&open);
+    let second = b.receive_from(RUN, 5, Action::Update, "two");
+    b.ack_all(&second);
+    resolved(&mut b, 2);
+    let end = b.take(release(2), 6, Content::Release("k".into()));
+    assert!(!is_released(&end), "a newer letter came meanwhile");
+    assert_eq!(b.watermark(), 6, "the end counts once the parking stands");
+    b.ack_all(&end);
+    assert_eq!(b.watermark(), 7);
+    let open = b.receive(7, Action::Open, "next");
+    assert_eq!((letters_of(&open), claims(&open)), (Vec::new(), 1), "and then opening events are tried again");
 }
 
 #[test]

@@ -51,7 +51,13 @@ impl Dispatcher {
         self.stage(partition, key, Stage::Idle);
         while let Some(mut segment) = self.lane(partition, key).and_then(|l| l.queue.pop()) {
             if let Origin::Release(id, upto) = segment.origin {
-                self.release_key(partition, key, (id, upto), out);
+                if let Some(park) = self.release_key(partition, key, (id, upto), out) {
+                    if let Some(lane) = self.lane(partition, key) {
+                        lane.held.put_back_apart(segment);
+                    }
+                    self.park(partition, key, park, out);
+                    return;
+                }
                 self.settle_without_write(partition, &segment);
                 continue;
             }
@@ -115,14 +121,14 @@ impl Dispatcher {
         }
     }
 
-    /// A parked key lets nothing through but an opening event while no ticket is open.
+    /// A parked key lets nothing through but an opening event while no ticket is open and no redrive under way.
     fn is_barred(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
         if !self.is_parked_for(partition, key, segment.origin) {
             return false;
         }
         let Some(p) = self.partitions.get(&partition) else { return false };
         let open = p.entries.get(key).is_some_and(|e| self.settings.states.phase(&e.seen.state).is_open());
-        open || segment.post.is_none()
+        open || segment.post.is_none() || p.parks.get(key).is_some_and(|park| park.redriving.is_some())
     }
 
     /// Whether the key is parked, and events of this origin must not pass by themselves.

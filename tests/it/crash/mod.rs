@@ -206,7 +206,7 @@ async fn two_instances_are_rolled_with_a_long_call_in_flight() {
     pair.iter().for_each(world::Bridge::await_assigned);
     world.faults(&json!({"latency_ms": call * 1_000})).await;
     world.feed(events.clone(), 1_000).await.expect("fed");
-    world.await_running(16, Duration::from_secs(20)).await;
+    world.await_running(8, Duration::from_secs(20)).await;
     let began = Instant::now();
     for mut bridge in pair {
         bridge.signal("-TERM");

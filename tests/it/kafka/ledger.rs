@@ -76,7 +76,14 @@ impl Route {
 fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
     LedgerWrite::Park(
         key.into(),
-        Park { token, position: Position::new(0, offset, 0), newest: None, failed: None, reason: "no".into() },
+        Park {
+            token,
+            position: Position::new(0, offset, 0),
+            newest: None,
+            failed: None,
+            redriving: None,
+            reason: "no".into(),
+        },
     )
 }
 
