@@ -233,6 +233,11 @@ pub(super) struct RawSink {
     pub lengths: Option<BTreeMap<String, u32>>,
     /// Whose value stands where a person has changed a column: `keep` the person's, or `overwrite` it. Default `keep`.
     pub people: Option<BTreeMap<String, RawPeople>>,
+    /// How long an alert must stay open before it gets a ticket, or before its resolved ticket is reopened. One that is over
+    /// sooner gets none. Default `0s`.
+    pub hold_down: Option<String>,
+    /// Hold the state of alerts that open and resolve again and again; a note says so. Default: off.
+    pub flapping: Option<RawFlapping>,
     /// An alert that comes back at most this long after its resolution reopens its ticket. Default `24h`.
     pub reopen_window: Option<String>,
     /// Rows last seen longer ago are read before they are written; `0`: always. Default `5m`.
@@ -313,6 +318,21 @@ pub(super) struct RawWeight {
     /// Order in which waiting alerts are written; 0 first.
     #[schemars(range(min = 0, max = 9))]
     pub priority: Option<u8>,
+    /// How long an alert of this severity must stay open before it gets a ticket. Default: the route's `hold_down`.
+    pub hold_down: Option<String>,
+}
+
+/// When an alert flaps.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFlapping {
+    /// Changes of its state, opened or resolved, that make an alert flap. Default 6.
+    #[schemars(range(min = 2, max = 1000))]
+    pub changes: Option<u32>,
+    /// In so long. Default `10m`.
+    pub within: Option<String>,
+    /// Then the state of its ticket changes at most once in this time. Default `10m`.
+    pub hold: Option<String>,
 }
 
 /// Raw values of the state column.

@@ -66,6 +66,9 @@ pub enum Rest {
     },
 }
 
+/// Why an alert gets no ticket that was over within its hold-down.
+const TOO_BRIEF: &str = "over before it lasted as long as the hold-down";
+
 /// What is known of the ticket.
 #[derive(Debug, Clone, Copy)]
 pub struct Base<'a> {
@@ -81,6 +84,7 @@ pub struct Base<'a> {
 pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut Vec<Column>) -> Decision {
     let Some(entry) = base.entry else {
         return match &segment.post {
+            Some(_) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
             Some(post) => Decision::Write(create(post, segment, None, settings)),
             None => Decision::Skip("no ticket for this key, and the event does not open one"),
         };
@@ -106,6 +110,7 @@ fn decide_for_ticket(
     let phase = settings.states.phase(base.row.map_or(&entry.seen.state, |r| &r.state));
     match (phase, &segment.post) {
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
+        (Phase::Closed, Some(_)) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
         (Phase::Closed, Some(post)) => Decision::Write(create(post, segment, Some(entry), settings)),
         (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
             match update(base, entry, &segment.pre, false, phase, settings, kept) {
@@ -117,6 +122,7 @@ fn decide_for_ticket(
                     }
                     Decision::Write(plan)
                 }
+                _ if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
                 _ => Decision::Write(create(post, segment, Some(entry), settings)),
             }
         }

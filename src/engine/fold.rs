@@ -11,7 +11,7 @@ mod queue;
 
 use std::sync::Arc;
 
-use crate::model::{Action, Column, Intent, Origin, Phase, Position, Record};
+use crate::model::{Action, Column, Intent, Now, Origin, Phase, Position, Record};
 
 pub use queue::{Bounds, Queue};
 
@@ -46,6 +46,40 @@ pub struct Contribution {
     columns: Vec<Column>,
 }
 
+/// How long an alert was open in a run of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Openness {
+    /// Since when it is open, where the run leaves it so and opened it itself.
+    pub since: Option<i64>,
+    /// When it was closed first.
+    closed_first: Option<i64>,
+    /// The longest time that it was open from an opening to a closing event, milliseconds.
+    pub longest: i64,
+}
+
+impl Openness {
+    fn open(&mut self, at: i64) {
+        self.since.get_or_insert(at);
+    }
+
+    fn close(&mut self, at: i64) {
+        self.closed_first.get_or_insert(at);
+        if let Some(since) = self.since.take() {
+            self.longest = self.longest.max(at.saturating_sub(since));
+        }
+    }
+
+    /// This run and then `later`.
+    fn then(&mut self, later: Self) {
+        // What later opens is open already, if it is.
+        if let Some(at) = later.closed_first {
+            self.close(at);
+        }
+        self.longest = self.longest.max(later.longest);
+        self.since = self.since.or(later.since);
+    }
+}
+
 /// What a run of events does to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -61,6 +95,8 @@ pub struct Part {
     pub closed_at: Option<i64>,
     /// `occurred_at` of the newest state-bearing event.
     pub occurred_at: i64,
+    /// How long the alert was open.
+    pub openness: Openness,
 }
 
 impl Default for Part {
@@ -72,6 +108,7 @@ impl Default for Part {
             notes: Vec::new(),
             closed_at: None,
             occurred_at: i64::MIN,
+            openness: Openness::default(),
         }
     }
 }
@@ -88,8 +125,10 @@ impl Part {
         if action.closes() {
             self.closing = closing;
             self.closed_at = Some(at);
+            self.openness.close(at);
         } else if action.opens() {
             self.closed_at = None;
+            self.openness.open(at);
         }
     }
 
@@ -104,6 +143,7 @@ impl Part {
         }
         self.notes.extend(later.notes);
         self.occurred_at = self.occurred_at.max(later.occurred_at);
+        self.openness.then(later.openness);
         if later.closed_at.is_some() || opens {
             self.closed_at = later.closed_at;
         }
@@ -155,6 +195,8 @@ pub struct Segment {
     pub received_at: u64,
     /// The most urgent priority among them.
     pub priority: u8,
+    /// The hold-down of the newest opening event, milliseconds, and when that was received, on the mono clock.
+    pub hold_down: (u64, u64),
 }
 
 impl Segment {
@@ -171,6 +213,7 @@ impl Segment {
             note_size: 0,
             received_at,
             priority: u8::MAX,
+            hold_down: (0, received_at),
         }
     }
 
@@ -198,7 +241,7 @@ impl Segment {
     }
 
     /// Folds one more intent in; returns the bytes of an earlier original that it superseded.
-    fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize) -> usize {
+    fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, now: u64) -> usize {
         let opens = intent.action.opens();
         let lasting = intent.note.is_some() || self.changes_phase(&intent);
         let freed = self.supersede(&intent);
@@ -215,6 +258,7 @@ impl Segment {
             self.opened_by.get_or_insert(intent.position);
             self.first_open_at.get_or_insert(intent.occurred_at);
             self.last_open_at = self.last_open_at.max(Some(intent.occurred_at));
+            self.hold_down = (intent.hold_down, now);
         }
         self.priority = self.priority.min(intent.priority);
         let part = match &mut self.post {
@@ -272,6 +316,9 @@ impl Segment {
         self.last_open_at = self.last_open_at.max(later.last_open_at);
         self.note_size += later.note_size;
         self.priority = self.priority.min(later.priority);
+        if later.last_open_at.is_some() {
+            self.hold_down = later.hold_down;
+        }
         self.events.extend(later.events);
     }
 
@@ -292,6 +339,7 @@ impl Segment {
             note_size: self.note_size,
             received_at: self.received_at,
             priority: self.priority,
+            hold_down: self.hold_down,
         };
         Some(rest)
     }
@@ -313,6 +361,37 @@ impl Segment {
             rest.events = self.events.split_off(at);
         }
         rest
+    }
+
+    /// The phase of a ticket after it, of one that is in `phase` before. What is closed stays so and gets a successor.
+    pub fn phase_after(&self, phase: Phase) -> Phase {
+        let phase = self.pre.apply(phase);
+        match &self.post {
+            Some(post) => post.apply(if phase == Phase::Closed { Phase::None } else { phase }),
+            None => phase,
+        }
+    }
+
+    /// Whether it opens an alert that is over again before it lasted as long as its hold-down.
+    pub fn is_too_brief(&self) -> bool {
+        let Some(post) = &self.post else { return false };
+        let hold = i64::try_from(self.hold_down.0).unwrap_or(i64::MAX);
+        post.apply(Phase::None) == Phase::Resolved && post.openness.longest < hold
+    }
+
+    /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` where it has, or is
+    /// over. `now` on both clocks: an event's time may be wrong, and then its receipt counts.
+    pub fn held_down(&self, now: Now) -> Option<u64> {
+        let (hold, received) = self.hold_down;
+        let openness = self.post.as_ref()?.openness;
+        let wanted = i64::try_from(hold).unwrap_or(i64::MAX);
+        if openness.longest >= wanted {
+            return None;
+        }
+        let by_event = openness.since?.saturating_add(wanted).saturating_sub(now.unix);
+        let by_receipt = received.saturating_add(hold).saturating_sub(now.mono);
+        let wait = u64::try_from(by_event).unwrap_or(0).min(by_receipt);
+        (wait > 0).then_some(wait)
     }
 
     /// Bytes of originals it still holds.

@@ -7,6 +7,7 @@ pub mod decide;
 pub mod digest;
 pub mod dispatcher;
 pub mod event;
+pub mod flaps;
 pub mod fold;
 pub mod invariants;
 pub mod lane;

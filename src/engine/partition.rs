@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{LedgerKey, Loaded};
+use super::flaps::Flaps;
 use super::lane::{Counted, Lane};
 use super::settings::Settings;
 use super::tracker::Tracker;
@@ -52,6 +53,10 @@ pub struct Partition {
     pub former: Vec<Former>,
     /// Keys at work.
     pub lanes: FastMap<Key, Lane>,
+    /// Keys whose alert changed its state lately, where flapping is watched.
+    pub flaps: FastMap<Key, Flaps>,
+    /// Keys whose claim's tombstone is not acked yet, and how many: one that lands late would remove the next claim.
+    pub removing: FastMap<Key, usize>,
     /// Lanes that wait for a turn.
     pub ready: BTreeMap<Ticket, Key>,
     /// Lanes that want a permit.
@@ -97,6 +102,8 @@ impl Partition {
             stale: FastMap::default(),
             former: Vec::new(),
             lanes: FastMap::default(),
+            flaps: FastMap::default(),
+            removing: FastMap::default(),
             ready: BTreeMap::new(),
             wants: BTreeMap::new(),
             unleased: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::flaps::Flapping;
 use crate::model::{Column, StateModel};
 
 /// The engine's settings. Times are milliseconds.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub claims_ahead: usize,
     /// Waiting that makes up for one step of urgency.
     pub ageing: u64,
+    /// When an alert flaps; `None`: its state is never held.
+    pub flapping: Option<Flapping>,
     /// Refusals in a row that stop the route.
     pub brake: u32,
     /// Failures in a row that open the breaker.
@@ -70,6 +73,7 @@ impl Default for Settings {
             mark_every: 5_000,
             claims_ahead: 4,
             ageing: 60_000,
+            flapping: None,
             brake: 20,
             breaker: 5,
             retry: (1_000, 60_000),

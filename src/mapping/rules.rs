@@ -15,6 +15,8 @@ pub struct Weight {
     pub urgency: Option<String>,
     /// Order in which lanes are drawn; 0 first.
     pub priority: u8,
+    /// How long an alert of this severity must stay open before it gets a ticket, milliseconds; `None`: the route's.
+    pub hold_down: Option<u64>,
 }
 
 /// What is done with an action.
@@ -39,6 +41,8 @@ pub struct Rules {
     pub notes: Vec<(Action, Option<String>)>,
     /// Severity to weight; a severity that is not named is taken as `unknown`.
     pub severity: BTreeMap<String, Weight>,
+    /// How long an alert must stay open before it gets a ticket, milliseconds.
+    pub hold_down: u64,
     /// Actions taken as others, or left out.
     pub actions: Vec<(Action, ActionRule)>,
     /// Length of columns in characters, where known; longer values are cut.
@@ -124,6 +128,7 @@ impl Default for Rules {
             impact: Some(impact.into()),
             urgency: Some(urgency.into()),
             priority,
+            hold_down: None,
         };
         Self {
             fields: BTreeMap::from([
@@ -146,6 +151,7 @@ impl Default for Rules {
                 ("info".into(), weight("3", "3", 4)),
                 ("unknown".into(), weight("2", "2", 2)),
             ]),
+            hold_down: 0,
             actions: vec![(Action::Suppress, ActionRule::Ignore), (Action::Unsuppress, ActionRule::Ignore)],
             lengths: [
                 ("short_description", 160),

@@ -105,6 +105,7 @@ impl SinkMapping {
             event_id: (event.event_id_native && !event.event_id.is_empty()).then(|| event_id_digest(&event.event_id)),
             occurred_at: event.occurred_at,
             priority: weight.map_or(2, |w| w.priority),
+            hold_down: weight.and_then(|w| w.hold_down).unwrap_or(self.rules.hold_down),
         }))
     }
 

@@ -33,4 +33,6 @@ pub struct Intent {
     pub occurred_at: i64,
     /// 0 is the most urgent; drawn first.
     pub priority: u8,
+    /// An alert that this opens must stay open so long before a ticket is made or reopened, milliseconds.
+    pub hold_down: u64,
 }

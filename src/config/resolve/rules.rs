@@ -1,11 +1,16 @@
 //! The mapping rules of a sink route: what the file says, over the defaults.
 
+use std::time::Duration;
+
 use crate::mapping::{ActionRule, Rules, Weight, action_names};
 use crate::model::StateModel;
 
 use super::super::raw::{RawSink, RawWeight};
 use super::super::shape::join;
 use super::Context;
+
+/// What is held is unresolved: the longer, the more is read again after a restart.
+pub(super) const LONGEST_HOLD: (&str, &str) = ("0s", "1h");
 
 const SEVERITIES: [&str; 6] = ["critical", "high", "medium", "low", "info", "unknown"];
 
@@ -26,7 +31,19 @@ pub(super) fn resolve(raw: &mut RawSink, at: &str, states: &StateModel, context:
         rules.lengths.insert(column, length as usize);
     }
     rules.only = raw.only.take().unwrap_or_default();
+    rules.hold_down = span(&join(at, "hold_down"), raw.hold_down.as_deref(), Duration::ZERO, LONGEST_HOLD, context);
     rules
+}
+
+/// A span in milliseconds.
+pub(super) fn span(
+    at: &str,
+    text: Option<&str>,
+    default: Duration,
+    bounds: (&str, &str),
+    context: &mut Context<'_>,
+) -> u64 {
+    u64::try_from(context.duration_in(at, text, default, bounds).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn notes(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context<'_>) {
@@ -42,13 +59,17 @@ fn notes(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context<'
 }
 
 fn severities(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context<'_>) {
-    for (name, RawWeight { impact, urgency, priority }) in raw.severity.take().unwrap_or_default() {
+    for (name, RawWeight { impact, urgency, priority, hold_down }) in raw.severity.take().unwrap_or_default() {
         if !SEVERITIES.contains(&name.as_str()) {
             let message = format!("`{name}` is no severity; accepted: {}", SEVERITIES.join(", "));
             context.error(&join(at, &name), &message);
             continue;
         }
-        let weight = rules.severity.entry(name).or_insert(Weight { impact: None, urgency: None, priority: 2 });
+        let hold_down = hold_down
+            .map(|text| span(&join(&join(at, &name), "hold_down"), Some(&text), Duration::ZERO, LONGEST_HOLD, context));
+        let none = Weight { impact: None, urgency: None, priority: 2, hold_down: None };
+        let weight = rules.severity.entry(name).or_insert(none);
+        weight.hold_down = hold_down;
         weight.impact = impact.or_else(|| weight.impact.take());
         weight.urgency = urgency.or_else(|| weight.urgency.take());
         weight.priority = priority.unwrap_or(weight.priority);

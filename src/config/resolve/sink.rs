@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decode::{By, Decoder};
+use crate::engine::flaps::Flapping;
 use crate::engine::settings::Settings;
 use crate::mapping::{Rules, SinkMapping};
 use crate::model::StateModel;
 
 use super::super::human;
-use super::super::raw::{RawBy, RawFormat, RawOnLost, RawPeople, RawSink, RawStates};
+use super::super::raw::{RawBy, RawFlapping, RawFormat, RawOnLost, RawPeople, RawSink, RawStates};
 use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics};
 use super::super::shape::join;
 use super::{Context, rules};
@@ -177,12 +178,24 @@ fn engine_settings(raw: &RawSink, at: &str, instance: &Instance, kafka: &Kafka, 
         // A claim is acked within milliseconds; of many slots some will have come free by then.
         claims_ahead: 2 + instance.concurrency / 8,
         auth_retry: (millis(instance.auth_retry.0), millis(instance.auth_retry.1)),
+        flapping: flapping(raw.flapping.as_ref(), &key("flapping"), context),
         brake: raw.brake.unwrap_or(default.brake),
         budget: (budget.and_then(|b| b.events).map_or(default.budget.0, |n| n as usize), size),
         note_limit: raw.note_limit.map_or(default.note_limit, |n| n as usize),
         overwrite,
         ..default
     }
+}
+
+fn flapping(raw: Option<&RawFlapping>, at: &str, context: &mut Context<'_>) -> Option<Flapping> {
+    let raw = raw?;
+    let ten = Duration::from_secs(600);
+    let bounds = ("1s", "24h");
+    Some(Flapping {
+        changes: raw.changes.map_or(6, |n| n as usize),
+        within: rules::span(&join(at, "within"), raw.within.as_deref(), ten, bounds, context),
+        hold: rules::span(&join(at, "hold"), raw.hold.as_deref(), ten, rules::LONGEST_HOLD, context),
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

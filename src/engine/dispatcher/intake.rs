@@ -74,7 +74,7 @@ impl Dispatcher {
             return;
         }
         let key = intent.key.clone();
-        let intent = match self.screen(partition, intent, origin) {
+        let mut intent = match self.screen(partition, intent, origin) {
             Ok(intent) => intent,
             Err(why) => {
                 self.resolve(partition, offset, bytes);
@@ -82,6 +82,7 @@ impl Dispatcher {
                 return;
             }
         };
+        self.hear_flapping(partition, &mut intent);
         let bounds = self.bounds(partition, &key);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let lane = p.lanes.entry(key.clone()).or_default();
@@ -199,6 +200,7 @@ impl Dispatcher {
             }
             Op::Claim(partition, life, _)
             | Op::Entry(partition, life, _)
+            | Op::Removed(partition, life, _)
             | Op::Withdrawal(partition, life)
             | Op::Former(partition, life, ..)
             | Op::Mark(partition, life, _)
@@ -215,6 +217,7 @@ impl Dispatcher {
             Op::Former(partition, life, key, round) => {
                 self.former_produced(partition, life, &key, round, outcome, now, out);
             }
+            Op::Removed(partition, life, key) => self.claim_removed(partition, life, &key, now, out),
             Op::Withdrawal(partition, life) => {
                 if let Some(p) = self.live(partition, life) {
                     p.awaited -= 1;

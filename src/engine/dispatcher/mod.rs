@@ -15,6 +15,7 @@
 //! [`Event`] and [`Effect`]. It does not pace: the driver grants permits, one per request.
 
 mod expiry;
+mod holding;
 mod intake;
 mod looking;
 mod ownership;
@@ -52,6 +53,8 @@ enum Op {
     Refusal(i32, u64, Key, Option<Box<DeadLetter>>),
     /// A dead letter of an event that never had a lane.
     Buried(i32, u64, Box<DeadLetter>),
+    /// The tombstone of this key's claim, which is not needed any more.
+    Removed(i32, u64, Key),
     /// A claim's withdrawal that letting go waits for.
     Withdrawal(i32, u64),
     /// A tombstone of a former owner's entry, before ours is forgotten; of this round.
@@ -93,6 +96,7 @@ pub struct Dispatcher {
     kept: Vec<crate::model::Column>,
     ahead: Ahead,
     turns: Turns,
+    flaps_forgotten: u64,
     /// When housekeeping was done last, on the mono clock.
     kept_house: u64,
 }
@@ -156,6 +160,7 @@ impl Dispatcher {
             kept: Vec::new(),
             ahead,
             turns: Turns::default(),
+            flaps_forgotten: 0,
             kept_house: 0,
         }
     }

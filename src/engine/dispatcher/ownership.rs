@@ -157,10 +157,14 @@ impl Dispatcher {
         let leaving = !self.breaker.may_prepare()
             || self.partitions.get(&partition).is_some_and(|p| p.standing != Standing::Running);
         for token in self.stale_and(partition, &name, token) {
-            let op = if leaving { Op::Withdrawal(partition, life) } else { Op::Aside(partition, life) };
-            if leaving && let Some(p) = self.partitions.get_mut(&partition) {
+            let Some(p) = self.partitions.get_mut(&partition) else { return };
+            let op = if leaving {
                 p.awaited += 1;
-            }
+                Op::Withdrawal(partition, life)
+            } else {
+                *p.removing.entry(key.clone()).or_default() += 1;
+                Op::Removed(partition, life, key.clone())
+            };
             self.produce(partition, LedgerWrite::Tombstone(name.clone(), token), op, out);
         }
     }
@@ -184,6 +188,7 @@ impl Dispatcher {
 
     /// Marks, expiry, commits, letting go: what time alone brings.
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.forget_flaps(now);
         let mut next = self.partitions.keys().next().copied();
         while let Some(partition) = next {
             next = self.partitions.range((Bound::Excluded(partition), Bound::Unbounded)).next().map(|(&p, _)| p);

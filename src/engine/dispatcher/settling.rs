@@ -218,6 +218,7 @@ impl Dispatcher {
         let requests = std::mem::take(&mut lane.requests);
         self.tombstone_stale(partition, life, &LedgerKey::Entry(key.clone()), out);
         if let Some((token, _)) = claim {
+            self.flapping_written(partition, key, now);
             self.tombstone_claim(partition, life, key, token, out);
         }
         report.latency = held.urgency().map_or(0, |(_, since)| now.mono.saturating_sub(since));

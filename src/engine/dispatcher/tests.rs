@@ -77,6 +77,7 @@ impl Bench {
             event_id: None,
             occurred_at: self.now.unix + offset,
             priority: 3,
+            hold_down: 0,
         }
     }
 
@@ -205,7 +206,9 @@ fn what_waits_behind_a_write_is_folded_into_one() {
     b.ack(&claimed);
     let (id, _) = b.permit();
     let settled = b.answer(id, applied());
-    let next = b.ack(&settled);
+    let removed = b.ack(&settled);
+    assert_eq!(claims(&removed), 0, "the tombstone of the last claim could land over the next one");
+    let next = b.ack(&removed);
     assert_eq!(claims(&next), 1);
     b.ack(&next);
     let (id, body) = b.permit();
@@ -262,7 +265,8 @@ fn a_refusal_is_a_dead_letter_and_what_follows_waits_behind_it() {
     let parked = b.ack(&refused);
     assert!(parked.iter().any(parks));
     assert_eq!(b.watermark(), 0, "a restart must know that the key is parked");
-    b.ack(&parked);
+    let done = b.ack(&parked);
+    b.ack_all(&done);
     assert_eq!(b.watermark(), 1);
     let behind = b.receive(1, Action::Update, "two");
     assert!(behind.iter().any(|e| matches!(e, Effect::DeadLetter { letter, .. } if letter.code == "parked")));
@@ -646,4 +650,81 @@ fn a_bare_429_holds_its_own_lane_and_many_in_a_row_open_the_breaker() {
     }
     assert!(!b.dispatcher.wants_permit(b.now));
     assert!(matches!(b.dispatcher.standing(), Some(Standing::Unavailable(_))));
+}
+
+/// A bench whose events carry this hold-down.
+fn receive_held(b: &mut Bench, offset: i64, action: Action, hold_down: u64) -> Vec<Effect> {
+    let intent = Intent { hold_down, ..b.intent(offset, action, &offset.to_string()) };
+    b.take(Origin::Source, offset, Content::Intents(vec![intent]))
+}
+
+fn pass(b: &mut Bench, ms: u64) -> Vec<Effect> {
+    b.now.mono += ms;
+    b.now.unix += i64::try_from(ms).expect("small");
+    let mut effects = b.apply(Event::Polled { at: b.now.mono });
+    effects.extend(b.lease());
+    effects.extend(b.apply(Event::Tick));
+    effects
+}
+
+#[test]
+fn an_alert_that_is_over_within_its_hold_down_gets_no_ticket() {
+    let mut b = Bench::new();
+    b.lease();
+    assert_eq!(claims(&receive_held(&mut b, 0, Action::Open, 5_000)), 0, "it waits");
+    assert_eq!(claims(&pass(&mut b, 3_000)), 0);
+    receive_held(&mut b, 1, Action::Resolve, 5_000);
+    let effects = pass(&mut b, 2_500);
+    assert_eq!(claims(&effects), 0);
+    assert_eq!(b.watermark(), 2, "it is left out: {effects:?}");
+}
+
+#[test]
+fn an_alert_that_lasts_gets_its_ticket_when_the_hold_down_is_over_and_an_old_one_at_once() {
+    let mut b = Bench::new();
+    b.lease();
+    receive_held(&mut b, 0, Action::Open, 5_000);
+    assert_eq!(claims(&pass(&mut b, 4_900)), 0);
+    assert_eq!(claims(&pass(&mut b, 200)), 1);
+    let mut b = Bench::new();
+    b.lease();
+    b.now.unix -= 60_000;
+    let intent = Intent { hold_down: 5_000, ..b.intent(0, Action::Open, "old") };
+    b.now.unix += 60_000;
+    assert_eq!(claims(&b.take(Origin::Source, 0, Content::Intents(vec![intent]))), 1, "it has lasted already");
+}
+
+#[test]
+fn a_flapping_alert_is_written_once_in_its_hold_and_says_so_once() {
+    let flapping = crate::engine::flaps::Flapping { changes: 4, within: 60_000, hold: 20_000 };
+    let mut b = Bench::new();
+    b.dispatcher.settings.flapping = Some(flapping);
+    b.lease();
+    let mut notes = Vec::new();
+    let mut writes = 0;
+    for offset in 0..40 {
+        let action = if offset % 2 == 0 { Action::Open } else { Action::Resolve };
+        let mut effects = b.receive(offset, action, "x");
+        effects.extend(pass(&mut b, 1_000));
+        b.ack_all(&effects);
+        while b.dispatcher.wants_permit(b.now) {
+            let (id, body) = b.permit();
+            let (state, more) = match &body {
+                RequestBody::Create { fields, notes, .. } | RequestBody::Update { fields, notes, .. } => {
+                    let state = fields.iter().find(|(column, _)| &**column == "state").map(|(_, v)| v.clone());
+                    (state.unwrap_or("1".into()), notes.clone())
+                }
+                other => panic!("not a write: {other:?}"),
+            };
+            notes.extend(more);
+            let row = Row { state, mod_count: writes, ..row() };
+            writes += 1;
+            let effects = b.answer(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
+            let more = b.ack_all(&effects);
+            b.ack_all(&more);
+        }
+    }
+    assert!((4..=7).contains(&writes), "three changes, and one in each twenty seconds: {writes}");
+    let told = notes.iter().filter(|note| note.text.starts_with("Flapping: 4 changes")).count();
+    assert_eq!(told, 1, "{notes:?}");
 }

@@ -72,7 +72,7 @@ impl Queue {
         if !fits {
             self.segments.push_back(Segment::empty(origin, now));
         }
-        self.segments.back_mut().map_or(0, |last| last.push(intent, raw, bytes))
+        self.segments.back_mut().map_or(0, |last| last.push(intent, raw, bytes, now))
     }
 
     /// An event that can't be mapped waits behind what came before it.
@@ -221,11 +221,7 @@ impl Queue {
         let mut moves = false;
         for segment in &self.segments {
             let before = *phase;
-            *phase = segment.pre.apply(before);
-            if let Some(post) = &segment.post {
-                // What is closed stays so, and gets a successor.
-                *phase = post.apply(if *phase == Phase::Closed { Phase::None } else { *phase });
-            }
+            *phase = segment.phase_after(before);
             moves |= *phase != before;
         }
         moves

@@ -41,6 +41,7 @@ pub(super) struct Habits {
     /// A pause of this length after half of the records.
     pub(super) pause: u64,
     pub(super) reopen_window: u64,
+    pub(super) hold_down: u64,
     /// Unix milliseconds at virtual time 0.
     pub(super) base: i64,
 }
@@ -211,6 +212,7 @@ fn say(
         event_id: native.then_some(*next_id),
         occurred_at,
         priority: rng.u8(0..4),
+        hold_down: habits.hold_down,
     };
     if action.opens() {
         alert.firing = true;

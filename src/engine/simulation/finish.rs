@@ -63,19 +63,23 @@ impl World {
         if self.raced[key] || self.handled[key] || events.iter().any(|e| self.dead.contains(&e.position)) {
             return Ok(());
         }
-        let mut reference = Reference::new(self.settings.reopen_window);
+        let mut reference = Reference::new(self.settings.reopen_window, self.odds.hold_down);
         let pause_at = self.pause_at();
         let mut paused = self.odds.pause == 0;
+        let tickets: Vec<&Ticket> = self.instance.of_key(key).collect();
+        let notes: Vec<_> = tickets.iter().map(|ticket| notes_of(ticket)).collect();
         for event in &events {
             if !paused && Some(event.position) >= pause_at[usize::from(event.position.partition == 1)] {
                 reference.pause();
                 paused = true;
             }
             reference.apply(event);
+            if self.odds.hold_down > 0 {
+                reference.leave_out_what_differs(&notes);
+            }
         }
-        let tickets: Vec<&Ticket> = self.instance.of_key(key).collect();
         let mut why = String::new();
-        for way in &reference.ways {
+        for way in reference.ways.iter().filter(|way| way.may_end()) {
             match self.compare(&way.tickets, &tickets) {
                 Ok(()) => return Ok(()),
                 Err(wrong) => {
@@ -141,9 +145,17 @@ fn notes_of(ticket: &Ticket) -> Vec<(Position, String)> {
     for line in &ticket.journal {
         let Some((position, _)) = read_marker(&line.marker) else { continue };
         match notes.last_mut() {
-            Some((last, text)) if *last == position => text.push_str(&line.text),
+            Some((last, whole)) if *last == position => whole.push_str(&line.text),
             _ => notes.push((position, line.text.clone())),
         }
     }
+    // What the engine adds where an alert flaps is not in the events.
+    for (_, text) in &mut notes {
+        if let Some(at) = text.find("Flapping: ") {
+            text.truncate(at);
+            text.truncate(text.trim_end_matches('\n').len());
+        }
+    }
+    notes.retain(|(_, text)| !text.is_empty());
     notes
 }

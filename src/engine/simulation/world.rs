@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::super::event::{DeadLetter, Received, RequestBody};
+use super::super::flaps::Flapping;
 use super::super::{Dispatcher, Effect, Event, Settings};
 use super::alerts::{self, Habits};
 use super::coverage::Coverage;
@@ -210,6 +211,7 @@ pub(super) struct Odds {
     /// The instance's clock minus the true time, milliseconds.
     pub(super) clock: i64,
     pub(super) poll: u64,
+    pub(super) hold_down: u64,
     pub(super) outage_until: u64,
     pub(super) throttle_until: u64,
     pub(super) lockout_until: u64,
@@ -385,6 +387,11 @@ impl World {
             breaker: 5,
             retry: (200, 4_000),
             auth_retry: (1_000, 8_000),
+            flapping: (!scenario.scripted && rng.u32(0..4) == 0).then_some(Flapping {
+                changes: rng.usize(2..5),
+                within: 20_000,
+                hold: 4_000,
+            }),
             note_limit: [5, 12, 40, 16_000][rng.usize(0..16).min(3)],
             seed: rng.u64(..),
             ..Settings::default()
@@ -408,6 +415,7 @@ impl World {
             slow_commits: rng.u32(0..1000) < scenario.slow_commits,
             clock: rng.i64(-300_000..300_000),
             poll: if scenario.scripted { 300 } else { rng.u64(300..1_500) },
+            hold_down: if scenario.scripted || rng.u32(0..20) > 0 { 0 } else { rng.u64(300..6_000) },
             ..Odds::default()
         };
         if rng.u32(0..12) == 0 {
@@ -427,6 +435,7 @@ impl World {
             rejects: self.odds.rejects,
             pause: self.odds.pause,
             reopen_window: self.settings.reopen_window,
+            hold_down: self.odds.hold_down,
             base: BASE,
         };
         self.first_half = [0; 2];
