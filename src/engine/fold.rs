@@ -7,12 +7,14 @@
 //! applying its events one by one; the last value wins for each column; every note is kept, in order. An opening
 //! event that occurs more than the reopen window after a closing one starts a new segment, since it needs a new ticket.
 
+mod openness;
 mod queue;
 
 use std::sync::Arc;
 
 use crate::model::{Action, Column, Intent, Now, Origin, Phase, Position, Record};
 
+pub use openness::Openness;
 pub use queue::{Bounds, Queue};
 
 /// How many native event ids of a key are remembered against repetition (protocol rule 5b).
@@ -44,40 +46,6 @@ pub struct Contribution {
     pinned: bool,
     /// Its columns, kept only while it may still be superseded.
     columns: Vec<Column>,
-}
-
-/// How long an alert was open in a run of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Openness {
-    /// Since when it is open, where the run leaves it so and opened it itself.
-    pub since: Option<i64>,
-    /// When it was closed first.
-    closed_first: Option<i64>,
-    /// The longest time that it was open from an opening to a closing event, milliseconds.
-    pub longest: i64,
-}
-
-impl Openness {
-    fn open(&mut self, at: i64) {
-        self.since.get_or_insert(at);
-    }
-
-    fn close(&mut self, at: i64) {
-        self.closed_first.get_or_insert(at);
-        if let Some(since) = self.since.take() {
-            self.longest = self.longest.max(at.saturating_sub(since));
-        }
-    }
-
-    /// This run and then `later`.
-    fn then(&mut self, later: Self) {
-        // What later opens is open already, if it is.
-        if let Some(at) = later.closed_first {
-            self.close(at);
-        }
-        self.longest = self.longest.max(later.longest);
-        self.since = self.since.or(later.since);
-    }
 }
 
 /// What a run of events does to a ticket.

@@ -1,16 +1,22 @@
-//! What waits on purpose before it is written: the opening of an alert that may be over in a moment (hold-down), and the
-//! state of one that flaps. Nothing is lost by it: what waits is unresolved, and folded with what comes meanwhile.
+//! What waits before it is written: on purpose, the opening of an alert that may be over in a moment (hold-down) and the
+//! state of one that flaps; and what follows on a write whose claim is not removed yet. Nothing is lost by it: what waits
+//! is unresolved, and folded with what comes meanwhile.
 
 use super::Dispatcher;
+use crate::engine::event::Effect;
 use crate::engine::fold::Segment;
+use crate::engine::lane::Stage;
 use crate::model::{Intent, Key, Now, Origin, Phase};
+
+/// The instant that a lane waits for whose last claim's tombstone is not acked: it comes with the ack.
+const UNTIL_REMOVED: u64 = u64::MAX;
 
 /// Between two looks for alerts that have been calm for long, milliseconds.
 const FORGET_EVERY: u64 = 10_000;
 
 impl Dispatcher {
     /// Until when a segment waits on purpose, on the mono clock. What was put back by people does not.
-    pub(super) fn held_until(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now) -> Option<u64> {
+    fn held_until(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now) -> Option<u64> {
         if segment.origin != Origin::Source {
             return None;
         }
@@ -20,6 +26,36 @@ impl Dispatcher {
         let flapping = self.settings.flapping.as_ref().filter(|_| segment.phase_after(phase) != phase);
         let flaps = flapping.and_then(|flapping| p.flaps.get_mut(key)?.held_until(now, flapping));
         hold_down.max(flaps)
+    }
+
+    /// Until when a segment must not be written, on the mono clock: on purpose, or because the tombstone of the key's last
+    /// claim is not acked yet.
+    pub(super) fn must_wait(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now) -> Option<u64> {
+        let removing = self.partitions.get(&partition).is_some_and(|p| p.removing.contains_key(key));
+        if removing { Some(UNTIL_REMOVED) } else { self.held_until(partition, key, segment, now) }
+    }
+
+    /// The tombstone of a key's last claim is acked, or refused: then the claim stands, and says no more than that.
+    pub(super) fn claim_removed(&mut self, partition: i32, life: u64, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let Some(p) = self.live(partition, life) else { return };
+        let Some(left) = p.removing.get_mut(key) else { return };
+        *left -= 1;
+        if *left > 0 {
+            return;
+        }
+        p.removing.remove(key);
+        if p.lanes.get(key).is_some_and(|lane| matches!(lane.stage, Stage::Waiting(UNTIL_REMOVED))) {
+            self.make_ready(partition, key, now, out);
+        }
+    }
+
+    /// Lets a lane wait for such an instant.
+    pub(super) fn let_wait(&mut self, partition: i32, key: &Key, until: u64) {
+        if until == UNTIL_REMOVED {
+            self.stage(partition, key, Stage::Waiting(until));
+        } else {
+            self.make_wait(partition, key, until, Stage::Waiting(until));
+        }
     }
 
     /// An alert event has come: where it makes its alert flap, its note says so.

@@ -13,9 +13,6 @@ use crate::engine::urgency::Ticket;
 use crate::model::entry::ClaimKind;
 use crate::model::{AttemptId, Claim, Entry, Key, Now, Origin, Position};
 
-/// The instant that a lane waits for whose last claim's tombstone is not acked: it comes with the ack.
-const UNTIL_REMOVED: u64 = u64::MAX;
-
 /// Critical lanes that may be prepared beside the others.
 const CRITICAL_AHEAD: usize = 16;
 
@@ -88,11 +85,7 @@ impl Dispatcher {
             }
             if let Some(until) = self.must_wait(partition, key, &segment, now) {
                 self.put_back(partition, key, segment);
-                if until == UNTIL_REMOVED {
-                    self.stage(partition, key, Stage::Waiting(until));
-                } else {
-                    self.make_wait(partition, key, until, Stage::Waiting(until));
-                }
+                self.let_wait(partition, key, until);
                 return;
             }
             if self.must_discover(partition, key, &segment) {
@@ -125,27 +118,6 @@ impl Dispatcher {
             }
         }
         self.drop_lane(partition, key, now, out);
-    }
-
-    /// Until when a segment must not be written, on the mono clock: on purpose, or because the tombstone of the key's last
-    /// claim is not acked yet.
-    fn must_wait(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now) -> Option<u64> {
-        let removing = self.partitions.get(&partition).is_some_and(|p| p.removing.contains_key(key));
-        if removing { Some(UNTIL_REMOVED) } else { self.held_until(partition, key, segment, now) }
-    }
-
-    /// The tombstone of a key's last claim is acked, or refused: then the claim stands, and says no more than that.
-    pub(super) fn claim_removed(&mut self, partition: i32, life: u64, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        let Some(p) = self.live(partition, life) else { return };
-        let Some(left) = p.removing.get_mut(key) else { return };
-        *left -= 1;
-        if *left > 0 {
-            return;
-        }
-        p.removing.remove(key);
-        if p.lanes.get(key).is_some_and(|lane| matches!(lane.stage, Stage::Waiting(UNTIL_REMOVED))) {
-            self.make_ready(partition, key, now, out);
-        }
     }
 
     fn put_back(&mut self, partition: i32, key: &Key, segment: Segment) {
