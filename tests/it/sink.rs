@@ -31,7 +31,18 @@ struct Scene {
 
 impl Scene {
     async fn start(bootstrap: &str, options: &KafkaOptions, more: &str) -> Self {
-        let simulator = Simulator::start(Options::default()).await.expect("a simulator");
+        Self::start_with(Options::default(), bootstrap, options, "", more).await
+    }
+
+    /// With an instance of other options, and more about it in the configuration.
+    async fn start_with(
+        instance: Options,
+        bootstrap: &str,
+        options: &KafkaOptions,
+        of_instance: &str,
+        more: &str,
+    ) -> Self {
+        let simulator = Simulator::start(instance).await.expect("a simulator");
         let prefix = kafka::unique("sink");
         kafka::create(options, &[TopicSpec::new(format!("{prefix}.alerts"), Purpose::Input).partitions(2)], false)
             .await;
@@ -40,7 +51,7 @@ impl Scene {
         let text = format!(
             "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
              \"file:{password}\" }} }}\n    auth_retry: {{ first: 1s, longest: 2s }}\n    request_deadline: 3s\n    \
-             settle_time: 2s\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  \
+             settle_time: 2s\n{of_instance}kafka:\n  bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  \
              unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {prefix}.alerts\n    closing: {{ \
              close_code: Solution provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
             url = simulator.url(),
@@ -233,6 +244,31 @@ async fn an_instance_that_is_down_or_asks_to_wait_is_waited_for() {
         scene.wait_for("every ticket once", |s| keys.iter().all(|k| s.tickets(k).len() == 1));
     }
     assert!(!scene.log().contains("dead letter"));
+}
+
+/// The hour of a real instance is eight seconds here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_of_the_instance_is_learned_and_kept_and_a_critical_alert_is_next() {
+    let Some(broker) = kafka::real("sink: quota") else { return };
+    let options = broker.options();
+    let rule = json!({"requests": 64, "window_seconds": 8});
+    let rules = vec![serde_json::from_value(rule).expect("a rule")];
+    let instance = Options { rate_limits: rules, ..Options::default() };
+    let scene = Scene::start_with(instance, &options.bootstrap, &options, "    rule_window: 8s\n", "").await;
+    let keys: Vec<String> = (0..120).map(|n| format!("storm-{n}")).collect();
+    keys.iter().for_each(|k| scene.alert(k, "open", json!({"severity": "low"})));
+    let made = |s: &Scene| s.simulator.rows("incident", 0, usize::MAX)["rows"].as_array().map_or(0, Vec::len);
+    scene.wait_for("the quota to bound the storm", |s| made(s) >= 20);
+    let before = made(&scene);
+    scene.alert("critical", "open", json!({"severity": "critical"}));
+    scene.wait_for("the critical ticket", |s| s.tickets("critical").len() == 1);
+    let meanwhile = made(&scene) - before;
+    assert!(meanwhile <= 8, "{meanwhile} tickets were made before the critical one");
+    assert!(before + meanwhile < keys.len(), "the storm was over before; nothing is proven");
+    scene.wait_for("every ticket", |s| made(s) == keys.len() + 1);
+    let counts = scene.simulator.state()["counts"].clone();
+    assert_eq!(counts["rate_limited"], Value::Null, "a request was refused: {counts}");
+    assert!(keys.iter().all(|k| scene.tickets(k).len() == 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,7 +169,7 @@ impl Pace {
             }
             return Take::Busy;
         };
-        let part = Part { share: part.share * if is_source { 1.0 } else { inner.share }, ..part };
+        let part = Part { share: part.share * if is_source { 1.0 } else { inner.share }, out, ..part };
         if let Err(wait) = inner.rules.check(ask.table, ask.verb, part, now) {
             return Take::Held(wait);
         }
@@ -213,7 +213,7 @@ impl Pace {
         }
         let is_source = ask.spender == Spender::Source;
         if let Some(told) = &pressure.rule {
-            inner.rules.learn(ask.table, ask.verb, told, now);
+            inner.rules.learn(ask.table, ask.verb, told, out, now);
         }
         let more = pressure.requests.saturating_sub(1);
         (0..more).for_each(|_| inner.rules.spend(ask.table, ask.verb, is_source));
@@ -272,9 +272,9 @@ impl Pace {
     fn part(&self, spender: Spender) -> Part {
         let kept = if self.sources { FOR_SOURCES } else { 0.0 };
         match spender {
-            Spender::Source => Part { share: FOR_SOURCES, kept: 0.0, urgent: true, source: true },
-            Spender::Sink => Part { share: 1.0 - kept, kept: FOR_URGENT, urgent: false, source: false },
-            Spender::Urgent => Part { share: 1.0 - kept, kept: FOR_URGENT, urgent: true, source: false },
+            Spender::Source => Part { share: FOR_SOURCES, kept: 0.0, urgent: true, source: true, out: 0 },
+            Spender::Sink => Part { share: 1.0 - kept, kept: FOR_URGENT, urgent: false, source: false, out: 0 },
+            Spender::Urgent => Part { share: 1.0 - kept, kept: FOR_URGENT, urgent: true, source: false, out: 0 },
         }
     }
 

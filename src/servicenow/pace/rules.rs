@@ -42,6 +42,8 @@ pub struct Part {
     pub urgent: bool,
     /// Whether it is a source's: sources have an account of their own.
     pub source: bool,
+    /// Requests that are out: where a window ends, they may be counted in the next.
+    pub out: usize,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Rules {
             self.asked.remove(&bucket);
         }
         let Some(rule) = self.of.get(&bucket).and_then(|id| self.known.get_mut(id)) else { return Ok(()) };
-        rule.turn_over(now);
+        rule.turn_over(part.out, now);
         rule.check(part, now)
     }
 
@@ -105,7 +107,7 @@ impl Rules {
     }
 
     /// An answer named its rule.
-    pub fn learn(&mut self, table: &str, verb: Verb, told: &Told, now: u64) {
+    pub fn learn(&mut self, table: &str, verb: Verb, told: &Told, out: usize, now: u64) {
         let bucket = (table.to_owned(), verb);
         if self.of.get(&bucket) != Some(&told.rule) {
             self.of.insert(bucket, told.rule.clone());
@@ -122,7 +124,7 @@ impl Rules {
         // Answers of two nodes may say a second more or less.
         if reset > rule.reset + LATE * 2 {
             rule.reset = reset;
-            rule.begin();
+            rule.begin(out);
         }
     }
 
@@ -148,17 +150,18 @@ impl Rules {
 
 impl Rule {
     /// A window that is over makes place for the next.
-    fn turn_over(&mut self, now: u64) {
+    fn turn_over(&mut self, out: usize, now: u64) {
         if now >= self.reset.saturating_add(LATE) {
             let over = now - self.reset;
             self.reset += (over / self.window + 1) * self.window;
-            self.begin();
+            self.begin(out);
             self.denied_until = self.denied_until.min(now);
         }
     }
 
-    fn begin(&mut self) {
-        self.spent = [0.0; 2];
+    #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
+    fn begin(&mut self, out: usize) {
+        self.spent = [out as f64, 0.0];
         self.missed = 0.0;
     }
 
@@ -200,7 +203,7 @@ mod tests {
     }
 
     fn part(urgent: bool) -> Part {
-        Part { share: 1.0, kept: 0.05, urgent, source: false }
+        Part { share: 1.0, kept: 0.05, urgent, source: false, out: 0 }
     }
 
     /// Sends whatever may be sent until `end`; how many.
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn a_window_is_spent_evenly_and_almost_whole_and_never_more() {
         let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0);
+        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0, 0);
         let half = run(&mut rules, 0, HOUR / 2, false);
         assert!((455..=475).contains(&half), "{half}");
         let whole = half + run(&mut rules, HOUR / 2, HOUR, false);
@@ -239,7 +242,7 @@ mod tests {
     #[test]
     fn a_quiet_time_saves_for_a_storm() {
         let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0);
+        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0, 0);
         let burst = run(&mut rules, HOUR / 2, HOUR / 2 + 1, false);
         assert!((455..=475).contains(&burst), "{burst}");
     }
@@ -247,7 +250,7 @@ mod tests {
     #[test]
     fn an_urgent_request_does_not_wait_for_its_time() {
         let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0);
+        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0, 0);
         run(&mut rules, 0, HOUR / 2, false);
         assert!(rules.check(TABLE, Verb::Post, part(false), HOUR / 2).is_err());
         let urgent = run(&mut rules, HOUR / 2, HOUR / 2 + 1, true);
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn what_was_spent_before_the_first_answer_is_taken_for_due() {
         let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR / 2), 0);
+        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR / 2), 0, 0);
         let rest = run(&mut rules, 0, HOUR / 2, false);
         assert!((440..=480).contains(&rest), "{rest}");
     }
@@ -277,11 +280,11 @@ mod tests {
     #[test]
     fn a_member_spends_its_share() {
         let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0);
+        rules.learn(TABLE, Verb::Post, &told(1_000, HOUR), 0, 0);
         let mut sent = 0;
         for now in (0..HOUR).step_by(1_000) {
             while rules
-                .check(TABLE, Verb::Post, Part { share: 0.25, kept: 0.0, urgent: false, source: false }, now)
+                .check(TABLE, Verb::Post, Part { share: 0.25, kept: 0.0, urgent: false, source: false, out: 0 }, now)
                 .is_ok()
             {
                 rules.spend(TABLE, Verb::Post, false);
