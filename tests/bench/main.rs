@@ -1,9 +1,10 @@
-//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [creates]`.
+//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [creates] [storm]`.
 //!
 //! One run on one real Apache Kafka (found or started as the integration tests do), with the bridge and a simulated
-//! instance as processes of their own. Two cases: **ordered**, changes of 1,000 alerts in one partition against an
+//! instance as processes of their own. Three cases: **ordered**, changes of 1,000 alerts in one partition against an
 //! instance that takes 150 ms a request and lets 16 in at once, fed at three times what that allows; **creates**, new
-//! alerts only, against an instance that answers at once. Writes are counted by the instance, memory and CPU time by
+//! alerts only, against an instance that answers at once; **storm**, 10,000 events on 300 alerts in a minute against one
+//! that allows 300 requests a minute, with a critical alert every three seconds. Writes are counted by the instance, memory and CPU time by
 //! Linux (`/proc`). At the end of each case every ticket is compared with what was fed; the command fails where one
 //! is missing, doubled or not up to date, and never because of a slow machine: the table shows what it reached.
 //!
@@ -12,6 +13,7 @@
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement stops at what it can't do, and tells")]
 
 mod feed;
+mod storm;
 mod world;
 
 #[allow(dead_code, reason = "shared with the integration tests, which use the rest")]
@@ -70,13 +72,16 @@ fn main() {
     if runs("creates") {
         wrong += runtime.block_on(creates(broker, &mut lines));
     }
+    if runs("storm") {
+        wrong += runtime.block_on(storm::run(broker, &mut lines));
+    }
     show(broker, &lines);
     assert_eq!(wrong, 0, "tickets are missing, doubled or not up to date");
 }
 
 /// Changes of few alerts, in order, under a slow instance's limit.
 async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
-    let world = World::start(broker, &Setup { latency: LATENCY, at_once: AT_ONCE, partitions: 1 }).await;
+    let world = World::start(broker, &Setup { latency: LATENCY, at_once: AT_ONCE, partitions: 1, quota: None }).await;
     let limit = f64::from(AT_ONCE) / (f64::from(LATENCY) / 1_000.0);
     let bridge = world.bridge().await;
     let idle = bridge.usage();
@@ -89,7 +94,7 @@ async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     tokio::time::sleep(MEASURED).await;
     let (last, took) = (world.writes().await, began.elapsed());
     feeding.await.expect("the events are published");
-    let wrong = world.await_titles(&expected).await;
+    let wrong = world.await_right(&expected).await;
     let usage = bridge.usage();
     let requests = world.requests().await;
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
@@ -109,7 +114,7 @@ async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
 
 /// New alerts only, as quick as it goes.
 async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
-    let world = World::start(broker, &Setup { latency: 0, at_once: 64, partitions: 4 }).await;
+    let world = World::start(broker, &Setup { latency: 0, at_once: 64, partitions: 4, quota: None }).await;
     let bridge = world.bridge().await;
     let idle = bridge.usage();
     let feed = Feed::creates(CREATES);
@@ -119,7 +124,7 @@ async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let (first, began) = world.await_writes(FIRST_CREATES).await;
     let (last, ended) = world.await_writes(u64::from(CREATES)).await;
     let usage = bridge.usage();
-    let wrong = world.await_titles(&expected).await;
+    let wrong = world.await_right(&expected).await;
     let peak = bridge.usage();
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let rate = (last - first) as f64 / (ended - began).as_secs_f64();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use serde_json::Value;
 
+use crate::feed::Stand;
 use crate::support::kafka::{self, Broker};
 
 /// How a case is set up.
@@ -19,6 +20,8 @@ pub struct Setup {
     pub at_once: u32,
     /// Partitions of the input.
     pub partitions: i32,
+    /// Requests a minute that the instance's rule allows.
+    pub quota: Option<u32>,
 }
 
 /// An instance, and a bridge's configuration.
@@ -40,17 +43,25 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let (listen, admin) = (free_address(), free_address());
         let url = format!("http://{listen}");
+        let (quota, rules) = match setup.quota {
+            Some(quota) => (
+                format!("    rate: {quota}/minute\n    rule_window: 1m\n"),
+                format!("rate_limits: [{{ requests: {quota}, window_seconds: 60 }}]\n"),
+            ),
+            None => (String::new(), String::new()),
+        };
         let bridge = format!(
             "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
-             nowbridge }} }}\n    concurrency: {at_once}\nkafka:\n  bootstrap: {bootstrap}\ntopics:\n  prefix: {prefix}\n  \
-             unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {topic}\nadmin:\n  listen: {admin}\n",
+             nowbridge }} }}\n    concurrency: {at_once}\n{quota}kafka:\n  bootstrap: {bootstrap}\ntopics:\n  prefix: {prefix}\n  \
+             unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {topic}\n    closing: {{ close_code: Solution \
+             provided }}\nadmin:\n  listen: {admin}\n",
             at_once = setup.at_once,
             bootstrap = broker.bootstrap,
         );
         std::fs::write(folder.path().join("bridge.yaml"), bridge).expect("a configuration");
         // Its memory would grow with every write, for nobody.
         let options = folder.path().join("instance.yaml");
-        std::fs::write(&options, "history: false\n").expect("the instance's options");
+        std::fs::write(&options, format!("history: false\n{rules}")).expect("the instance's options");
         let mut simulate = nowbridge();
         simulate.args(["simulate", "--listen", &listen, "--latency", &setup.latency.to_string(), "--options"]);
         simulate.arg(options).stdout(Stdio::null()).stderr(Stdio::null());
@@ -135,9 +146,21 @@ impl World {
         }
     }
 
-    /// Waits until each key has one ticket with this title; how many do not in the end.
-    pub async fn await_titles(&self, expected: &BTreeMap<String, String>) -> usize {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    /// How many requests the instance refused by its rule.
+    pub async fn refused(&self) -> u64 {
+        self.get("/simulator/state").await["counts"]["rate_limited"].as_u64().unwrap_or(0)
+    }
+
+    /// The correlations of all tickets there are.
+    pub async fn keys(&self) -> Vec<String> {
+        let page = self.get("/simulator/rows?table=incident&limit=10000").await;
+        let rows = page["rows"].as_array().expect("rows");
+        rows.iter().filter_map(|row| row["correlation_id"].as_str()).map(str::to_owned).collect()
+    }
+
+    /// Waits until each key has one ticket that stands so; how many do not in the end.
+    pub async fn await_right(&self, expected: &BTreeMap<String, Stand>) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let wrong = self.wrong(expected).await;
             if wrong == 0 || Instant::now() > deadline {
@@ -147,22 +170,23 @@ impl World {
         }
     }
 
-    async fn wrong(&self, expected: &BTreeMap<String, String>) -> usize {
-        let mut titles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    async fn wrong(&self, expected: &BTreeMap<String, Stand>) -> usize {
+        let mut titles: BTreeMap<String, Vec<Stand>> = BTreeMap::new();
         loop {
             let seen: usize = titles.values().map(Vec::len).sum();
             let page = self.get(&format!("/simulator/rows?table=incident&limit=10000&offset={seen}")).await;
             let rows = page["rows"].as_array().expect("rows");
             for row in rows {
                 let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-                titles.entry(text("correlation_id")).or_default().push(text("short_description"));
+                let stand = Stand { title: text("short_description"), resolved: text("state") == "6" };
+                titles.entry(text("correlation_id")).or_default().push(stand);
             }
             if rows.is_empty() {
                 break;
             }
         }
         let right =
-            |(key, title): &(&String, &String)| titles.get(*key).is_some_and(|found| found == &[(*title).clone()]);
+            |(key, stand): &(&String, &Stand)| titles.get(*key).is_some_and(|found| found == &[(*stand).clone()]);
         let stray = titles.keys().filter(|key| !expected.contains_key(*key)).count();
         expected.iter().filter(|pair| !right(pair)).count() + stray
     }

@@ -39,5 +39,5 @@ coverage! {
     late_produces, unknown_produces, refused_produces, late_owner_records, tokens_renewed, compactions,
     claims_loaded, stale_loaded,
     throttled, unauthorised, outages, rejected, gone, not_sent, ended_applied, ended_not, dead_letters,
-    person_edits, person_closes, person_races, deleted_rows, rule_changes,
+    person_edits, person_closes, person_races, deleted_rows, rule_changes, too_many_ways,
 }

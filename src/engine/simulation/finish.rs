@@ -12,6 +12,9 @@ use super::wire::read_marker;
 use super::world::World;
 use crate::model::{Intent, Position};
 
+/// With a hold-down things may go many ways; a key with more than so many is not judged by them.
+const WAYS: usize = 400;
+
 impl World {
     /// True once everything is resolved; finds that it takes too long.
     pub(super) fn finished(&mut self) -> bool {
@@ -76,6 +79,10 @@ impl World {
             reference.apply(event);
             if self.odds.hold_down > 0 {
                 reference.leave_out_what_differs(&notes);
+                if reference.ways.len() > WAYS {
+                    self.coverage.too_many_ways += 1;
+                    return Ok(());
+                }
             }
         }
         let mut why = String::new();
