@@ -1,8 +1,8 @@
-//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [creates] [storm]`.
+//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [ordered-16] [creates] [storm]`.
 //!
 //! One run on one real Apache Kafka (found or started as the integration tests do), with the bridge and a simulated
 //! instance as processes of their own. Three cases: **ordered**, changes of 1,000 alerts in one partition against an
-//! instance that takes 150 ms a request and lets 16 in at once, fed at three times what that allows; **creates**, new
+//! instance that takes 150 ms a request and lets 4, 16 or 64 in at once, fed at three times what that allows; **creates**, new
 //! alerts only, against an instance that answers at once; **storm**, 10,000 events on 300 alerts in a minute against one
 //! that allows 300 requests a minute, with a critical alert every three seconds. Writes are counted by the instance, memory and CPU time by
 //! Linux (`/proc`). At the end of each case every ticket is compared with what was fed; the command fails where one
@@ -26,9 +26,9 @@ use feed::Feed;
 use support::kafka::Broker;
 use world::{Setup, Usage, World};
 
-/// The instance of the ordered case: milliseconds a request takes, and requests at once.
+/// The instance of the ordered cases: milliseconds a request takes, and requests at once.
 const LATENCY: u32 = 150;
-const AT_ONCE: u32 = 16;
+const AT_ONCE: [u32; 3] = [4, 16, 64];
 /// Alerts of the ordered case; how often each changes follows Zipf's law.
 const KEYS: u32 = 1_000;
 /// Left out at the start of the ordered case, and measured after it.
@@ -40,20 +40,20 @@ const FIRST_CREATES: u64 = 5_000;
 
 /// One line of the table.
 struct Line {
-    what: &'static str,
+    what: String,
     figure: String,
     limit: String,
     ratio: String,
 }
 
 impl Line {
-    fn plain(what: &'static str, figure: String) -> Self {
-        Self { what, figure, limit: String::new(), ratio: String::new() }
+    fn plain(case: &str, what: &str, figure: String) -> Self {
+        Self { what: format!("{case}: {what}"), figure, limit: String::new(), ratio: String::new() }
     }
 
-    fn rate(what: &'static str, figure: f64, limit: String, most: f64) -> Self {
+    fn rate(case: &str, what: &str, figure: f64, limit: String, most: f64) -> Self {
         let ratio = format!("{:.1} %", 100.0 * figure / most);
-        Self { what, figure: format!("{figure:.1}"), limit, ratio }
+        Self { what: format!("{case}: {what}"), figure: format!("{figure:.1}"), limit, ratio }
     }
 }
 
@@ -66,8 +66,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut lines = Vec::new();
     let mut wrong = 0;
-    if runs("ordered") {
-        wrong += runtime.block_on(ordered(broker, &mut lines));
+    for at_once in AT_ONCE.into_iter().filter(|at_once| runs("ordered") || runs(&format!("ordered-{at_once}"))) {
+        wrong += runtime.block_on(ordered(at_once, broker, &mut lines));
     }
     if runs("creates") {
         wrong += runtime.block_on(creates(broker, &mut lines));
@@ -80,9 +80,10 @@ fn main() {
 }
 
 /// Changes of few alerts, in order, under a slow instance's limit.
-async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
-    let world = World::start(broker, &Setup { latency: LATENCY, at_once: AT_ONCE, partitions: 1, quota: None }).await;
-    let limit = f64::from(AT_ONCE) / (f64::from(LATENCY) / 1_000.0);
+async fn ordered(at_once: u32, broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let world = World::start(broker, &Setup { latency: LATENCY, at_once, partitions: 1, quota: None }).await;
+    let case = &format!("ordered-{at_once}");
+    let limit = f64::from(at_once) / (f64::from(LATENCY) / 1_000.0);
     let bridge = world.bridge().await;
     let idle = bridge.usage();
     let feed = Feed::changes(KEYS, 3.0 * limit, WARM_UP + MEASURED + Duration::from_secs(1));
@@ -100,20 +101,16 @@ async fn ordered(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let (written, per_event) = ((last - first) as f64, requests as f64 / events as f64);
     let rate = written / took.as_secs_f64();
-    lines.push(Line::rate("ordered: writes a second", rate, format!("{AT_ONCE}/0.{LATENCY} = {limit:.1}"), limit));
-    lines.push(Line::plain("ordered: requests an event", format!("{per_event:.2}")));
-    lines.push(Line::plain("ordered: tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
-    lines.extend(costs(
-        ["ordered: CPU ms per 1,000 events", "ordered: RSS idle, MB", "ordered: RSS peak, MB"],
-        &idle,
-        &usage,
-        events,
-    ));
+    lines.push(Line::rate(case, "writes a second", rate, format!("{at_once}/0.{LATENCY} = {limit:.1}"), limit));
+    lines.push(Line::plain(case, "requests an event", format!("{per_event:.2}")));
+    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.extend(costs(case, &idle, &usage, events));
     wrong
 }
 
 /// New alerts only, as quick as it goes.
 async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let case = "creates";
     let world = World::start(broker, &Setup { latency: 0, at_once: 64, partitions: 4, quota: None }).await;
     let bridge = world.bridge().await;
     let idle = bridge.usage();
@@ -128,26 +125,21 @@ async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let peak = bridge.usage();
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let rate = (last - first) as f64 / (ended - began).as_secs_f64();
-    lines.push(Line::rate("creates: unique creates a second", rate, "wanted: 5,000".into(), 5_000.0));
-    lines.push(Line::plain("creates: tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.push(Line::rate(case, "unique creates a second", rate, "wanted: 5,000".into(), 5_000.0));
+    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     let usage = Usage { peak: peak.peak, ..usage };
-    lines.extend(costs(
-        ["creates: CPU ms per 1,000 events", "creates: RSS idle, MB", "creates: RSS peak, MB"],
-        &idle,
-        &usage,
-        events,
-    ));
+    lines.extend(costs(case, &idle, &usage, events));
     wrong
 }
 
-fn costs(names: [&'static str; 3], idle: &Usage, usage: &Usage, events: usize) -> [Line; 3] {
+fn costs(case: &str, idle: &Usage, usage: &Usage, events: usize) -> [Line; 3] {
     let cpu = usage.cpu.saturating_sub(idle.cpu).as_secs_f64() * 1_000.0;
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let per_thousand = cpu * 1_000.0 / events as f64;
     [
-        Line::plain(names[0], format!("{per_thousand:.0}")),
-        Line::plain(names[1], format!("{:.1}", idle.resident)),
-        Line::plain(names[2], format!("{:.1}", usage.peak)),
+        Line::plain(case, "CPU ms per 1,000 events", format!("{per_thousand:.0}")),
+        Line::plain(case, "RSS idle, MB", format!("{:.1}", idle.resident)),
+        Line::plain(case, "RSS peak, MB", format!("{:.1}", usage.peak)),
     ]
 }
 

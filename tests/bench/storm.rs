@@ -20,6 +20,7 @@ const CRITICAL_EVERY: usize = 500;
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let case = "storm";
     let world = World::start(broker, &Setup { latency: 150, at_once: 8, partitions: 4, quota: Some(QUOTA) }).await;
     let bridge = world.bridge().await;
     let idle = bridge.usage();
@@ -52,18 +53,13 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let (requests, events, keys) = (world.requests().await as f64, EVENTS as f64, KEYS as f64);
     let bound = keys / (f64::from(QUOTA) / 60.0);
     let seconds = |latency: Option<&f64>| latency.map_or("none".into(), |s| format!("{s:.2}"));
-    lines.push(Line::plain("storm: requests that were refused", world.refused().await.to_string()));
-    lines.push(Line::plain("storm: requests an event", format!("{:.3}", requests / events)));
-    lines.push(Line::rate("storm: seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
-    lines.push(Line::plain("storm: critical tickets seen", format!("{} of {critical}", latencies.len())));
-    lines.push(Line::plain("storm: critical ticket, median s", seconds(at(50))));
-    lines.push(Line::plain("storm: critical ticket, 99 % s", seconds(at(99))));
-    lines.push(Line::plain("storm: tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
-    lines.extend(crate::costs(
-        ["storm: CPU ms per 1,000 events", "storm: RSS idle, MB", "storm: RSS peak, MB"],
-        &idle,
-        &usage,
-        EVENTS,
-    ));
+    lines.push(Line::plain(case, "requests that were refused", world.refused().await.to_string()));
+    lines.push(Line::plain(case, "requests an event", format!("{:.3}", requests / events)));
+    lines.push(Line::rate(case, "seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
+    lines.push(Line::plain(case, "critical tickets seen", format!("{} of {critical}", latencies.len())));
+    lines.push(Line::plain(case, "critical ticket, median s", seconds(at(50))));
+    lines.push(Line::plain(case, "critical ticket, 99 % s", seconds(at(99))));
+    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.extend(crate::costs(case, &idle, &usage, EVENTS));
     wrong
 }
