@@ -1,10 +1,11 @@
-//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [ordered-16] [creates] [storm]`.
+//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [ordered-16] [creates] [steady] [storm]`.
 //!
 //! One run on one real Apache Kafka (found or started as the integration tests do), with the bridge and a simulated
-//! instance as processes of their own. Three cases: **ordered**, changes of 1,000 alerts in one partition against an
+//! instance as processes of their own. Four cases: **ordered**, changes of 1,000 alerts in one partition against an
 //! instance that takes 150 ms a request and lets 4, 16 or 64 in at once, fed at three times what that allows; **creates**, new
 //! alerts only, against an instance that answers at once; **storm**, 10,000 events on 300 alerts in a minute against one
-//! that allows 300 requests a minute, with a critical alert every three seconds. Writes are counted by the instance, memory and CPU time by
+//! that allows 300 requests a minute, with a critical alert every three seconds; **steady**, 200
+//! events a second on 1,000 alerts at 20 ms a request, for what it costs. Writes are counted by the instance, memory and CPU time by
 //! Linux (`/proc`). At the end of each case every ticket is compared with what was fed; the command fails where one
 //! is missing, doubled or not up to date, and never because of a slow machine: the table shows what it reached.
 //!
@@ -72,6 +73,9 @@ fn main() {
     if runs("creates") {
         wrong += runtime.block_on(creates(broker, &mut lines));
     }
+    if runs("steady") {
+        wrong += runtime.block_on(steady(broker, &mut lines));
+    }
     if runs("storm") {
         wrong += runtime.block_on(storm::run(broker, &mut lines));
     }
@@ -129,6 +133,22 @@ async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     let usage = Usage { peak: peak.peak, ..usage };
     lines.extend(costs(case, &idle, &usage, events));
+    wrong
+}
+
+/// What a quiet day costs: far less than anything could carry.
+async fn steady(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+    let case = "steady";
+    let world = World::start(broker, &Setup { latency: 20, at_once: 16, partitions: 4, quota: None }).await;
+    let bridge = world.bridge().await;
+    let idle = bridge.usage();
+    let feed = Feed::changes(KEYS, 200.0, MEASURED);
+    let (expected, events) = (feed.expected(), feed.len());
+    feed.publish(world.bootstrap(), world.topic()).await.expect("the events are published");
+    let wrong = world.await_right(&expected).await;
+    lines.push(Line::plain(case, "events a second", format!("{:.0}", 200.0)));
+    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.extend(costs(case, &idle, &bridge.usage(), events));
     wrong
 }
 
