@@ -1,7 +1,7 @@
 //! What can go wrong on purpose, and when: seeded, counted, changeable while the instance runs.
 //!
-//! One draw is made per request, so at most one disruptive fault strikes it. Faults strike writes of the Table API only
-//! (POST, PUT, PATCH, DELETE), unless `reads` is set or the fault says otherwise. The sequence of draws is a function
+//! One draw is made per request, so at most one disruptive fault strikes it. Faults strike writes of the Table API
+//! (POST, PUT, PATCH, DELETE) and batches as a whole, unless `reads` is set or the fault says otherwise. The sequence of draws is a function
 //! of the seed and of the order in which requests arrive; in every hundred draws each fault has its share, give or
 //! take one.
 
@@ -60,6 +60,10 @@ pub struct Faults {
     pub cut_json: f64,
     /// Probability of: a list's answer has an error object spliced in (lists only, needs `reads`).
     pub spliced_error: f64,
+    /// Probability of: the quota ends a batch at a random item.
+    pub batch_quota: f64,
+    /// Probability of: a writing item of a batch is answered 500, before its commit or after.
+    pub batch_item_500: f64,
     /// Probability of a slow request, and how slow in milliseconds.
     pub slow: f64,
     /// Extra time of a slow request.
@@ -122,6 +126,8 @@ impl Default for Faults {
             null_body: 0.0,
             cut_json: 0.0,
             spliced_error: 0.0,
+            batch_quota: 0.0,
+            batch_item_500: 0.0,
             slow: 0.0,
             slow_ms: 5_000,
             hibernating: false,

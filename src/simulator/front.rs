@@ -1,21 +1,19 @@
 //! The way of a request through the instance: front end, account, limits, faults, execution, answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::auth::{Account, denied};
+use super::batch_api::{self, BatchRequest};
 use super::faults::Faults;
-use super::history::Via;
 use super::instance::{Instance, lock};
 use super::pressure::{Session, cookies, session_cookie, throttled};
-use super::reply::{HIBERNATING, LOGIN, MAINTENANCE, Reply, gateway};
-use super::strike::Strike;
-use super::table_api::{MAX_BODY, TableRequest, decode_form, perform, prepare, read};
-use super::write::execute;
+use super::reply::{HIBERNATING, MAINTENANCE, Reply};
+use super::table_api::{MAX_BODY, TableRequest, decode_form};
+use super::transaction::transact;
 
 /// Longest accepted path and query; the real front end has about 8 KB for request line and headers.
 const MAX_URI: usize = 8_192;
@@ -97,15 +95,20 @@ async fn api(instance: &Arc<Instance>, parts: &Parts, body: Bytes, faults: &Arc<
         instance.count_request(wire_method, "", 401);
         return Reply::not_authenticated();
     };
-    let request = match table_request(instance, parts, body, account) {
-        Ok(request) => request,
+    let call = if batch_api::is_batch(parts.uri.path()) {
+        negotiate(&parts.headers, wire_method).and_then(|()| batch_api::read(parts, &body, account)).map(Call::Batch)
+    } else {
+        table_request(instance, parts, body, account).map(|request| Call::Table(Box::new(request)))
+    };
+    let call = match call {
+        Ok(call) => call,
         Err(reply) => {
             instance.count_request(wire_method, "", reply.status);
             return reply;
         }
     };
-    let (method, table) = (request.method, request.table_name);
-    let mut reply = limited(instance, request, session.as_ref(), faults).await;
+    let (method, table) = call.names();
+    let mut reply = limited(instance, call, session.as_ref(), faults).await;
     if reply.cut {
         instance.count_request(method, table, 0);
     } else {
@@ -117,7 +120,37 @@ async fn api(instance: &Arc<Instance>, parts: &Parts, body: Bytes, faults: &Arc<
     reply
 }
 
-fn table_request(
+/// A call of one of the interfaces.
+enum Call {
+    Table(Box<TableRequest>),
+    Batch(BatchRequest),
+}
+
+impl Call {
+    /// Method and table, as rules and counts know them.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self {
+            Call::Table(request) => (request.method, request.table_name),
+            Call::Batch(_) => ("POST", "batch"),
+        }
+    }
+
+    fn is_write(&self) -> bool {
+        match self {
+            Call::Table(request) => request.is_write(),
+            Call::Batch(_) => true,
+        }
+    }
+
+    fn account(&self) -> &Account {
+        match self {
+            Call::Table(request) => &request.account,
+            Call::Batch(batch) => &batch.account,
+        }
+    }
+}
+
+pub(super) fn table_request(
     instance: &Instance,
     parts: &Parts,
     body: Bytes,
@@ -178,35 +211,50 @@ fn negotiate(headers: &HeaderMap, method: &str) -> Result<(), Reply> {
     Ok(())
 }
 
+/// Counts a request against the rate-limit rules: the headers that tell of the rule, and the denial, if it is one.
+pub(super) fn count_against_rules(
+    instance: &Instance,
+    account: &Account,
+    method: &str,
+    table: &str,
+) -> (Vec<(&'static str, String)>, Option<Reply>) {
+    let rules = &instance.options.rate_limits;
+    if rules.is_empty() {
+        return (Vec::new(), None);
+    }
+    let Some(verdict) = lock(&instance.rates).count(rules, account, method, table) else { return (Vec::new(), None) };
+    let headers = vec![
+        ("x-ratelimit-limit", verdict.limit.to_string()),
+        ("x-ratelimit-reset", verdict.reset.to_string()),
+        ("x-ratelimit-rule", verdict.rule),
+    ];
+    let Some(seconds) = verdict.denied else { return (headers, None) };
+    instance.count("rate_limited");
+    let per = if verdict.window == 3_600 { "hour".into() } else { format!("{} seconds", verdict.window) };
+    let detail = format!("Rate limit of {} requests per {per} for Table API exceeded", verdict.limit);
+    let mut reply = Reply::error(429, "Rate limit exceeded", Some(&detail)).with("retry-after", seconds.to_string());
+    reply.headers.extend(headers.clone());
+    (headers, Some(reply))
+}
+
+/// The time that a request takes, before its commit and after it.
+pub(super) fn latency(instance: &Instance, faults: &Faults) -> (u64, u64) {
+    let options = instance.options.latency;
+    let mut strikes = lock(&instance.strikes);
+    let jitter = strikes.jitter(options.jitter_ms);
+    let total = options.base_ms + jitter + faults.latency_ms + strikes.slow(faults);
+    strikes.split(total)
+}
+
 /// Rate-limit rules, throttle windows, the session's turn and a thread; then the transaction.
-async fn limited(
-    instance: &Arc<Instance>,
-    request: TableRequest,
-    session: Option<&Arc<Session>>,
-    faults: &Arc<Faults>,
-) -> Reply {
-    if let Some(reply) = throttled(instance, request.is_write(), faults) {
+async fn limited(instance: &Arc<Instance>, call: Call, session: Option<&Arc<Session>>, faults: &Arc<Faults>) -> Reply {
+    if let Some(reply) = throttled(instance, call.is_write(), faults) {
         return reply;
     }
-    let rules = &instance.options.rate_limits;
-    let verdict = if rules.is_empty() {
-        None
-    } else {
-        lock(&instance.rates).count(rules, &request.account, request.method, request.table_name)
-    };
-    let with_rate_headers = |reply: Reply| match &verdict {
-        None => reply,
-        Some(verdict) => reply
-            .with("x-ratelimit-limit", verdict.limit.to_string())
-            .with("x-ratelimit-reset", verdict.reset.to_string())
-            .with("x-ratelimit-rule", verdict.rule.clone()),
-    };
-    if let Some((verdict, seconds)) = verdict.as_ref().and_then(|verdict| Some((verdict, verdict.denied?))) {
-        instance.count("rate_limited");
-        let per = if verdict.window == 3_600 { "hour".into() } else { format!("{} seconds", verdict.window) };
-        let detail = format!("Rate limit of {} requests per {per} for Table API exceeded", verdict.limit);
-        let reply = Reply::error(429, "Rate limit exceeded", Some(&detail));
-        return with_rate_headers(reply).with("retry-after", seconds.to_string());
+    let (method, table) = call.names();
+    let (rate_headers, denied) = count_against_rules(instance, call.account(), method, table);
+    if let Some(denied) = denied {
+        return denied;
     }
     let arrived = std::time::Instant::now();
     let turn = match session {
@@ -226,23 +274,20 @@ async fn limited(
     };
     let thread_wait = arrived.elapsed().as_millis() - session_wait;
     let timing = format!("sem_wait;dur={thread_wait}, sesh_wait;dur={session_wait}");
-    let with_headers = |reply: Reply| with_rate_headers(reply).with("server-timing", timing);
-    let (delay, after) = {
-        let options = instance.options.latency;
-        let mut strikes = lock(&instance.strikes);
-        let jitter = strikes.jitter(options.jitter_ms);
-        let total = options.base_ms + jitter + faults.latency_ms + strikes.slow(faults);
-        strikes.split(total)
+    let with_headers = |mut reply: Reply| {
+        reply.headers.extend(rate_headers);
+        reply.with("server-timing", timing)
     };
+    let (delay, after) = latency(instance, faults);
     let limited = instance.pool.is_limited();
     let reply = if delay + after == 0 && !limited {
-        transact(instance, request, faults, delay, after).await
+        serve(instance, call, faults, delay, after).await
     } else {
         // The instance goes on when the caller hangs up.
         let (instance, faults) = (instance.clone(), faults.clone());
         let task = tokio::spawn(async move {
             let _held = (turn, thread);
-            transact(&instance, request, &faults, delay, after).await
+            serve(&instance, call, &faults, delay, after).await
         });
         return with_headers(task.await.unwrap_or_else(|_| Reply::cut()));
     };
@@ -250,116 +295,11 @@ async fn limited(
     with_headers(reply)
 }
 
-async fn pause(ms: u64) {
-    if ms > 0 {
-        tokio::time::sleep(Duration::from_millis(ms)).await;
+async fn serve(instance: &Arc<Instance>, call: Call, faults: &Arc<Faults>, before: u64, after: u64) -> Reply {
+    match call {
+        Call::Table(request) => transact(instance, *request, faults, before, after).await,
+        Call::Batch(batch) => batch_api::transact(instance, batch, faults, before).await,
     }
-}
-
-/// One transaction: wait, be struck perhaps, commit, wait, answer.
-async fn transact(
-    instance: &Arc<Instance>,
-    request: TableRequest,
-    faults: &Arc<Faults>,
-    before: u64,
-    after: u64,
-) -> Reply {
-    let _running = instance.run();
-    let strike = if faults.table.as_ref().is_none_or(|table| table == request.table_name) {
-        lock(&instance.strikes).draw(faults, request.is_write(), request.is_list())
-    } else {
-        None
-    };
-    match strike {
-        Some(Strike::Accepted) => return Reply::bare(202),
-        Some(Strike::Html) => return Reply::html(200, LOGIN),
-        Some(Strike::Ghost { ms, cut, refused }) => {
-            haunt(instance, &request, faults, ms, refused);
-            pause(before).await;
-            return if cut { Reply::cut() } else { gateway(504) };
-        }
-        Some(Strike::Cut { commits: false }) => {
-            pause(before).await;
-            return Reply::cut();
-        }
-        Some(Strike::Status { status, commits: false }) => {
-            pause(before).await;
-            return struck_status(status);
-        }
-        _ => {}
-    }
-    pause(before).await;
-    if instance.stop.is_cancelled() {
-        return Reply::cut();
-    }
-    let reply = commit(instance, &request, faults);
-    pause(after).await;
-    match strike {
-        Some(Strike::Cut { .. }) => Reply::cut(),
-        Some(Strike::Status { status, .. }) => struck_status(status),
-        Some(Strike::Null) => Reply { body: b"null".to_vec(), ..reply },
-        Some(Strike::CutJson) => {
-            let mut reply = reply;
-            reply.body.truncate(reply.body.len() / 2);
-            reply
-        }
-        Some(Strike::Spliced) => spliced(reply),
-        _ => reply,
-    }
-}
-
-fn commit(instance: &Instance, request: &TableRequest, faults: &Faults) -> Reply {
-    if !request.is_write() {
-        return read(instance, request, faults);
-    }
-    let late = lock(&instance.strikes).late(faults);
-    match prepare(request, late, faults) {
-        Ok(write) => perform(instance, request, &write, faults),
-        Err(reply) => reply,
-    }
-}
-
-const CANCELLED: &str = "Transaction cancelled: maximum execution time exceeded";
-const SEE_LOGS: &str = "Transaction cancelled: maximum execution time exceeded Check logs for error trace or enable \
-    glide.rest.debug property to verify REST request processing";
-
-fn struck_status(status: u16) -> Reply {
-    if status == 500 { Reply::error(500, CANCELLED, Some(SEE_LOGS)) } else { gateway(status) }
-}
-
-/// A list that the quota ended while it was streamed: half of it, and an error beside the result.
-fn spliced(mut reply: Reply) -> Reply {
-    let Ok(text) = String::from_utf8(reply.body) else { return Reply::json(200, Vec::new()) };
-    let end = text.get(..text.len() / 2).and_then(|half| half.rfind("},{")).map_or("{\"result\":[".len(), |at| at + 1);
-    let kept = text.get(..end).unwrap_or("{\"result\":[");
-    let error = serde_json::json!({"detail": SEE_LOGS, "message": CANCELLED});
-    reply.body = format!("{kept}],\"error\":{error},\"status\":\"failure\"}}").into_bytes();
-    reply
-}
-
-/// Lets the write happen later, or be refused then.
-fn haunt(instance: &Arc<Instance>, request: &TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
-    let late = lock(&instance.strikes).late(faults);
-    let Ok(mut write) = prepare(request, late, faults) else { return };
-    write.via = Via::Ghost;
-    lock(&instance.strikes).ghosts_pending += 1;
-    let (instance, faults) = (instance.clone(), faults.clone());
-    tokio::spawn(async move {
-        let done = tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(ms)) => true,
-            () = instance.stop.cancelled() => false,
-        };
-        lock(&instance.strikes).ghosts_pending -= 1;
-        if !done {
-            return;
-        }
-        if refused {
-            instance.count("ghosts_refused");
-            return;
-        }
-        let result = execute(&mut lock(&instance.world), &write, &faults, &instance.options.switches);
-        instance.count(if result.is_ok() { "ghosts_committed" } else { "ghosts_rejected" });
-    });
 }
 
 /// Reads a body of accepted size.

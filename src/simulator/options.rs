@@ -166,6 +166,10 @@ pub struct Switches {
     pub sessions: bool,
     /// Requests that may wait for a session before further ones are answered 202 and dropped.
     pub session_queue: u32,
+    /// Time after which a batch is ended.
+    pub batch_quota_ms: u64,
+    /// Items of a batch count against the rate-limit rules of their tables, beside the batch itself.
+    pub batch_items_count: bool,
     /// Seconds to add to the instance's clock (stamps and the `Date` header).
     pub clock_offset_seconds: i64,
 }
@@ -185,6 +189,8 @@ impl Default for Switches {
             choice_acl: true,
             sessions: true,
             session_queue: 10,
+            batch_quota_ms: 30_000,
+            batch_items_count: false,
             clock_offset_seconds: 0,
         }
     }

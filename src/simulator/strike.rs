@@ -25,6 +25,23 @@ pub(super) enum Strike {
     Spliced,
 }
 
+/// What becomes of an item that was running when the quota struck.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fate {
+    /// It had committed.
+    pub commits: bool,
+    /// It is answered with 500.
+    pub answered: bool,
+    named: bool,
+}
+
+impl Fate {
+    /// It is named among those that were not served; that is said only of what did nothing.
+    pub fn is_named(self) -> bool {
+        self.named && !self.commits && !self.answered
+    }
+}
+
 /// Rolls of one deck.
 const DECK: u8 = 100;
 
@@ -101,6 +118,26 @@ impl Strikes {
     /// How late a write becomes visible, if it does.
     pub fn late(&mut self, faults: &Faults) -> Option<u64> {
         self.chance(faults, "late_visible", faults.late_visible).then(|| self.between(faults.late_ms))
+    }
+
+    /// The item at which the quota ends a batch of so many, if it does.
+    pub fn ends_batch(&mut self, faults: &Faults, items: usize) -> Option<usize> {
+        (items > 0 && self.chance(faults, "batch_quota", faults.batch_quota)).then(|| self.rng.usize(0..items))
+    }
+
+    /// What becomes of the item that was running when the quota ended its batch.
+    pub fn fate(&mut self) -> Fate {
+        Fate { commits: self.rng.bool(), answered: self.rng.u8(0..3) == 0, named: self.rng.bool() }
+    }
+
+    /// Whether an item of a batch is answered with 500 by itself.
+    pub fn strikes_item(&mut self, faults: &Faults) -> bool {
+        self.chance(faults, "batch_item_500", faults.batch_item_500)
+    }
+
+    /// Puts a list into another order.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        self.rng.shuffle(list);
     }
 
     /// At most one of the disruptive faults.

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
-struct Bench {
-    running: Running,
+pub(super) struct Bench {
+    pub running: Running,
     client: Client,
 }
 
 impl Bench {
-    async fn start(options: Options) -> Self {
+    pub async fn start(options: Options) -> Self {
         let running = Simulator::start(options).await.expect("the simulator starts");
         Self { running, client: Client::new() }
     }
@@ -21,7 +21,7 @@ impl Bench {
         self.client.request(method, url).basic_auth("nowbridge", Some("nowbridge"))
     }
 
-    async fn send(&self, method: Method, path: &str, body: &Value) -> Response {
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Response {
         self.request(method, path).json(body).send().await.expect("an answer")
     }
 
@@ -29,7 +29,7 @@ impl Bench {
         json_of(self.request(Method::GET, path).send().await.expect("an answer")).await
     }
 
-    async fn create(&self, body: &Value) -> Value {
+    pub async fn create(&self, body: &Value) -> Value {
         let answer = self.send(Method::POST, TABLE, body).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
         json_of(answer).await["result"].clone()
