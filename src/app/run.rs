@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::{clients, topics};
-use crate::config::{Config, OnLost, Sink, Source, SourceStart, Start};
+use crate::config::{Config, OnLost, Sink, Source, SourceStart, Start, Write};
 use crate::console::{self, Console};
 use crate::doctor;
 use crate::kafka::KafkaOptions;
@@ -16,7 +16,7 @@ use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger::{self, Identity, StartAt};
 use crate::metrics;
 use crate::servicenow::{Client, Pace};
-use crate::sink::{self, Route, StatusHandle};
+use crate::sink::{self, Route, StatusHandle, Together};
 use crate::source::{self, Sharing, SourceRoute, SourceTopics, Timing};
 use crate::supervise::{self, Supervisor};
 
@@ -214,6 +214,10 @@ fn sink_route(
         copartitioned: sink.copartitioned,
         mapping: Arc::clone(&sink.mapping),
         correlation_display: sink.correlation_display.clone(),
+        batch: match sink.write {
+            Write::Table => None,
+            Write::Batch { size, linger } => Some(Together { size, linger }),
+        },
         client,
         new_credentials: clients::new_credentials(&sink.instance),
         pace,

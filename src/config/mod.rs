@@ -18,7 +18,9 @@ use std::path::Path;
 
 pub use human::Rate;
 pub use problems::{ConfigError, ConfigErrors};
-pub use resolved::{Admin, Auth, Config, Instance, Kafka, OnLost, Sasl, Sink, Source, SourceStart, Start, Tls, Topics};
+pub use resolved::{
+    Admin, Auth, Config, Instance, Kafka, OnLost, Sasl, Sink, Source, SourceStart, Start, Tls, Topics, Write,
+};
 pub use secret::{Secret, SecretSource};
 
 /// Reads the configuration file at `path`, with variables from this process's environment.

@@ -207,6 +207,20 @@ pub enum OnLost {
     LookUp,
 }
 
+/// How a route writes its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// Each write is a request of its own.
+    Table,
+    /// Many requests in one.
+    Batch {
+        /// Most requests in one.
+        size: usize,
+        /// How long a request waits for others.
+        linger: Duration,
+    },
+}
+
 /// A route from Kafka to ServiceNow.
 #[derive(Debug)]
 pub struct Sink {
@@ -216,6 +230,8 @@ pub struct Sink {
     pub instance: Arc<Instance>,
     /// Table it writes, such as `incident`.
     pub table: String,
+    /// How it writes it.
+    pub write: Write,
     /// Input topic.
     pub topic: String,
     /// Consumer group.

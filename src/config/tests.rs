@@ -219,3 +219,24 @@ fn what_decoders_make_fits_the_avro_schema() {
         }
     }
 }
+
+#[test]
+fn batches_are_asked_for_and_their_settings_need_them() {
+    let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
+    let read =
+        |lines: &str| read(&with(lines)).map(|config| (config.sinks[0].write, config.sinks[0].settings.claims_ahead));
+    let plain = read("").expect("it loads");
+    assert_eq!(plain.0, Write::Table);
+    let batch = read("    write: batch\n").expect("it loads");
+    assert_eq!(batch.0, Write::Batch { size: 20, linger: std::time::Duration::from_millis(100) });
+    assert_eq!(batch.1, plain.1 + 19, "as many claims stand ready as go into one request");
+    let wrong = complaints(&with("    write: batches\n    batch: { size: 1, linger: 1m }\n"));
+    for part in [
+        "sinks.incidents.write: `batches` is not among what is accepted here: table, batch",
+        "sinks.incidents.batch.size",
+        "sinks.incidents.batch.linger: must be between 0 and 10s",
+        "`batch` belongs to `write: batch`; remove it or set that",
+    ] {
+        assert!(wrong.contains(part), "not said: {part}\n\n{wrong}");
+    }
+}

@@ -109,6 +109,8 @@ pub enum Event {
         instance_date: Option<i64>,
         /// The answer.
         answer: Answer,
+        /// Another request of the same call has told of its failure already: the instance failed once, not twice.
+        told: bool,
     },
     /// The instance's clock, as its `Date` said. Given once before the first record, and whenever it is learned apart
     /// from an answer.

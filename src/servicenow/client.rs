@@ -73,6 +73,9 @@ impl From<Failure> for Missed {
 /// The last check before bytes leave.
 type MaySend<'a> = &'a mut (dyn FnMut() -> Result<(), String> + Send);
 
+/// The last check before bytes leave, which gives the body to send, if there is one.
+pub(super) type Compose<'a> = &'a mut (dyn FnMut() -> Result<Option<Vec<u8>>, String> + Send);
+
 impl Client {
     /// Makes a client. `clock` gives milliseconds on a clock that never steps and counts suspend. Sends nothing.
     ///
@@ -165,15 +168,21 @@ impl Client {
         let connection = &self.inner.connection;
         let wire = request.wire(connection, &self.inner.urls)?;
         let method = if wire.kind == Kind::Create { Method::POST } else { Method::PATCH };
-        let heard = self.exchange(slot, wire.kind, method, wire.url, Some(wire.body), may_send).await?;
+        let mut body = Some(wire.body);
+        let compose = &mut || may_send().map(|()| body.take());
+        let heard = self.exchange(slot, wire.kind, method, wire.url, compose).await?;
         let date = heard.head.date;
-        let applied = classify::result::<Fields>(wire.kind, &heard.head, &heard.body)
-            .and_then(|fields| answer::row(wire.kind, connection, fields, &[]))
-            .and_then(|row| {
-                let warnings = answer::check(wire.kind, connection, request, &row)?;
-                Ok(Answer::Applied { row: Box::new(row), warnings })
-            });
-        applied.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+        let answer = self.written(wire.kind, request, &heard);
+        answer.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+    }
+
+    /// What the answer to a write means.
+    pub(super) fn written(&self, kind: Kind, request: &Request, heard: &Heard) -> Result<Answer, Failure> {
+        let connection = &self.inner.connection;
+        let fields = classify::result::<Fields>(kind, &heard.head, &heard.body)?;
+        let row = answer::row(kind, connection, fields, &[])?;
+        let warnings = answer::check(kind, connection, request, &row)?;
+        Ok(Answer::Applied { row: Box::new(row), warnings })
     }
 
     /// GETs a URL made by [`Urls`]; any status is an answer, but 401 is a failure already.
@@ -184,7 +193,8 @@ impl Client {
         url: String,
         may_send: MaySend<'_>,
     ) -> Result<Heard, Missed> {
-        self.exchange(slot, kind, Method::GET, request::parse(&url)?, None, may_send).await
+        let compose = &mut || may_send().map(|()| None);
+        self.exchange(slot, kind, Method::GET, request::parse(&url)?, compose).await
     }
 
     pub(super) fn urls(&self) -> &Urls {
@@ -197,15 +207,24 @@ impl Client {
         failure
     }
 
+    /// The slot of a number, if there is one.
+    pub(super) fn slot(&self, slot: usize) -> Option<&Slot> {
+        self.inner.slots.get(slot)
+    }
+
+    /// The clock it was made with.
+    pub(super) fn now(&self) -> u64 {
+        (self.inner.clock)()
+    }
+
     /// One request, one answer.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         slot: usize,
         kind: Kind,
         method: Method,
         url: Url,
-        body: Option<Vec<u8>>,
-        may_send: MaySend<'_>,
+        compose: Compose<'_>,
     ) -> Result<Heard, Missed> {
         let inner = &*self.inner;
         let Some(slot) = inner.slots.get(slot) else {
@@ -223,11 +242,10 @@ impl Client {
         if let Some(cookies) = slot.cookies(&url) {
             headers.insert(COOKIE, cookies);
         }
-        if let Some(body) = body {
+        if let Some(body) = compose().map_err(Missed::NotSent)? {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(body.into());
         }
-        may_send().map_err(Missed::NotSent)?;
         let sent = (inner.clock)();
         let answer = match http.execute(request).await {
             Ok(answer) => answer,

@@ -9,11 +9,11 @@
 use serde_json::Value;
 
 use crate::model::answer::Journal;
-use crate::model::{Answer, Class, Column, Failure};
+use crate::model::{Answer, Class, Column, Failure, Row};
 
 use super::answer::{self, Fields};
 use super::classify::{self, Kind, failure};
-use super::client::Missed;
+use super::client::{Heard, Missed};
 use super::{Client, Note, Query};
 
 /// Entries of one page.
@@ -45,26 +45,31 @@ pub(super) async fn read(
     markers: &[String],
     may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
 ) -> Result<(Answer, Option<i64>), Missed> {
-    let connection = client.connection();
-    let url = client.urls().row(sys_id, columns.iter().map(|c| &**c))?;
-    let heard = client.read(slot, Kind::Row, url, may_send).await?;
+    let heard = client.read(slot, Kind::Row, url(client, sys_id, columns)?, may_send).await?;
     let date = heard.head.date;
-    let row = classify::result::<Fields>(Kind::Row, &heard.head, &heard.body)
-        .and_then(|fields| answer::row(Kind::Row, connection, fields, columns))
-        .and_then(|row| {
-            if row.sys_id == sys_id {
-                return Ok(row);
-            }
-            let why = format!("asked for the row {sys_id}, the instance gave {}", row.sys_id);
-            Err(failure(Class::Transient, "row_differs", &why))
-        })
-        .map_err(|failure| Missed::Failed(failure, date))?;
+    let row = row_of(client, sys_id, columns, &heard).map_err(|failure| Missed::Failed(failure, date))?;
     let journal = if markers.is_empty() {
         None
     } else {
         Some(look(client, slot, sys_id, markers).await.map_err(|failure| Missed::Failed(failure, date))?)
     };
     Ok((Answer::Rows { rows: vec![row], journal }, date))
+}
+
+/// The URL of a row.
+pub(super) fn url(client: &Client, sys_id: &str, columns: &[Column]) -> Result<String, Failure> {
+    client.urls().row(sys_id, columns.iter().map(|c| &**c))
+}
+
+/// The row that an answer gives, if it is the one that was asked for.
+pub(super) fn row_of(client: &Client, sys_id: &str, columns: &[Column], heard: &Heard) -> Result<Row, Failure> {
+    let fields = classify::result::<Fields>(Kind::Row, &heard.head, &heard.body)?;
+    let row = answer::row(Kind::Row, client.connection(), fields, columns)?;
+    if row.sys_id == sys_id {
+        return Ok(row);
+    }
+    let why = format!("asked for the row {sys_id}, the instance gave {}", row.sys_id);
+    Err(failure(Class::Transient, "row_differs", &why))
 }
 
 /// Which of the markers stand in the row's journal.

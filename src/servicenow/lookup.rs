@@ -10,7 +10,7 @@ use crate::model::{Answer, Class, Column, Failure};
 
 use super::answer::{self, Fields};
 use super::classify::{self, Kind, failure};
-use super::client::Missed;
+use super::client::{Heard, Missed};
 use super::text::bounded;
 use super::{Client, Query};
 
@@ -26,23 +26,31 @@ pub async fn find(
     columns: &[Column],
     may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
 ) -> Result<(Answer, Option<i64>), Missed> {
-    let connection = client.connection();
+    let heard = client.read(slot, Kind::List, url(client, correlation, columns)?, may_send).await?;
+    let date = heard.head.date;
+    let answer = found(client, correlation, columns, &heard);
+    answer.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+}
+
+/// The URL of the look-up.
+pub(super) fn url(client: &Client, correlation: &str, columns: &[Column]) -> Result<String, Failure> {
     let query = Query::new()
-        .eq(&connection.correlation_column, correlation)
+        .eq(&client.connection().correlation_column, correlation)
         .order_by_desc("sys_created_on")
         .encoded()
         .map_err(|error| failure(Class::Rejected, "query_refused", &error.to_string()))?;
-    let url = client.urls().list(columns.iter().map(|c| &**c), &query, LIMIT);
-    let heard = client.read(slot, Kind::List, url, may_send).await?;
-    let date = heard.head.date;
-    let outcome = classify::result::<Vec<Fields>>(Kind::List, &heard.head, &heard.body)
-        .and_then(|found| ours(&connection.correlation_column, correlation, found))
-        .and_then(|found| {
-            found.into_iter().map(|f| answer::row(Kind::List, connection, f, columns)).collect::<Result<Vec<_>, _>>()
-        });
-    let mut rows = outcome.map_err(|failure| Missed::Failed(failure, date))?;
+    Ok(client.urls().list(columns.iter().map(|c| &**c), &query, LIMIT))
+}
+
+/// What the answer to the look-up means.
+pub(super) fn found(client: &Client, correlation: &str, columns: &[Column], heard: &Heard) -> Result<Answer, Failure> {
+    let connection = client.connection();
+    let found = classify::result::<Vec<Fields>>(Kind::List, &heard.head, &heard.body)?;
+    let found = ours(&connection.correlation_column, correlation, found)?;
+    let rows = found.into_iter().map(|fields| answer::row(Kind::List, connection, fields, columns));
+    let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
     rows.sort_by(|a, b| (a.created_on, &a.sys_id).cmp(&(b.created_on, &b.sys_id)));
-    Ok((Answer::Rows { rows, journal: None }, date))
+    Ok(Answer::Rows { rows, journal: None })
 }
 
 /// The rows that carry the correlation; a failure where the answer as a whole cannot be trusted.

@@ -11,6 +11,9 @@
 
 mod answer;
 mod auth;
+pub mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod classify;
 pub mod client;
 pub mod connection;
@@ -28,6 +31,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Replies;
 pub use client::{Client, Reply};
 pub use connection::{Auth, Connection, Error};
 pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};

@@ -67,6 +67,11 @@ impl Request {
     pub fn writes(&self) -> bool {
         matches!(self, Request::Create { .. } | Request::Update { .. })
     }
+
+    /// True where it is one HTTP request for certain; a look for markers pages through a journal.
+    pub fn is_one_exchange(&self) -> bool {
+        !matches!(self, Request::Read { markers, .. } if !markers.is_empty())
+    }
 }
 
 /// A write as it is sent.
@@ -226,6 +231,11 @@ impl Urls {
         url.push_str("?sysparm_display_value=all&sysparm_exclude_reference_link=true&sysparm_fields=sys_id%2C");
         push_encoded(&mut url, column);
         Ok(url)
+    }
+
+    /// A URL as the instance itself knows it: path and parameters, without what a reverse proxy puts in front.
+    pub fn within<'a>(&self, url: &'a str) -> &'a str {
+        url.strip_prefix(&self.root).unwrap_or(url)
     }
 
     /// Any path of the instance with these parameters.

@@ -13,7 +13,7 @@ use crate::model::answer::Journal;
 use crate::model::{Answer, Class};
 
 /// What the scripted instance does with a request.
-enum Act {
+pub(super) enum Act {
     /// Answers: status line and headers, then the body.
     Say(&'static str, String),
     /// Closes the connection without a word.
@@ -22,16 +22,16 @@ enum Act {
     Hang,
 }
 
-fn say(status: &'static str, body: impl Into<String>) -> Act {
+pub(super) fn say(status: &'static str, body: impl Into<String>) -> Act {
     Act::Say(status, body.into())
 }
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-struct Seen {
-    line: String,
+pub(super) struct Seen {
+    pub line: String,
     head: String,
-    body: String,
+    pub body: String,
 }
 
 impl Seen {
@@ -40,14 +40,14 @@ impl Seen {
     }
 }
 
-struct Instance {
+pub(super) struct Instance {
     url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Instance {
-    async fn start(script: impl Fn(&Seen, usize) -> Act + Send + Sync + 'static) -> Self {
+    pub async fn start(script: impl Fn(&Seen, usize) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -62,11 +62,15 @@ impl Instance {
         Self { url, seen, connections }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         self.client_with(basic("secret-password"), |_| {})
     }
 
@@ -145,19 +149,19 @@ fn oauth() -> Auth {
     }
 }
 
-const ID: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const ID: &str = "0123456789abcdef0123456789abcdef";
 
-fn row(state: &str, extra: &str) -> String {
+pub(super) fn row(state: &str, extra: &str) -> String {
     format!(
         r#"{{"sys_id":"{ID}","number":"INC0010001","state":"{state}","correlation_id":"Key","sys_mod_count":"3","sys_updated_by":"nowbridge","sys_updated_on":"2026-11-23 10:00:01","sys_created_on":"2026-11-23 10:00:00"{extra}}}"#
     )
 }
 
-fn result(of: &str) -> String {
+pub(super) fn result(of: &str) -> String {
     format!(r#"{{"result":{of}}}"#)
 }
 
-fn update() -> Request {
+pub(super) fn update() -> Request {
     Request::Update {
         sys_id: ID.into(),
         fields: vec![("short_description".into(), "disk full".into()), ("state".into(), "2".into())],
@@ -168,7 +172,7 @@ fn update() -> Request {
     }
 }
 
-fn create() -> Request {
+pub(super) fn create() -> Request {
     Request::Create {
         correlation: "Key".into(),
         correlation_display: "bridge".into(),
@@ -177,7 +181,7 @@ fn create() -> Request {
     }
 }
 
-fn failure(answer: &Answer) -> (Class, &str) {
+pub(super) fn failure(answer: &Answer) -> (Class, &str) {
     match answer {
         Answer::Failed(failure) => (failure.class, failure.code.as_str()),
         other => panic!("{other:?}"),

@@ -75,12 +75,13 @@ pub fn spawn(
             issued_at: reply.issued_at,
             instance_date: reply.instance_date,
             answer: reply.answer,
+            told: false,
         });
     });
 }
 
 /// The one check immediately before sending (protocol rule 4).
-fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<(), String> {
+pub(super) fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<(), String> {
     let Right { partition, epoch, tenure, lease_until } = right;
     if lease_until == u64::MAX {
         return Ok(());
@@ -97,7 +98,16 @@ fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<()
     Ok(())
 }
 
-/// Answers for a task that ended without an answer: the request may have been sent, so it is in doubt.
+/// The answer of a task that ended without one: the request may have been sent, so it is in doubt.
+pub(super) fn abandoned() -> Answer {
+    Answer::Failed(Failure {
+        class: Class::Ambiguous { ended: false },
+        code: "abandoned".into(),
+        message: "the attempt ended without an answer".into(),
+    })
+}
+
+/// Answers for a task that ended without an answer.
 struct Guard {
     id: RequestId,
     slot: usize,
@@ -124,22 +134,18 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.answered {
-            let failure = Failure {
-                class: Class::Ambiguous { ended: false },
-                code: "abandoned".into(),
-                message: "the attempt ended without an answer".into(),
-            };
             self.answer(Event::Answered {
                 request: self.id,
                 issued_at: clock::mono(),
                 instance_date: None,
-                answer: Answer::Failed(failure),
+                answer: abandoned(),
+                told: false,
             });
         }
     }
 }
 
-fn request(body: RequestBody, correlation_display: &str) -> Request {
+pub(super) fn request(body: RequestBody, correlation_display: &str) -> Request {
     let notes = |notes: Vec<crate::engine::event::MarkedNote>| {
         notes.into_iter().map(|n| Note { text: n.text, marker: n.marker }).collect()
     };

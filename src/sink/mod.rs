@@ -8,6 +8,7 @@
 
 mod attempt;
 mod backlog;
+mod batch;
 mod crash_point;
 mod heard;
 mod outgoing;
@@ -28,6 +29,7 @@ use crate::engine::event::{Effect, Event};
 use crate::kafka::PollerEvent;
 use crate::kafka::producer::Delivery;
 
+pub use batch::Together;
 pub use perform::Driver;
 pub use route::{Error, Route};
 pub use status::{PartitionStatus, Status, StatusHandle};

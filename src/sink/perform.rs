@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::attempt::{self, Attempt, Right};
 use super::backlog::{Forecast, backlog};
+use super::batch::Batching;
 use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
@@ -20,7 +21,7 @@ use crate::kafka::producer::{Delivery, Outcome, ProduceRequest, Producer};
 use crate::kafka::{Poller, PollerEvent, PollerHandle, PollerSettings};
 use crate::ledger::Loader;
 use crate::model::{Epoch, Verbs};
-use crate::servicenow::{Ask, Pace, Spender, Take};
+use crate::servicenow::{Pace, Spender, Take};
 use crate::{clock, metrics};
 
 /// How long a ledger record may be on its way: protocol rule 3 wants it below the drain deadline.
@@ -49,7 +50,8 @@ pub struct Driver {
     pub(super) status: StatusHandle,
     /// Partitions whose records are left unread until the poller says that they come from the last fetch.
     pub(super) unfetched: HashSet<i32>,
-    tenures: Tenures,
+    pub(super) tenures: Tenures,
+    pub(super) batching: Option<Batching>,
     /// Produces that the producer's queue had no room for, in order.
     pub(super) backlog: Vec<ProduceRequest>,
     /// Milliseconds until the pace has a permit, where one is wanted.
@@ -89,6 +91,7 @@ impl Driver {
             on_lost: route.on_lost,
             timeout: Duration::from_secs(10),
         };
+        let batching = route.batch.map(Batching::new);
         let (events, event_inlet) = mpsc::unbounded_channel();
         let mut driver = Self {
             dispatcher: Dispatcher::new(route.settings.clone()),
@@ -100,6 +103,7 @@ impl Driver {
             status,
             unfetched: HashSet::new(),
             tenures: Tenures::default(),
+            batching,
             backlog: Vec::new(),
             pace_wait: None,
             room: 0,
@@ -175,7 +179,7 @@ impl Driver {
 
     /// Gives the engine as many permits as it wants and the pace has.
     pub fn spend_permits(&mut self, effects: &mut Vec<Effect>) {
-        let room = self.pace().room();
+        let room = self.pace().room() * self.together().unwrap_or(1);
         if room != self.room {
             self.room = room;
             self.apply(Event::Room { permits: room }, effects);
@@ -184,19 +188,25 @@ impl Driver {
         let mut without = Verbs::NONE;
         while let Some(wanted) = self.dispatcher.wanted(clock::now(), without) {
             let spender = if wanted.critical { Spender::Urgent } else { Spender::Sink };
-            let table = &self.route.client.connection().table;
-            let ask = Ask { table, verb: wanted.verb, spender };
-            let wait = match self.pace().try_take(ask, clock::mono()) {
+            let together = self.together();
+            if let Some(wait) = together.and_then(|_| self.linger(wanted)) {
+                self.pace_wait = Some(wait);
+                return;
+            }
+            let wait = match self.pace().try_take(self.ask(wanted, spender), clock::mono()) {
                 Take::Granted { slot } => {
-                    self.spend(slot, spender, without, effects);
+                    match together {
+                        None => self.spend(slot, spender, without, effects),
+                        Some(size) => self.spend_together(size, slot, spender, effects),
+                    }
                     continue;
                 }
-                Take::Held(ms) => {
+                Take::Held(ms) if together.is_none() => {
                     // Requests of other methods may leave all the same.
                     without = without.with(wanted.verb);
                     ms
                 }
-                Take::Wait(ms) => ms,
+                Take::Wait(ms) | Take::Held(ms) => ms,
                 Take::Busy => BUSY,
             };
             self.pace_wait = Some(self.pace_wait.map_or(wait, |other| other.min(wait)));
@@ -354,7 +364,7 @@ impl Driver {
     }
 }
 
-fn perform(driver: &mut Driver, effect: Effect) {
+pub(super) fn perform(driver: &mut Driver, effect: Effect) {
     match effect {
         Effect::Produce { op, partition, write } => driver.ledger(op, partition, &write),
         Effect::Commit { partition, epoch, offset } => {
@@ -377,7 +387,7 @@ fn perform(driver: &mut Driver, effect: Effect) {
         // not sent, so that nothing hangs.
         Effect::Request { id, .. } => {
             let answer = crate::model::Answer::NotSent { reason: "no permit".into() };
-            let event = Event::Answered { request: id, issued_at: 0, instance_date: None, answer };
+            let event = Event::Answered { request: id, issued_at: 0, instance_date: None, answer, told: false };
             let _ = driver.events.send(event);
         }
     }

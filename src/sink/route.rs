@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Together;
 use crate::decode::Decoder;
 use crate::engine::Settings;
 use crate::kafka::{self, KafkaOptions};
@@ -44,6 +45,8 @@ pub struct Route {
     pub client: Client,
     /// Reads the credentials anew; `None` where they have not changed since the last call.
     pub new_credentials: Box<dyn Fn() -> Option<Auth> + Send + Sync>,
+    /// Requests are sent together, in batches; `None`: each alone.
+    pub batch: Option<Together>,
     /// The instance's quota, shared by all routes of this process.
     pub pace: Arc<Pace>,
     /// The engine's settings.

@@ -11,8 +11,8 @@ use crate::mapping::{Rules, SinkMapping};
 use crate::model::StateModel;
 
 use super::super::human;
-use super::super::raw::{RawBy, RawFlapping, RawFormat, RawOnLost, RawPeople, RawSink, RawStates};
-use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics};
+use super::super::raw::{RawBy, RawFlapping, RawFormat, RawOnLost, RawPeople, RawSink, RawStates, RawWrite};
+use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics, Write};
 use super::super::shape::join;
 use super::{Context, rules};
 
@@ -48,14 +48,20 @@ pub(super) fn resolve(
         context.error(&key("correlation_display"), "use 1 to 100 characters");
     }
     let states = states(raw.states.take().unwrap_or_default(), &key("states"), context);
+    let write = write(&raw, at, context);
     let mut settings = engine_settings(&raw, at, &instance, kafka, context);
     let rules = rules::resolve(&mut raw, at, &states, context);
+    if let Write::Batch { size, .. } = write {
+        // A permit finds as many claims as go into one request.
+        settings.claims_ahead += size - 1;
+    }
     settings.states = states;
     settings.marker_prefix.clone_from(&topic);
     Sink {
         mapping: compile(rules, at, context),
         instance,
         table,
+        write,
         topic,
         group,
         results: raw.publish_results.unwrap_or(true).then_some(results),
@@ -71,6 +77,26 @@ pub(super) fn resolve(
         },
         settings,
         name,
+    }
+}
+
+/// How the table is written.
+fn write(raw: &RawSink, at: &str, context: &mut Context<'_>) -> Write {
+    let at = join(at, "batch");
+    let batch = raw.batch.as_ref();
+    let linger = batch.and_then(|batch| batch.linger.as_deref());
+    let linger = context.duration_in(&join(&at, "linger"), linger, Duration::from_millis(100), ("0", "10s"));
+    match raw.write {
+        Some(RawWrite::Batch) => {
+            let size = batch.and_then(|batch| batch.size).unwrap_or(20);
+            Write::Batch { size: usize::try_from(size).unwrap_or(20).max(2), linger }
+        }
+        Some(RawWrite::Table) | None => {
+            if batch.is_some() {
+                context.error(&at, "`batch` belongs to `write: batch`; remove it or set that");
+            }
+            Write::Table
+        }
     }
 }
 

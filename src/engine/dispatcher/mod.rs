@@ -194,9 +194,9 @@ impl Dispatcher {
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit { without } => self.permitted(without, now, out),
             Event::Room { permits } => self.room(permits),
-            Event::Answered { request, issued_at, instance_date, answer } => {
+            Event::Answered { request, issued_at, instance_date, answer, told } => {
                 self.learn_clock(instance_date, now);
-                self.answered(request, issued_at, answer, now, out);
+                self.answered(request, issued_at, answer, told, now, out);
             }
             Event::InstanceTime { date } => self.learn_clock(Some(date), now),
             Event::Tick => {}
@@ -220,6 +220,11 @@ impl Dispatcher {
     /// True where a permit would be used now. Ask again after every `apply`.
     pub fn wants_permit(&self, now: Now) -> bool {
         self.wanted(now, Verbs::NONE).is_some()
+    }
+
+    /// Lanes that wait for a permit.
+    pub fn wanting(&self) -> usize {
+        self.partitions.values().map(|p| p.wants.len()).sum()
     }
 
     /// The request that a permit would be used for now, those of some methods left aside; ask again after every `apply`.
@@ -277,7 +282,7 @@ impl Dispatcher {
     }
 
     fn room(&mut self, permits: usize) {
-        let wanting = self.partitions.values().map(|p| p.wants.len()).sum();
+        let wanting = self.wanting();
         let others_wait = self.partitions.values().any(|p| !p.ready.is_empty());
         self.ahead.hear(permits, wanting, others_wait);
     }

@@ -11,9 +11,17 @@ use crate::model::entry::ClaimKind;
 use crate::model::{Answer, Claim, Class, Entry, Failure, FieldDigest, Key, Now, Row, Seen, Verb};
 
 impl Dispatcher {
-    pub(super) fn answered(&mut self, id: RequestId, issued_at: u64, answer: Answer, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn answered(
+        &mut self,
+        id: RequestId,
+        issued_at: u64,
+        answer: Answer,
+        told: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(Asked { partition, life, key, verb }) = self.requests.remove(&id) else { return };
-        self.judge(id, verb, &answer, now);
+        self.judge(id, verb, &answer, told, now);
         if self.live(partition, life).is_none() {
             return;
         }
@@ -29,8 +37,8 @@ impl Dispatcher {
         }
     }
 
-    /// What an answer says of the instance, whoever asked.
-    fn judge(&mut self, id: RequestId, verb: Verb, answer: &Answer, now: Now) {
+    /// What an answer says of the instance, whoever asked; a failure that was told already says nothing more.
+    fn judge(&mut self, id: RequestId, verb: Verb, answer: &Answer, told: bool, now: Now) {
         let seed = self.settings.seed ^ id.0;
         let Answer::Failed(Failure { class, message, .. }) = answer else {
             return match answer {
@@ -42,6 +50,14 @@ impl Dispatcher {
         match class {
             Class::Unauthorised => self.breaker.unauthorised(id, message, now.mono, settings, seed),
             Class::Throttled { retry_after: Some(wait) } => self.breaker.hold(id, verb, *wait, now.mono),
+            Class::Throttled { retry_after: None }
+            | Class::Transient
+            | Class::Unavailable
+            | Class::Ambiguous { .. }
+                if told =>
+            {
+                self.breaker.not_sent(id);
+            }
             // Without a time it is no rule that was reached: the instance has no thread free.
             Class::Throttled { retry_after: None }
             | Class::Transient

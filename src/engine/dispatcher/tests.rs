@@ -144,7 +144,7 @@ impl Bench {
 
     fn answer(&mut self, request: RequestId, answer: Answer) -> Vec<Effect> {
         let issued_at = self.now.mono;
-        self.apply(Event::Answered { request, issued_at, instance_date: None, answer })
+        self.apply(Event::Answered { request, issued_at, instance_date: None, answer, told: false })
     }
 
     fn watermark(&self) -> i64 {

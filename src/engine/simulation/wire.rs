@@ -55,7 +55,7 @@ impl World {
         if self.now >= lease_until || stale || (attempt.is_some() && retaken) {
             self.coverage.not_sent += 1;
             let answer = Answer::NotSent { reason: "the lease has ended".into() };
-            let event = Event::Answered { request: id, issued_at: self.now, instance_date: None, answer };
+            let event = Event::Answered { request: id, issued_at: self.now, instance_date: None, answer, told: false };
             self.send(member, 1, Input::Loop(event));
             return;
         }
@@ -455,7 +455,9 @@ impl World {
         let (id, write) = (request.id, request.attempt.is_some());
         let issued_at = request.left_at + self.rng.u64(0..3).min(self.now - request.left_at);
         let date = self.date();
-        let event = Event::Answered { request: id, issued_at, instance_date: Some(date), answer };
+        // As if it had shared a call with others now and then: right or wrong must not depend on it.
+        let told = number % 4 == 3;
+        let event = Event::Answered { request: id, issued_at, instance_date: Some(date), answer, told };
         self.feed(member, event);
         self.moment(if write { Moment::WriteAnswered } else { Moment::LookAnswered }, member);
     }

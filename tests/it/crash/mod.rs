@@ -8,7 +8,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::kafka;
 use reference::{apply, input};
@@ -69,11 +69,46 @@ const FAULTS: [&str; 7] = [
 
 const WINDOWS: [&str; 5] = ["claim", "send", "in-flight", "entry", "commit"];
 
+/// How a run writes: lines of its route, and the faults that only this way of writing can meet.
+struct Mode {
+    name: &'static str,
+    lines: &'static str,
+    faults: Value,
+    struck: &'static [&'static str],
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
-    let Some(broker) = kafka::real("crash test") else { return };
-    let size = size();
-    let world = World::start(broker, 3, size.settle, "").await;
+    let mode = Mode { name: "crash test", lines: "", faults: json!({}), struck: &[] };
+    let world = crash(mode, size()).await;
+    assert!(world.is_none_or(|state| state["counts"]["batch_items"].is_null()), "no batch was asked for");
+}
+
+/// In batches fewer requests carry more events, so more events are fed, and more quickly.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_batches() {
+    let plain = size();
+    let size = Size {
+        events: if is_full() { 9_000 } else { 1_500 },
+        keys: if is_full() { 600 } else { 150 },
+        per_second: if is_full() { 50 } else { 40 },
+        ..plain
+    };
+    let faults = json!({"batch_quota": size.worse * 0.02, "batch_item_500": size.worse * 0.004});
+    let struck = &["batch_quota", "batch_item_500"];
+    let lines = "    write: batch\n    batch: { size: 10, linger: 200ms }\n";
+    let Some(state) = crash(Mode { name: "crash test of batches", lines, faults, struck }, size).await else { return };
+    let (items, ended) = (&state["counts"]["batch_items"], &state["counts"]["batches_ended_early"]);
+    let requests = state["requests"].as_array().expect("counts");
+    let batches: u64 = requests.iter().filter(|r| r["table"] == "batch").filter_map(|r| r["count"].as_u64()).sum();
+    println!("{batches} batches of {items} items, {ended} of them ended by the quota");
+    assert!(items.as_u64() > Some(2 * batches), "requests went together: {items} in {batches}");
+}
+
+/// Runs, kills and checks; the instance's counts at the end.
+async fn crash(mode: Mode, size: Size) -> Option<Value> {
+    let broker = kafka::real(mode.name)?;
+    let world = World::start(broker, 3, size.settle, mode.lines).await;
     let worse = |probability: f64| size.worse * probability;
     world
         .faults(&json!({
@@ -83,6 +118,7 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
             "throttle": {"every_ms": size.throttled_every_ms, "for_ms": 1_000, "retry_after": 1},
         }))
         .await;
+    world.faults(&mode.faults).await;
     let events = input(size.events, size.keys, 11, world.now());
     let feed = world.feed(events.clone(), size.per_second);
     let mut killed = Vec::new();
@@ -109,10 +145,11 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
         let times = killed.iter().filter(|k| **k == window).count();
         assert!(times >= wanted.min(size.kills / WINDOWS.len()), "killed only {times} times at {window}");
     }
-    for fault in FAULTS {
+    for fault in FAULTS.iter().chain(mode.struck) {
         assert!(state["faults_struck"][fault].as_u64() > Some(0), "no {fault} happened: {}", state["faults_struck"]);
     }
     drop(bridge);
+    Some(state)
 }
 
 #[tokio::test(flavor = "multi_thread")]
