@@ -4,7 +4,7 @@ use super::greeting::{self, Greeting};
 use super::rounds::{Rounds, Verdict, in_words};
 use super::{Subject, choices, journal, probe, table};
 use crate::clock;
-use crate::config::{Instance, Sink, Source};
+use crate::config::{Instance, Sink, Source, Write};
 use crate::model::{Class, Failure};
 use crate::servicenow::Client;
 
@@ -81,6 +81,9 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
     table::times(rounds, &visit, &seen).await;
     table::correlation(rounds, &visit, &seen).await;
     table::write(rounds, &visit).await;
+    if matches!(sink.write, Write::Batch { .. }) {
+        table::batch(rounds, &visit).await;
+    }
     journal::check(rounds, &visit, journal::Reader::Sink).await;
     choices::check(rounds, &visit, sink).await;
     if subject.options.write_probe {

@@ -230,3 +230,30 @@ pub async fn write(rounds: &mut Rounds<'_>, visit: &Visit<'_>) {
     };
     rounds.note(visit.id("write"), what, verdict);
 }
+
+/// Whether several requests may be sent in one, by two look-ups that find nothing.
+pub async fn batch(rounds: &mut Rounds<'_>, visit: &Visit<'_>) {
+    let find =
+        || Request::Find { correlation: format!("nowbridge-check-{:032x}", fastrand::u128(..)), columns: vec![] };
+    let replies = visit.client.perform_together(0, &[find(), find()], |_| Ok(())).await;
+    let refused = replies.refused.as_ref();
+    let failed = replies.each.iter().find_map(|reply| match &reply.answer {
+        Answer::Failed(failure) => Some(failure),
+        _ => None,
+    });
+    let rows = replies.each.iter().filter(|reply| matches!(reply.answer, Answer::Rows { .. })).count();
+    let verdict = match (refused, failed) {
+        (Some(failure), _) => Verdict::fail(
+            format!("{}: {}", failure.code, failure.message),
+            "let the bridge's user call the Batch API (its REST API ACL), or set `write: table`; until then requests \
+             are sent singly",
+        ),
+        (None, Some(failure)) => Verdict::failed(failure),
+        (None, None) if rows == 2 => Verdict::pass("two look-ups in one request were answered"),
+        (None, None) => Verdict::fail(
+            format!("of two look-ups in one request {rows} were answered"),
+            "set `write: table`: the Batch API of this instance does not answer as documented",
+        ),
+    };
+    rounds.note(visit.id("batch"), "requests can be sent in batches", verdict);
+}

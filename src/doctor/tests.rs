@@ -314,3 +314,15 @@ fn the_table_is_aligned_and_broken_into_lines() {
     assert!(text.contains("to do: set it"), "{text}");
     assert!(text.ends_with("1 passed, 0 warned, 1 failed, 0 skipped\n"), "{text}");
 }
+
+#[tokio::test]
+async fn an_instance_that_refuses_batches_is_noticed_where_a_route_wants_them() {
+    let mut bench = Bench::start(|_| {}).await.tickets(1).await;
+    assert!(bench.check(false).await.get("sink.incidents.batch").is_none(), "nobody asked for batches");
+    bench.config.sinks[0].write = config::Write::Batch { size: 20, linger: Duration::ZERO };
+    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.batch"), Outcome::Pass);
+    bench.running.set_faults(&json!({"batch_refused": true})).expect("faults");
+    let report = bench.check(false).await;
+    assert_eq!(outcome(&report, "sink.incidents.batch"), Outcome::Fail, "{report}");
+    assert!(detail(&report, "sink.incidents.batch").contains("ACL"), "{report}");
+}

@@ -71,8 +71,8 @@ pub(super) fn is_batch(path: &str) -> bool {
 }
 
 /// Reads a call; nothing is executed yet.
-pub(super) fn read(parts: &Parts, body: &Bytes, account: Arc<Account>) -> Result<BatchRequest, Reply> {
-    if account.user.roles.is_empty() {
+pub(super) fn read(parts: &Parts, body: &Bytes, account: Arc<Account>, faults: &Faults) -> Result<BatchRequest, Reply> {
+    if account.user.roles.is_empty() || faults.batch_refused {
         return Err(Reply::error(403, "User Not Authorized", Some("Failed API level ACL Validation")));
     }
     if parts.method != axum::http::Method::POST {

@@ -64,6 +64,8 @@ pub struct Faults {
     pub batch_quota: f64,
     /// Probability of: a writing item of a batch is answered 500, before its commit or after.
     pub batch_item_500: f64,
+    /// The Batch API is closed to this caller: 403 for the call as a whole.
+    pub batch_refused: bool,
     /// Probability of a slow request, and how slow in milliseconds.
     pub slow: f64,
     /// Extra time of a slow request.
@@ -128,6 +130,7 @@ impl Default for Faults {
             spliced_error: 0.0,
             batch_quota: 0.0,
             batch_item_500: 0.0,
+            batch_refused: false,
             slow: 0.0,
             slow_ms: 5_000,
             hibernating: false,

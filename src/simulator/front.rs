@@ -96,7 +96,9 @@ async fn api(instance: &Arc<Instance>, parts: &Parts, body: Bytes, faults: &Arc<
         return Reply::not_authenticated();
     };
     let call = if batch_api::is_batch(parts.uri.path()) {
-        negotiate(&parts.headers, wire_method).and_then(|()| batch_api::read(parts, &body, account)).map(Call::Batch)
+        negotiate(&parts.headers, wire_method)
+            .and_then(|()| batch_api::read(parts, &body, account, faults))
+            .map(Call::Batch)
     } else {
         table_request(instance, parts, body, account).map(|request| Call::Table(Box::new(request)))
     };

@@ -101,12 +101,19 @@ impl Scene {
     }
 
     fn alert(&self, key: &str, action: &str, more: Value) {
-        let mut event = json!({"source": "test", "key": key, "action": action, "title": format!("alert {key}")});
-        event["occurred_at"] = jiff::Timestamp::now().to_string().into();
-        if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
-            event.extend(more.clone());
+        self.publish(Some(key), Some(event(key, action, more).to_string().as_bytes()));
+    }
+
+    /// Many alerts (key, action, further fields) at once.
+    fn alerts(&self, alerts: Vec<(String, String, Value)>) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().expect("a producer");
+        let topic = format!("{}.alerts", self.prefix);
+        for (key, action, more) in alerts {
+            let body = event(&key, &action, more).to_string();
+            producer.send(BaseRecord::to(&topic).key(&key).payload(&body)).map_err(|(e, _)| e).expect("sent");
         }
-        self.publish(Some(key), Some(event.to_string().as_bytes()));
+        producer.flush(PATIENCE).expect("acknowledged");
     }
 
     fn tickets(&self, key: &str) -> Vec<Value> {
@@ -316,4 +323,57 @@ async fn a_signal_drains_and_a_second_one_ends_at_once() {
     let status = scene.bridge.as_mut().expect("a bridge").wait().expect("it ends");
     assert_eq!(status.code(), Some(130));
     assert!(ended.elapsed() < Duration::from_secs(5));
+}
+
+/// A canonical event of now.
+fn event(key: &str, action: &str, more: Value) -> Value {
+    let mut event = json!({"source": "test", "key": key, "action": action, "title": format!("alert {key}")});
+    event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+    if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
+        event.extend(more.clone());
+    }
+    event
+}
+
+/// Requests that reached the instance, by their table, or that of the Batch API.
+fn requests(scene: &Scene, table: &str) -> u64 {
+    let state = scene.simulator.state();
+    let counts = state["requests"].as_array().expect("counts");
+    counts.iter().filter(|c| c["table"] == table && c["method"] != "GET").filter_map(|c| c["count"].as_u64()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_batches_a_storm_costs_a_fraction_of_the_requests() {
+    let Some(broker) = kafka::real("sink: batches") else { return };
+    let lines = "    write: batch\n    batch: { size: 20, linger: 500ms }\n";
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), lines).await;
+    scene.wait_for("its partitions", |s| s.log().matches("was assigned a partition").count() == 2);
+    let keys: Vec<String> = (0..200).map(|n| format!("storm-{n}")).collect();
+    let events = |action: &str, more: Value| {
+        let all = keys.iter().map(|key| (key.clone(), action.to_owned(), more.clone()));
+        scene.alerts(all.collect());
+    };
+    events("open", json!({}));
+    scene.wait_for("every ticket", |s| keys.iter().all(|key| s.tickets(key).len() == 1));
+    let opened = requests(&scene, "batch");
+    events("resolve", json!({"note": "over"}));
+    scene.wait_for("every ticket resolved", |s| keys.iter().all(|key| s.tickets(key)[0]["state"] == "6"));
+    let resolved = requests(&scene, "batch") - opened;
+    println!("200 tickets: {opened} requests to open them, {resolved} to resolve them");
+    assert_eq!(requests(&scene, "incident"), 0, "all went in batches");
+    assert!(opened <= 40 && resolved <= 40, "{opened} to open, {resolved} to resolve: at best 10");
+    assert!(keys.iter().all(|key| scene.tickets(key)[0]["journal"].as_array().is_some_and(|j| j.len() == 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_batches_are_refused_requests_are_sent_singly() {
+    let Some(broker) = kafka::real("sink: batches refused") else { return };
+    let scene = Scene::start(&broker.bootstrap, &broker.options(), "    write: batch\n").await;
+    scene.simulator.set_faults(&json!({"batch_refused": true})).expect("set");
+    let keys: Vec<String> = (0..10).map(|n| format!("single-{n}")).collect();
+    keys.iter().for_each(|key| scene.alert(key, "open", json!({})));
+    scene.wait_for("every ticket", |s| keys.iter().all(|key| s.tickets(key).len() == 1));
+    assert!(scene.log().contains("refused a batch; sends requests singly"), "{}", scene.log());
+    assert!(!scene.log().contains("dead letter") && !scene.log().contains("in doubt"), "{}", scene.log());
+    assert_eq!(requests(&scene, "incident"), 10);
 }
