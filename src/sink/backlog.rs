@@ -1,7 +1,7 @@
 //! What waits, and when it will be done: for the page, the metrics and the log.
 //!
-//! An estimate: each key that waits takes one request, and requests go on as quickly as the quota allows or the instance
-//! answers at present. Records that are still in Kafka are not in it.
+//! An estimate: each key that waits takes one request, or its part of a batch, and requests go on as quickly as the
+//! quota allows or the instance answers at present. Records that are still in Kafka are not in it.
 
 use crate::engine::dispatcher::Snapshot;
 use crate::model::{Backlog, Plan};
@@ -69,7 +69,10 @@ mod tests {
         let snapshot = Snapshot { waiting: 300, critical: 2, ..Snapshot::default() };
         let plan = Plan { per_second: Some(5.0), at_once: (4, 8), latency: Some(150.0), ..Plan::default() };
         assert_eq!(backlog(&snapshot, &plan), Backlog { keys: 300, critical: 2, seconds: Some(60.0) });
-        let free = Plan { per_second: None, ..plan };
+        let batches = Plan { per_call: Some(20), ..plan };
+        let seconds = backlog(&snapshot, &batches).seconds.expect("the quota is known");
+        assert!((11.0..12.0).contains(&seconds), "{seconds}: now the latency bounds it");
+        let free = Plan { per_second: None, ..batches };
         let seconds = backlog(&snapshot, &free).seconds.expect("the latency is known");
         assert!((11.0..12.0).contains(&seconds), "{seconds}");
         assert_eq!(backlog(&snapshot, &Plan::default()).seconds, None, "nothing was sent yet");

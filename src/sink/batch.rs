@@ -21,7 +21,7 @@ use crate::clock;
 use crate::engine::dispatcher::Wanted;
 use crate::engine::event::{Effect, Event, RequestId};
 use crate::kafka::PollerHandle;
-use crate::model::{Answer, Verb, Verbs};
+use crate::model::{Answer, Plan, Verb, Verbs};
 use crate::servicenow::{Ask, Client, Pace, Reply, Request, Spender, batch};
 
 /// How calls are put together.
@@ -90,6 +90,14 @@ impl Driver {
         match self.together() {
             None => Ask { table: &self.route.client.connection().table, verb: wanted.verb, spender },
             Some(_) => ask(spender),
+        }
+    }
+
+    /// How the quota is spent.
+    pub(super) fn plan(&self) -> Plan {
+        match self.together() {
+            None => self.pace().plan(&self.route.client.connection().table),
+            Some(size) => Plan { per_call: Some(size), ..self.pace().plan(batch::TABLE) },
         }
     }
 

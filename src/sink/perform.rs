@@ -313,7 +313,7 @@ impl Driver {
         self.last_status = now.mono;
         let snapshot = self.dispatcher.snapshot(now);
         self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.partitions, now.mono);
-        let plan = self.pace().plan(&self.route.client.connection().table);
+        let plan = self.plan();
         let backlog = backlog(&snapshot, &plan);
         metrics::route(&self.route.name, &snapshot, &plan, &backlog);
         self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);

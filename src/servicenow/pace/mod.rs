@@ -260,6 +260,7 @@ impl Pace {
         let latency = |verb| inner.concurrency.latency(verb);
         Plan {
             per_second: [rate, rule].into_iter().flatten().reduce(f64::min),
+            per_call: None,
             at_once: (inner.concurrency.limit(), inner.slots),
             out: inner.slots - inner.free.len(),
             share: inner.share,
