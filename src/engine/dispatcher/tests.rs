@@ -652,6 +652,31 @@ fn a_bare_429_holds_its_own_lane_and_many_in_a_row_open_the_breaker() {
     assert!(matches!(b.dispatcher.standing(), Some(Standing::Unavailable(_))));
 }
 
+/// Six writes that left as one call, whose answer was lost; whether the route still sends.
+fn lost_together(told: impl Fn(usize) -> bool) -> bool {
+    let mut b = Bench::new();
+    b.lease();
+    let sent: Vec<RequestId> = (0..6)
+        .map(|n| {
+            let claimed = b.receive_of(&format!("k{n}"), 3, n, Action::Open);
+            b.ack(&claimed);
+            b.permit().0
+        })
+        .collect();
+    for (n, request) in sent.into_iter().enumerate() {
+        let answer = failed(Class::Ambiguous { ended: false });
+        let issued_at = b.now.mono;
+        b.apply(Event::Answered { request, issued_at, instance_date: None, answer, told: told(n) });
+    }
+    b.dispatcher.wants_permit(b.now)
+}
+
+#[test]
+fn a_call_that_is_lost_with_all_its_requests_is_one_failure_of_the_instance() {
+    assert!(lost_together(|n| n > 0), "each is looked for at once");
+    assert!(!lost_together(|_| false), "six failures open the breaker");
+}
+
 /// A bench whose events carry this hold-down.
 fn receive_held(b: &mut Bench, offset: i64, action: Action, hold_down: u64) -> Vec<Effect> {
     let intent = Intent { hold_down, ..b.intent(offset, action, &offset.to_string()) };
