@@ -84,7 +84,8 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
     assert!(world.is_none_or(|state| state["counts"]["batch_items"].is_null()), "no batch was asked for");
 }
 
-/// In batches fewer requests carry more events, so more events are fed, and more quickly.
+/// In batches fewer requests carry more events, so more events are fed, and more quickly; the batches are small, so
+/// that there are enough of them for every fault to strike.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_batches() {
     let plain = size();
@@ -96,7 +97,7 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_batches(
     };
     let faults = json!({"batch_quota": size.worse * 0.02, "batch_item_500": size.worse * 0.004});
     let struck = &["batch_quota", "batch_item_500"];
-    let lines = "    write: batch\n    batch: { size: 10, linger: 200ms }\n";
+    let lines = "    write: batch\n    batch: { size: 6, linger: 200ms }\n";
     let Some(state) = crash(Mode { name: "crash test of batches", lines, faults, struck }, size).await else { return };
     let (items, ended) = (&state["counts"]["batch_items"], &state["counts"]["batches_ended_early"]);
     let requests = state["requests"].as_array().expect("counts");
