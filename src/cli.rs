@@ -52,6 +52,9 @@ pub enum Command {
     /// What was refused: look at it, try it again, or drop it.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Let a route of the bridge running on this machine go on that stands still: release the brake, or try again at once
+    /// instead of after its pause. With several instances of the bridge, run it beside each whose /readyz says so.
+    Resume(RouteArgs),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),

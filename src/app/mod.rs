@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod ledger;
 mod publish;
+mod resume;
 mod run;
 mod simulate;
 mod topics;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::cli::{Check, Cli, Command, ConfigCommand, Ledger, Topics};
+use crate::cli::{Check, Cli, Command, ConfigCommand, Ledger, RouteArgs, Topics};
 use crate::{config, telemetry};
 
 /// Runs a command; prints what went wrong once, with its causes.
@@ -62,6 +63,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         }
         Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
         Command::DeadLetters(command) => verdict(runtime()?.block_on(dead_letters::run(command))?),
+        Command::Resume(RouteArgs { file, route }) => done(resume::resume(config::load(&file.config)?, route)),
         Command::Demo(options) => verdict(runtime()?.block_on(demo::demo(options))?),
         Command::Check(Check { file, write_probe }) => {
             verdict(runtime()?.block_on(check::check(config::load(&file.config)?, write_probe))?)

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::{Console, view};
@@ -20,6 +20,9 @@ const SCRIPT: &str = include_str!("page.js");
 /// Nothing from elsewhere, and no script inside the page: a key or a reason can never become one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Who asks for a change says so by this header.
+pub const ASKED: &str = "x-nowbridge-resume";
 
 /// No address takes a body; this bounds what a stranger can make us read.
 const MAX_BODY: usize = 1024;
@@ -34,6 +37,7 @@ pub fn router(console: Console) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/routes/{route}/resume", post(resume))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(guard))
@@ -83,6 +87,22 @@ async fn metrics(State(console): Shared) -> Response {
 
 async fn status(State(console): Shared) -> Response {
     answer(StatusCode::OK, "application/json", view::status(&console, clock::now()).to_string())
+}
+
+/// Lets a sink route go on that stands still. A page elsewhere can make a browser post a form here, but not with this
+/// header.
+async fn resume(State(console): Shared, Path(route): Path<String>, headers: HeaderMap) -> Response {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    if !headers.contains_key(ASKED) {
+        return answer(StatusCode::FORBIDDEN, TEXT, format!("send the header {ASKED}, as `nowbridge resume` does\n"));
+    }
+    match console.routes.iter().find(|(name, _)| *name == route) {
+        Some((_, handle)) => {
+            handle.resume();
+            answer(StatusCode::OK, TEXT, "goes on\n")
+        }
+        None => answer(StatusCode::NOT_FOUND, TEXT, "there is no such sink route\n"),
+    }
 }
 
 async fn unknown() -> Response {

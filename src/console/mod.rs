@@ -1,11 +1,14 @@
 //! What an operator sees of a running bridge, over HTTP: `/livez`, `/readyz` with reasons, `/metrics` for Prometheus,
 //! `/status` as JSON and `/`, a page that shows the same.
 //!
-//! It reads the routes' statuses and changes nothing; it answers GET only, reads no bodies and shows no secrets. There
-//! is no login: it belongs on a loopback address or behind something that has one.
+//! It reads the routes' statuses and changes nothing, but for one thing: a POST to `/routes/<route>/resume`, with a
+//! header that no page elsewhere can send, lets a route go on that stands still. It reads no bodies and shows no
+//! secrets. There is no login: it belongs on a loopback address or behind something that has one.
 
 mod answers;
 mod view;
+
+pub use answers::ASKED;
 
 use std::net::SocketAddr;
 use std::time::Duration;

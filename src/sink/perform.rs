@@ -152,6 +152,10 @@ impl Driver {
         let now = clock::mono();
         self.flush_backlog();
         self.renew_credentials(now, effects);
+        if self.status.take_resume() {
+            tracing::info!(route = %self.route.name, "a person asks the route to go on");
+            self.apply(Event::Retry, effects);
+        }
         if now >= self.last_tick + TICK || self.dispatcher.next_wake().is_some_and(|at| at <= now) {
             self.last_tick = now;
             self.apply(Event::Tick, effects);

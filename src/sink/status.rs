@@ -1,6 +1,7 @@
 //! What a route tells about itself: read by `/readyz`, the metrics and the console, written by the route's loop.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::dispatcher::Snapshot;
@@ -58,6 +59,8 @@ impl Status {
 #[derive(Debug, Clone, Default)]
 pub struct StatusHandle {
     inner: Arc<Mutex<Status>>,
+    /// A person asked the route to go on.
+    resume: Arc<AtomicBool>,
 }
 
 impl StatusHandle {
@@ -74,6 +77,16 @@ impl StatusHandle {
     /// Counts something.
     pub fn count(&self, name: &'static str, by: u64) {
         *self.lock().counts.entry(name).or_default() += by;
+    }
+
+    /// Asks the route to go on where it stands still; its loop hears it at its next turn.
+    pub fn resume(&self) {
+        self.resume.store(true, Ordering::Release);
+    }
+
+    /// Whether that was asked since the last call.
+    pub fn take_resume(&self) -> bool {
+        self.resume.swap(false, Ordering::AcqRel)
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {

@@ -51,7 +51,7 @@ pub(super) fn in_words(standing: &Standing, now: u64) -> String {
             let seconds = until.saturating_sub(now).div_ceil(1000);
             format!("the instance asked to wait {seconds} s more before the next {}", verb.name())
         }
-        Standing::Braked(why) => format!("stopped by the brake: {why}; find the cause, then restart"),
+        Standing::Braked(why) => format!("stopped by the brake: {why}; find the cause, then `nowbridge resume`"),
         Standing::Draining => "shutting down".into(),
     }
 }

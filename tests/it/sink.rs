@@ -253,6 +253,45 @@ async fn an_instance_that_is_down_or_asks_to_wait_is_waited_for() {
     assert!(!scene.log().contains("dead letter"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brake_stops_a_route_and_a_person_releases_it() {
+    let Some(broker) = kafka::real("sink: brake") else { return };
+    let options = broker.options();
+    let more =
+        "    brake: 3\n    fields: { description: \"{{ 'a drill' if severity == 'low' else 'no exercise' }}\" }\n";
+    let mut scene = Scene::start(&broker.bootstrap.clone(), &options, more).await;
+    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    scene.signal("-TERM");
+    scene.bridge.take().expect("a bridge").wait().expect("it ends");
+    let path = scene.folder.path().join("bridge.yaml");
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    std::fs::write(&path, text.replace("127.0.0.1:0", &address.to_string())).expect("written");
+    scene.run();
+    let rule =
+        json!({"business_rules": [{"name": "No drills", "when": "description", "contains": "a drill", "abort": true}]});
+    scene.simulator.set_faults(&rule).expect("set");
+    (0..3).for_each(|n| scene.alert(&format!("drill-{n}"), "open", json!({"severity": "low"})));
+    scene.wait_for("the brake", |s| s.log().contains("stopped by the brake"));
+    scene.alert("good", "open", json!({}));
+    let received = "nowbridge_records_received_total{route=\"incidents\"} 4";
+    scene.wait_for("the record to be read", |_| metrics(address).contains(received));
+    assert!(scene.tickets("good").is_empty(), "a braked route writes nothing");
+    let resume = Command::new(env!("CARGO_BIN_EXE_nowbridge")).args(["resume", "--config"]).arg(&path).output();
+    let resume = resume.expect("it runs");
+    assert!(resume.status.success(), "{}", String::from_utf8_lossy(&resume.stderr));
+    scene.wait_for("the route to go on", |s| s.tickets("good").len() == 1);
+}
+
+fn metrics(address: std::net::SocketAddr) -> String {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let stream = std::net::TcpStream::connect(address).and_then(|mut stream| {
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut text)
+    });
+    stream.map_or(String::new(), |_| text)
+}
+
 /// The hour of a real instance is eight seconds here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_the_instance_is_learned_and_kept_and_a_critical_alert_is_next() {

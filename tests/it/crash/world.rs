@@ -226,7 +226,7 @@ impl World {
             assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
         }
         let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
-        let (mut last, mut disordered, mut ghosts) = (BTreeMap::new(), 0, 0);
+        let (mut last, mut disordered, mut ghosts) = (BTreeMap::new(), Vec::new(), 0);
         for entry in log["entries"].as_array().expect("entries") {
             let Some(title) = entry["fields"]["short_description"].as_str() else { continue };
             let Some(number) = title.rsplit_once('#').and_then(|(_, n)| n.parse::<usize>().ok()) else { continue };
@@ -235,15 +235,18 @@ impl World {
                 continue;
             }
             let key = entry["correlation_id"].as_str().unwrap_or_default().to_owned();
-            let before = last.insert(key, number);
-            disordered += usize::from(before.is_some_and(|b| b > number));
+            let before = last.insert(key.clone(), number);
+            if before.is_some_and(|before| before > number) {
+                disordered.push(format!("{key}: #{number} after {before:?}: {entry}"));
+            }
         }
         assert_eq!(self.state().await["writes_to_closed_rows"], 0);
         println!(
-            "{} tickets, 0 doubled, 0 missing, {disordered} writes out of order, {ghosts} ghosts struck, all repaired",
-            rows.len()
+            "{} tickets, 0 doubled, 0 missing, {} writes out of order, {ghosts} ghosts struck, all repaired",
+            rows.len(),
+            disordered.len()
         );
-        assert_eq!(disordered, 0);
+        assert!(disordered.is_empty(), "{}\n{}", disordered.join("\n"), self.last_log());
     }
 
     fn last_log(&self) -> String {
