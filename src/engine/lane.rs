@@ -1,7 +1,7 @@
 //! The queue of one key and the stage of its one attempt.
 
 use super::decide::Plan;
-use super::event::{OpId, RequestId};
+use super::event::{DeadLetter, OpId, RequestId};
 use super::fold::Queue;
 use super::retry::Delays;
 use super::urgency::{Ticket, Want};
@@ -85,6 +85,8 @@ pub enum Stage {
     Doubt(Doubt, u64),
     /// Tries again at this instant.
     Waiting(u64),
+    /// That dead letters will be written is on its way to the ledger: the letters, and the parking that then stands.
+    Announcing(Vec<DeadLetter>, Box<Park>),
     /// Dead letters are on their way, this many answers are missing; then the key is parked, and that waits for its
     /// answer as well. The parking comes after the letters: it says that they stand.
     Refusing(usize, Option<Box<Park>>),
@@ -153,6 +155,9 @@ impl Lane {
 
     /// True while an answer of the instance or the ledger is awaited that a drain should wait for.
     pub fn is_finishing(&self) -> bool {
-        matches!(self.stage, Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Refusing(..))
+        matches!(
+            self.stage,
+            Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Announcing(..) | Stage::Refusing(..)
+        )
     }
 }

@@ -169,6 +169,7 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
             newest: None,
             failed: None,
             redriving: None,
+            announced: false,
             reason: "no".into(),
         };
         log.write(&LedgerWrite::Park(key.into(), park));

@@ -229,6 +229,7 @@ mod tests {
             newest: None,
             failed: None,
             redriving: None,
+            announced: false,
             reason: "no".into(),
         };
         let (key, value) = encode(&LedgerWrite::Park("a:b".into(), park.clone()));

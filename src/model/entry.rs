@@ -212,6 +212,9 @@ pub struct Park {
     /// The redrive that is under way: until its release has had its turn nothing of the source passes.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub redriving: Option<RedriveId>,
+    /// The dead letters may not stand yet: whoever takes over writes them again, and tries nothing of them.
+    #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
+    pub announced: bool,
     /// Why, in the instance's words.
     #[serde(rename = "why")]
     pub reason: String,
@@ -228,6 +231,16 @@ impl Park {
         origin.redrive().is_none_or(|id| self.failed == Some(id))
     }
 
+    /// Whether the dead letter of an event here, of such an origin, stands.
+    pub fn covers(&self, at: Position, origin: Origin) -> bool {
+        !self.announced && self.bars(origin) && at <= self.position
+    }
+
+    /// Whether a dead letter of an event here may stand already, so that it must not be tried.
+    pub fn may_have_buried(&self, at: Position) -> bool {
+        self.announced && at <= self.position
+    }
+
     /// Whether an entry at this position makes it void: the key was released after it.
     pub fn is_void(&self, entry: Position) -> bool {
         entry >= self.position
@@ -237,7 +250,7 @@ impl Park {
     /// release the key, for newer letters may lie behind it.
     pub fn passed(&self, token: Token, hi: Position, id: RedriveId) -> Self {
         let position = self.position.max(Position { index: u32::MAX, ..hi });
-        Self { token, position, newest: Some(self.newest()), redriving: Some(id), ..self.clone() }
+        Self { token, position, newest: Some(self.newest()), redriving: Some(id), announced: false, ..self.clone() }
     }
 
     /// Whether the parking stands so already that an event of this run at `hi` may be written.
@@ -247,6 +260,6 @@ impl Park {
 
     /// The same parking after a run that did not release the key.
     pub fn after_redrive(&self, token: Token) -> Self {
-        Self { token, redriving: None, ..self.clone() }
+        Self { token, redriving: None, announced: false, ..self.clone() }
     }
 }

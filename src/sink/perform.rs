@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::attempt::{self, Attempt, Right};
-use super::backlog::{Forecast, backlog};
+use super::backlog::Forecast;
 use super::batch::Batching;
 use super::crash_point::{self, Point};
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
-use super::tell::{chain, in_words};
+use super::tell::chain;
 use super::tenure::Tenures;
 use super::{Inlets, TICK};
 use crate::engine::Dispatcher;
@@ -58,9 +58,9 @@ pub struct Driver {
     pace_wait: Option<u64>,
     /// What the engine was told last of the permits that are free.
     room: usize,
-    forecast: Forecast,
+    pub(super) forecast: Forecast,
     last_tick: u64,
-    last_status: u64,
+    pub(super) last_status: u64,
     last_credentials: u64,
     pub(super) epochs: HashMap<i32, Epoch>,
 }
@@ -306,31 +306,6 @@ impl Driver {
         }
         tracing::info!(route = %self.route.name, "drained and left the group");
         Ok(())
-    }
-
-    /// Shows the present state, a few times a second at most.
-    pub fn publish_status(&mut self) {
-        let now = clock::now();
-        if now.mono < self.last_status + 200 {
-            return;
-        }
-        self.last_status = now.mono;
-        let snapshot = self.dispatcher.snapshot(now);
-        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.partitions, now.mono);
-        let plan = self.plan();
-        let backlog = backlog(&snapshot, &plan);
-        metrics::route(&self.route.name, &snapshot, &plan, &backlog);
-        self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);
-        let standing = self.dispatcher.standing().map(|s| in_words(s, now.mono));
-        let parked = self.dispatcher.parked().take(100).map(|(k, r)| (k.to_string(), r.to_owned())).collect();
-        self.status.update(|s| {
-            s.snapshot = snapshot;
-            s.plan = plan;
-            s.backlog = backlog;
-            s.standing = standing;
-            s.parked = parked;
-            s.pulse = now.mono;
-        });
     }
 
     fn take_over(&self, partition: i32, epoch: Epoch) {

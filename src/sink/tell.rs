@@ -1,11 +1,37 @@
-//! What the engine observes, in words for the log, and why a route stands still, in words for people.
+//! What the engine observes, in words for the log; why a route stands still, in words for people; its present state.
 
+use super::backlog::backlog;
 use super::perform::Driver;
 use crate::engine::event::{Observation, Standing};
 use crate::model::Key;
 use crate::{clock, metrics};
 
 impl Driver {
+    /// Shows the present state, a few times a second at most.
+    pub fn publish_status(&mut self) {
+        let now = clock::now();
+        if now.mono < self.last_status + 200 {
+            return;
+        }
+        self.last_status = now.mono;
+        let snapshot = self.dispatcher.snapshot(now);
+        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.partitions, now.mono);
+        let plan = self.plan();
+        let backlog = backlog(&snapshot, &plan);
+        metrics::route(&self.route.name, &snapshot, &plan, &backlog);
+        self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);
+        let standing = self.dispatcher.standing().map(|s| in_words(s, now.mono));
+        let parked = self.dispatcher.parked().take(100).map(|(k, r)| (k.to_string(), r.to_owned())).collect();
+        self.status.update(|s| {
+            s.snapshot = snapshot;
+            s.plan = plan;
+            s.backlog = backlog;
+            s.standing = standing;
+            s.parked = parked;
+            s.pulse = now.mono;
+        });
+    }
+
     pub(super) fn observe(&self, observation: Observation) {
         let route = &*self.route.name;
         metrics::observed(route, &observation);

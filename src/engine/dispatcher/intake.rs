@@ -140,8 +140,7 @@ impl Dispatcher {
         let Some(p) = self.partitions.get(&partition) else { return false };
         let applied = p.entries.get(&intent.key).is_some_and(|e| intent.position <= e.position);
         // A parking is carried past redriven events before they are applied; it tells of them only what was refused.
-        let refused =
-            p.parks.get(&intent.key).is_some_and(|park| park.bars(origin) && intent.position <= park.position);
+        let refused = p.parks.get(&intent.key).is_some_and(|park| park.covers(intent.position, origin));
         (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
     }
 

@@ -6,6 +6,9 @@ use crate::engine::fold::{Queue, Segment};
 use crate::engine::lane::Stage;
 use crate::model::{Key, Now, Origin, Park, Position, RedriveId};
 
+/// Why an event becomes a dead letter that might well be applied.
+const BEHIND: &str = "waits behind a refused record of this key";
+
 impl Dispatcher {
     /// What the attempt carried can't be applied: dead letters, and the key is parked behind them.
     pub(super) fn refuse(
@@ -34,18 +37,25 @@ impl Dispatcher {
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
         let failed = self.lane(partition, key).and_then(|l| l.held.origin().redrive());
-        self.send_letters(partition, key, letters, park.then_some((reason, failed, None)), now, out);
+        let park = park.then_some((reason, failed, None));
+        self.send_letters(partition, key, letters, park, true, now, out);
     }
 
     /// An event behind a parked one goes the same way.
     pub(super) fn bury(&mut self, partition: i32, key: &Key, segment: Segment, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
         lane.held.put_back_apart(segment);
-        let letters = letters(&lane.held, key, "parked", "waits behind a refused record of this key");
-        // The parking tells how far the letters go.
         let park = self.partitions.get(&partition).and_then(|p| p.parks.get(key)).cloned();
+        let Some(lane) = self.lane(partition, key) else { return };
+        // What a former owner announced it had refused.
+        let refused = park.as_ref().zip(lane.held.events().next());
+        let refused =
+            refused.filter(|(park, first)| park.may_have_buried(first.position)).map(|(park, _)| &park.reason);
+        let (code, reason) = refused.map_or(("parked", BEHIND), |reason| ("rejected", reason));
+        let letters = letters(&lane.held, key, code, reason);
+        // The parking tells how far the letters go.
         let park = park.as_ref().map(|park| (park.reason.as_str(), park.failed, park.redriving));
-        self.send_letters(partition, key, letters, park, now, out);
+        self.send_letters(partition, key, letters, park, false, now, out);
     }
 
     /// A redriven event can't be mapped still: its letter, and the key, where it is parked, lets nothing more of this
@@ -64,28 +74,53 @@ impl Dispatcher {
         lane.held.put_back_apart(segment);
         let letters = letters(&lane.held, key, code, &reason);
         let parked = self.partitions.get(&partition).is_some_and(|p| p.parks.contains_key(key));
-        self.send_letters(partition, key, letters, parked.then_some((reason.as_str(), failed, None)), now, out);
+        let park = parked.then_some((reason.as_str(), failed, None));
+        self.send_letters(partition, key, letters, park, true, now, out);
     }
 
     /// `park`: where the key is parked behind them, why, in which redrive it was refused again, and which one is under
-    /// way.
+    /// way. `announce`: what is refused here might be accepted later, so the ledger must know first that letters of it may
+    /// stand; of what waits behind a parked record it does already.
     fn send_letters(
         &mut self,
         partition: i32,
         key: &Key,
         letters: Vec<DeadLetter>,
         park: Option<(&str, Option<RedriveId>, Option<RedriveId>)>,
+        announce: bool,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
         let Some(p) = self.partitions.get(&partition) else { return };
-        let (life, token) = (p.life, p.token);
+        let token = p.token;
         let Some(last) = p.lanes.get(key).and_then(|l| l.held.events().last().map(|e| e.position)) else {
             return self.make_ready(partition, key, now, out);
         };
+        // Events that a former owner announced may be still to come.
+        let before = p.parks.get(key).filter(|park| park.announced && park.position > last);
+        let (position, announced) = before.map_or((last, false), |park| (park.position, true));
         let park = park.map(|(reason, failed, redriving)| {
-            Box::new(Park { token, position: last, newest: None, failed, redriving, reason: reason.to_owned() })
+            Box::new(Park { token, position, newest: None, failed, redriving, announced, reason: reason.to_owned() })
         });
+        match park {
+            Some(park) if announce && !letters.is_empty() => {
+                let announced = Park { announced: true, ..Park::clone(&park) };
+                self.write_park(partition, key, announced, Stage::Announcing(letters, park), out);
+            }
+            park => self.produce_letters(partition, key, letters, park, now, out),
+        }
+    }
+
+    fn produce_letters(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        letters: Vec<DeadLetter>,
+        park: Option<Box<Park>>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(life) = self.partitions.get(&partition).map(|p| p.life) else { return };
         let count = letters.len();
         self.stage(partition, key, Stage::Refusing(count, park));
         if count == 0 {
@@ -100,7 +135,11 @@ impl Dispatcher {
 
     /// The dead letters stand: so does, once it is acked, that the key waits behind them.
     pub(super) fn park(&mut self, partition: i32, key: &Key, park: Park, out: &mut Vec<Effect>) {
-        self.stage(partition, key, Stage::Refusing(1, None));
+        self.write_park(partition, key, park, Stage::Refusing(1, None), out);
+    }
+
+    fn write_park(&mut self, partition: i32, key: &Key, park: Park, stage: Stage, out: &mut Vec<Effect>) {
+        self.stage(partition, key, stage);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let life = p.life;
         if p.parks.insert(key.clone(), park.clone()).is_none() {
@@ -173,6 +212,12 @@ impl Dispatcher {
             (None, _) => return self.renew_token(partition, out),
         }
         let Some(lane) = self.lane(partition, key) else { return };
+        if matches!(lane.stage, Stage::Announcing(..)) {
+            if let Stage::Announcing(letters, park) = std::mem::take(&mut lane.stage) {
+                self.produce_letters(partition, key, letters, Some(park), now, out);
+            }
+            return;
+        }
         let Stage::Refusing(left, _) = &mut lane.stage else { return };
         *left -= 1;
         if *left == 0 {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::event::{Content, LedgerKey, Loaded, ProduceOutcome, Received, RequestBody};
 use crate::model::{
-    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Origin, Position, Record, RedriveId, Row, Seen,
-    Token,
+    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Origin, Park, Position, Record, RedriveId, Row,
+    Seen, Token,
 };
 
 const EPOCH: Epoch = Epoch(1);
@@ -253,7 +253,9 @@ fn a_refusal_is_a_dead_letter_and_what_follows_waits_behind_it() {
     let claimed = b.lease();
     b.ack(&claimed);
     let (id, _) = b.permit();
-    let refused = b.answer(id, failed(Class::Rejected));
+    let announced = b.answer(id, failed(Class::Rejected));
+    assert!(letters_of(&announced).is_empty(), "the next owner must know that letters of it may stand");
+    let refused = b.ack(&announced);
     let letter = refused.iter().find_map(|e| match e {
         Effect::DeadLetter { letter, .. } => Some(letter),
         _ => None,
@@ -420,7 +422,8 @@ fn what_is_refused_again_holds_the_rest_of_its_redrive_back() {
     let first = b.receive_from(RUN, 3, Action::Update, "one");
     b.ack_all(&first);
     let (id, _) = b.permit();
-    let refused = b.answer(id, failed(Class::Rejected));
+    let announced = b.answer(id, failed(Class::Rejected));
+    let refused = b.ack(&announced);
     assert_eq!(letters_of(&refused), [(3, "rejected")]);
     b.ack_all(&refused);
     let second = b.receive_from(RUN, 4, Action::Update, "two");
@@ -438,7 +441,8 @@ fn what_is_refused_again_holds_the_rest_of_its_redrive_back() {
 fn a_redriven_event_that_cannot_be_mapped_still_holds_its_redrive_back_as_well() {
     let mut b = parked();
     let content = Content::RefusedAgain { key: "k".into(), code: "mapping", reason: "no such label".into() };
-    let first = b.take(RUN, 3, content);
+    let announced = b.take(RUN, 3, content);
+    let first = b.ack(&announced);
     assert_eq!(letters_of(&first), [(3, "mapping")]);
     b.ack_all(&first);
     assert_eq!(b.watermark(), 4);
@@ -752,4 +756,36 @@ fn a_flapping_alert_is_written_once_in_its_hold_and_says_so_once() {
     assert!((4..=7).contains(&writes), "three changes, and one in each twenty seconds: {writes}");
     let told = notes.iter().filter(|note| note.text.starts_with("Flapping: 4 changes")).count();
     assert_eq!(told, 1, "{notes:?}");
+}
+
+/// An owner dies between a letter and the parking behind it; before the next one comes, the instance would accept what it
+/// refused.
+#[test]
+fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
+    let park = Park {
+        token: Token(3),
+        position: Position::new(0, 1, 0),
+        newest: None,
+        failed: None,
+        redriving: None,
+        announced: true,
+        reason: "no".into(),
+    };
+    let ledger = Loaded { start: 0, parks: [("k".into(), park)].into_iter().collect(), ..Loaded::default() };
+    let (mut b, _) = Bench::loaded(ledger);
+    b.lease();
+    let first = b.receive(0, Action::Open, "one");
+    assert_eq!(letters_of(&first), [(0, "rejected")], "although an opening event of a key without a ticket is tried");
+    b.ack_all(&first);
+    let second = b.receive(1, Action::Update, "two");
+    assert_eq!(letters_of(&second), [(1, "rejected")]);
+    let stands = b.ack(&second);
+    let parks = stands.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Park(_, park), .. } => Some(park.announced),
+        _ => None,
+    });
+    assert_eq!(parks, Some(false), "now they stand");
+    b.ack_all(&stands);
+    let open = b.receive(2, Action::Open, "three");
+    assert_eq!((letters_of(&open), claims(&open)), (Vec::new(), 1));
 }

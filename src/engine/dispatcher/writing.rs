@@ -128,12 +128,16 @@ impl Dispatcher {
 
     /// A parked key lets nothing through but an opening event while no ticket is open and no redrive under way.
     fn is_barred(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let park = p.parks.get(key);
+        if park.zip(segment.lo()).is_some_and(|(park, lo)| park.may_have_buried(lo)) {
+            return true;
+        }
         if !self.is_parked_for(partition, key, segment.origin) {
             return false;
         }
-        let Some(p) = self.partitions.get(&partition) else { return false };
         let open = p.entries.get(key).is_some_and(|e| self.settings.states.phase(&e.seen.state).is_open());
-        open || segment.post.is_none() || p.parks.get(key).is_some_and(|park| park.redriving.is_some())
+        open || segment.post.is_none() || park.is_some_and(|park| park.redriving.is_some())
     }
 
     /// Whether the key is parked, and events of this origin must not pass by themselves.

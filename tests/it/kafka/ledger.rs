@@ -82,6 +82,7 @@ fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
             newest: None,
             failed: None,
             redriving: None,
+            announced: false,
             reason: "no".into(),
         },
     )
