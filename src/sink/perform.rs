@@ -183,7 +183,7 @@ impl Driver {
 
     /// Gives the engine as many permits as it wants and the pace has.
     pub fn spend_permits(&mut self, effects: &mut Vec<Effect>) {
-        let room = self.pace().room() * self.together().unwrap_or(1);
+        let room = self.pace().room(clock::mono()) * self.together().unwrap_or(1);
         if room != self.room {
             self.room = room;
             self.apply(Event::Room { permits: room }, effects);

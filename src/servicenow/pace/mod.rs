@@ -129,7 +129,17 @@ struct Inner {
     share: f64,
     /// Until when the next free slot is a source's.
     source_next: u64,
+    /// Until when the quota has nothing for sinks, as they were told.
+    lacking_until: u64,
     spent: [u64; 3],
+}
+
+impl Inner {
+    fn lack(&mut self, spender: Spender, wait: u64, now: u64) {
+        if spender != Spender::Source {
+            self.lacking_until = now.saturating_add(wait);
+        }
+    }
 }
 
 impl Pace {
@@ -148,6 +158,7 @@ impl Pace {
             shares: BTreeMap::new(),
             share: 1.0,
             source_next: 0,
+            lacking_until: 0,
             spent: [0; 3],
         };
         Self { sources: settings.sources, inner: Mutex::new(inner) }
@@ -171,12 +182,14 @@ impl Pace {
         };
         let part = Part { share: part.share * if is_source { 1.0 } else { inner.share }, out, ..part };
         if let Err(wait) = inner.rules.check(ask.table, ask.verb, part, now) {
+            inner.lack(ask.spender, wait, now);
             return Take::Held(wait);
         }
         let meter = if is_source { &mut inner.source } else { &mut inner.sink };
         if let Some(meter) = meter
             && let Err(wait) = meter.take(part.urgent, now)
         {
+            inner.lack(ask.spender, wait, now);
             return Take::Wait(wait);
         }
         inner.rules.spend(ask.table, ask.verb, is_source);
@@ -188,12 +201,13 @@ impl Pace {
         Take::Granted { slot }
     }
 
-    /// How many requests could leave at once now, as far as is known without asking for them. Under a rate limit it says
-    /// none: then tokens, not slots, are what is waited for.
-    pub fn room(&self) -> usize {
+    /// How many requests could leave at once now, as far as is known without asking for them. Under a rate limit, and
+    /// while a rule lets nothing through, it says none: then the quota, not slots, is what is waited for.
+    pub fn room(&self, now: u64) -> usize {
         let inner = self.lock();
         let out = inner.slots - inner.free.len();
-        if inner.sink.is_some() { 0 } else { inner.concurrency.limit().saturating_sub(out) }
+        let lacks = inner.sink.is_some() || now < inner.lacking_until;
+        if lacks { 0 } else { inner.concurrency.limit().saturating_sub(out) }
     }
 
     /// Gives a slot back. One that was not taken is ignored.

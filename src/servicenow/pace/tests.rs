@@ -46,10 +46,10 @@ fn a_busy_pace_spends_no_token() {
 fn no_more_are_out_than_the_instance_bears() {
     let pace = Pace::new(&settings(0, Duration::from_secs(1), 16));
     let granted = (0..16).filter(|_| matches!(take(&pace, 0), Take::Granted { .. })).count();
-    assert_eq!((granted, pace.room()), (4, 0));
+    assert_eq!((granted, pace.room(0)), (4, 0));
     let quick = Pressure { requests: 1, sign: Some(Sign::Answered { latency: 100, waited: 0 }), ..Pressure::default() };
     pace.hear(ask(Spender::Sink), &quick, 100);
-    assert_eq!(pace.room(), 1, "and more where it bears more");
+    assert_eq!(pace.room(100), 1, "and more where it bears more");
     let refused = Pressure { requests: 1, sign: Some(Sign::Refused), ..Pressure::default() };
     pace.hear(ask(Spender::Sink), &refused, 200);
     pace.release(0);
@@ -61,7 +61,9 @@ fn a_denied_method_is_held_and_others_are_not() {
     let pace = Pace::new(&PaceSettings::default());
     let denied = Pressure { requests: 1, denied: Some(3_600_000), ..Pressure::default() };
     pace.hear(ask(Spender::Sink), &denied, 1_000);
+    assert_eq!(pace.room(2_000), 4);
     assert_eq!(take(&pace, 2_000), Take::Held(3_599_000));
+    assert_eq!(pace.room(2_000), 0, "nothing is to be claimed ahead of a quota that is spent");
     let post = Ask { verb: Verb::Post, ..ask(Spender::Urgent) };
     assert_eq!(pace.try_take(post, 2_000), Take::Granted { slot: 0 });
 }
