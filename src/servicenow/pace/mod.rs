@@ -1,6 +1,6 @@
 //! When the next request may leave, and on which slot: the quota of an instance and how much it can do at once.
 //!
-//! Three things say so. The configured rate ([`meter`]), if there is one; the instance's own rate-limit rules, learned
+//! Three things say so. The configured rate (`meter`), if there is one; the instance's own rate-limit rules, learned
 //! from its answers ([`rules`]); and a number of requests at once that follows how the instance bears it
 //! ([`concurrency`]). One pace is shared by all routes of a process that ask one instance. Of members that share the
 //! routes each spends its share: the part of the partitions that it holds. A tenth is kept for source routes, where
