@@ -129,7 +129,7 @@ async fn creates(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let peak = bridge.usage();
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let rate = (last - first) as f64 / (ended - began).as_secs_f64();
-    lines.push(Line::rate(case, "unique creates a second", rate, "wanted: 5,000".into(), 5_000.0));
+    lines.push(Line::rate(case, "unique creates a second", rate, "wanted: 10,000".into(), 10_000.0));
     lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     let usage = Usage { peak: peak.peak, ..usage };
     lines.extend(costs(case, &idle, &usage, events));
