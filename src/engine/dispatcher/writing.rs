@@ -287,6 +287,9 @@ impl Dispatcher {
             _ => None,
         };
         let fallback = rest.and_then(Segment::lo).map_or(Position::new(partition, 0, 0), before);
+        // Once a part of a note is written, whatever lies before the note is done, left-out repetitions too: a successor
+        // that does not know why it was left out must not write it behind the part.
+        let reached = if partial.is_some() { fallback } else { segment.hi().unwrap_or(fallback) };
         // A write without a whole event of its own leaves the position where it is.
         let done = self.entry(partition, key).map(|e| e.position);
         let attempt = match self.partitions.get_mut(&partition) {
@@ -301,7 +304,7 @@ impl Dispatcher {
             kind: plan.kind.clone(),
             generation: plan.generation,
             lo: segment.lo().unwrap_or(fallback),
-            hi: segment.hi().unwrap_or(fallback).max(done.unwrap_or(fallback)),
+            hi: reached.max(done.unwrap_or(fallback)),
             partial,
             fields: plan.fields.iter().map(|(c, v)| (c.clone(), digest(v))).collect(),
             state: plan.state.clone(),
