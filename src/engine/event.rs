@@ -4,6 +4,7 @@
 //! back as events, in any order and with any delay. The engine promises to be right whatever the order; the driver
 //! promises only what is written at each item.
 
+use super::entries::Entries;
 use std::sync::Arc;
 
 pub use super::request::{MarkedNote, RequestBody};
@@ -187,7 +188,7 @@ pub struct Loaded {
     /// The highest mark found.
     pub mark: i64,
     /// Entries by key.
-    pub entries: FastMap<Key, Entry>,
+    pub entries: Entries,
     /// Claims by key, with how many milliseconds of the broker's time had passed at our `owner` record since the
     /// first `owner` record above the claim's token (0 where ours is that record).
     pub claims: FastMap<Key, (Token, Claim, u64)>,

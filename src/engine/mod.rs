@@ -6,6 +6,7 @@ pub mod budget;
 pub mod decide;
 pub mod digest;
 pub mod dispatcher;
+pub mod entries;
 pub mod event;
 pub mod flaps;
 pub mod fold;

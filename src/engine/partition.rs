@@ -1,7 +1,8 @@
 //! One assigned partition: its epoch, token and lease, its share of the ledger, its tracker and its lanes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::entries::Entries;
 use super::event::{LedgerKey, Loaded};
 use super::flaps::Flaps;
 use super::lane::{Counted, Lane};
@@ -43,7 +44,7 @@ pub struct Partition {
     /// Offsets received and unresolved.
     pub tracker: Tracker,
     /// What was done for which key.
-    pub entries: FastMap<Key, Entry>,
+    pub entries: Entries,
     /// Keys whose record was refused.
     pub parks: FastMap<Key, Park>,
     /// Ledger records of lower tokens that still stand.
@@ -63,8 +64,8 @@ pub struct Partition {
     pub wants: BTreeMap<Want, Key>,
     /// Lanes whose entry waits for a lease.
     pub unleased: Vec<Key>,
-    /// Entries that may be forgotten, by when.
-    pub expiry: BTreeSet<(i64, Key)>,
+    /// When entries that may be forgotten were last looked for, on the mono clock.
+    pub swept: u64,
     /// Entries that are being forgotten: in which round, and how many tombstones of former owners' are not acked yet.
     pub expiring: FastMap<Key, (u64, usize)>,
     /// Attempts made with this token.
@@ -97,7 +98,7 @@ impl Partition {
             lease_sent: None,
             lease_floor: 0,
             tracker: Tracker::default(),
-            entries: FastMap::default(),
+            entries: Entries::default(),
             parks: FastMap::default(),
             stale: FastMap::default(),
             former: Vec::new(),
@@ -107,7 +108,7 @@ impl Partition {
             ready: BTreeMap::new(),
             wants: BTreeMap::new(),
             unleased: Vec::new(),
-            expiry: BTreeSet::new(),
+            swept: 0,
             expiring: FastMap::default(),
             attempts: 0,
             committed: (-1, 0),
@@ -133,10 +134,6 @@ impl Partition {
         self.stale.clear();
         for (key, token) in ledger.stale {
             self.stale.entry(key).or_default().push(token);
-        }
-        // What a former owner wrote of a key would come to light again when ours is removed.
-        for (key, entry) in &self.entries {
-            self.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(entry.token);
         }
         ledger.claims
     }
@@ -164,6 +161,15 @@ impl Partition {
     /// True once it was revoked.
     pub fn is_leaving(&self) -> bool {
         matches!(self.standing, Standing::Leaving(_))
+    }
+
+    /// Puts a key's entry in. What a former owner wrote of the key would come to light again when ours is removed, so it
+    /// is remembered until it is removed itself.
+    pub fn put_entry(&mut self, key: &Key, entry: Entry) {
+        let ours = entry.token;
+        if let Some(old) = self.entries.insert(key.clone(), entry).filter(|old| old.token != ours) {
+            self.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(old.token);
+        }
     }
 
     /// Tokens of older records of this kind and key, which are tombstoned once ours stands.

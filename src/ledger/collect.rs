@@ -4,10 +4,9 @@
 //! therefore stand in nobody's way. What does not count any more and still stands is listed, so that the owner can
 //! remove it. The mark is the highest of all: it never falls.
 
-use std::collections::hash_map::Entry as Slot;
-
 use super::header::Header;
 use super::wire::{self, WireError, WireKey, WireValue};
+use crate::engine::entries::Entries;
 use crate::engine::event::{LedgerKey, Loaded};
 use crate::model::{Claim, Entry, FastMap, Key, Mark, Park, Token};
 
@@ -20,48 +19,84 @@ pub(super) struct Collector {
     /// Broker's time of the first record that was written under each token, `owner` records not counted.
     written: FastMap<Token, i64>,
     marks: FastMap<Token, Mark>,
-    entries: Table<Entry>,
+    entries: Table<Entry, Entries>,
     claims: Table<Claim>,
     parks: Table<Park>,
 }
 
 /// All records of one kind that stand. Nearly every key has one token, so the second costs more than the first.
-struct Table<T> {
-    newest: FastMap<Key, (Token, T)>,
+struct Table<T, N = FastMap<Key, (Token, T)>> {
+    newest: N,
     others: FastMap<Key, Vec<(Token, T)>>,
 }
 
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self { newest: FastMap::default(), others: FastMap::default() }
+/// Where the records lie that count.
+trait Newest<T>: Default {
+    fn token(&self, key: &str) -> Option<Token>;
+    /// Puts a record in and answers the one that it replaces.
+    fn put(&mut self, key: Key, token: Token, value: T) -> Option<(Token, T)>;
+    fn remove(&mut self, key: &str);
+}
+
+impl<T> Newest<T> for FastMap<Key, (Token, T)> {
+    fn token(&self, key: &str) -> Option<Token> {
+        self.get(key).map(|(token, _)| *token)
+    }
+
+    fn put(&mut self, key: Key, token: Token, value: T) -> Option<(Token, T)> {
+        self.insert(key, (token, value))
+    }
+
+    fn remove(&mut self, key: &str) {
+        FastMap::remove(self, key);
     }
 }
 
-impl<T> Table<T> {
+/// There may be millions of entries, so they are packed as they come.
+impl Newest<Entry> for Entries {
+    fn token(&self, key: &str) -> Option<Token> {
+        self.get(key).map(|entry| entry.token)
+    }
+
+    fn put(&mut self, key: Key, token: Token, entry: Entry) -> Option<(Token, Entry)> {
+        let old = self.insert(key.clone(), Entry { token, ..entry });
+        self.rest(&key);
+        old.map(|old| (old.token, old))
+    }
+
+    fn remove(&mut self, key: &str) {
+        Entries::remove(self, key);
+    }
+}
+
+impl<T, N: Newest<T>> Default for Table<T, N> {
+    fn default() -> Self {
+        Self { newest: N::default(), others: FastMap::default() }
+    }
+}
+
+impl<T, N: Newest<T>> Table<T, N> {
     fn put(&mut self, key: Key, token: Token, value: T) {
-        match self.newest.entry(key) {
-            Slot::Vacant(slot) => {
-                slot.insert((token, value));
-            }
-            Slot::Occupied(mut slot) if slot.get().0 == token => slot.get_mut().1 = value,
-            Slot::Occupied(mut slot) => {
-                let lower = if slot.get().0 < token { slot.insert((token, value)) } else { (token, value) };
-                let others = self.others.entry(slot.key().clone()).or_default();
-                others.retain(|(other, _)| *other != lower.0);
-                others.push(lower);
-            }
+        let lower = match self.newest.token(&key) {
+            Some(newest) if newest > token => Some((token, value)),
+            _ => self.newest.put(key.clone(), token, value).filter(|(old, _)| *old != token),
+        };
+        if let Some(lower) = lower {
+            let others = self.others.entry(key).or_default();
+            others.retain(|(other, _)| *other != lower.0);
+            others.push(lower);
         }
     }
 
     fn remove(&mut self, key: &Key, token: Token) {
         let mut others = self.others.remove(key).unwrap_or_default();
         others.retain(|(other, _)| *other != token);
-        if self.newest.get(key).is_some_and(|(newest, _)| *newest == token) {
+        if self.newest.token(key) == Some(token) {
             self.newest.remove(key);
             // A lower one that still stands comes to light; it counts again until it is removed, too.
             others.sort_by_key(|(other, _)| *other);
-            if let Some(next) = others.pop() {
-                self.newest.insert(key.clone(), next);
+            if let Some((token, next)) = others.pop() {
+                self.newest.put(key.clone(), token, next);
             }
         }
         if !others.is_empty() {
@@ -153,7 +188,7 @@ impl Collector {
         self.parks.stale(LedgerKey::Park, &mut stale);
         stale.extend(self.marks.keys().filter(|marked| **marked < token).map(|marked| (LedgerKey::Mark, *marked)));
         self.parks.newest.retain(|key, (parked, park)| {
-            let released = is_released(park, self.entries.newest.get(key));
+            let released = is_released(park, self.entries.newest.get(key).as_deref());
             if released {
                 stale.push((LedgerKey::Park(key.clone()), *parked));
             }
@@ -167,14 +202,13 @@ impl Collector {
         let newest = std::mem::take(&mut self.claims.newest);
         for (key, (written, claim)) in newest {
             let entry = self.entries.newest.get(&key);
-            if is_settled(&claim, written, entry, mark) {
+            if is_settled(&claim, written, entry.as_deref(), mark) {
                 loaded.stale.push((LedgerKey::Claim(key), written));
             } else {
                 loaded.claims.insert(key, (written, claim, doubt_age(&self.written, written, our_time)));
             }
         }
-        loaded.entries =
-            self.entries.newest.into_iter().map(|(key, (token, entry))| (key, Entry { token, ..entry })).collect();
+        loaded.entries = self.entries.newest;
         loaded.parks =
             self.parks.newest.into_iter().map(|(key, (token, park))| (key, Park { token, ..park })).collect();
         loaded
@@ -183,16 +217,16 @@ impl Collector {
 
 /// Whether nothing of this claim can be under way: its entry names it, everything it carried is done, or a later
 /// owner has written the key's entry since, so that the claim was landed late by a frozen member and never sent.
-fn is_settled(claim: &Claim, written: Token, entry: Option<&(Token, Entry)>, mark: i64) -> bool {
+fn is_settled(claim: &Claim, written: Token, entry: Option<&Entry>, mark: i64) -> bool {
     // A claim may carry a part of a note beyond the last event that it carries in full.
     let last = claim.partial.map_or(claim.hi, |(at, _)| at);
-    last.offset < mark || entry.is_some_and(|(token, entry)| entry.attempt == claim.attempt || written < *token)
+    last.offset < mark || entry.is_some_and(|entry| entry.attempt == claim.attempt || written < entry.token)
 }
 
 /// Whether a key was released after this parking: only the success of an opening event writes an entry as far as the
 /// refused one. A parking that a lost member lands late is such a one, too.
-fn is_released(park: &Park, entry: Option<&(Token, Entry)>) -> bool {
-    entry.is_some_and(|(_, entry)| park.is_void(entry.position))
+fn is_released(park: &Park, entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| park.is_void(entry.position))
 }
 
 /// How long a write announced under this token has certainly been under way, by the broker's time: from the first

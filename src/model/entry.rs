@@ -26,7 +26,7 @@ impl std::fmt::Display for AttemptId {
 ///
 /// `sent` is what we sent, `stood` what the row showed right afterwards where that differed (a business rule, a
 /// blanked choice, a cut). A row value that matches neither was put there by somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FieldDigest {
     /// Digest of the value that was sent.
     #[serde(rename = "s")]

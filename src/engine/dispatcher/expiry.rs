@@ -1,27 +1,23 @@
 //! Forgetting: the entry of a finished ticket goes once nothing can come of it any more (protocol rule 15).
 
+use std::borrow::Cow;
+
 use super::{Dispatcher, Op};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
-use crate::engine::partition::Standing;
+use crate::engine::partition::{Partition, Standing};
 use crate::model::{Entry, Key, Now, Phase, Token};
 
 /// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
 /// from a newly made one.
 const EXPIRY_MARGIN: i64 = 600_000;
 
-/// Between two tries to forget a key that can't be forgotten yet, milliseconds.
-const AGAIN: i64 = 1_000;
+/// Between two sweeps through a partition's resting entries, milliseconds.
+const SWEEP_EVERY: u64 = 100;
+
+/// Entries that a sweep looks at: so many at least, and so many that all have been seen within the hour.
+const SWEEP: (usize, usize) = (64, 36_000);
 
 impl Dispatcher {
-    /// Notes when the entry of a finished ticket may be forgotten.
-    pub(super) fn plan_expiry(&mut self, partition: i32, key: &Key) {
-        let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(key)) else { return };
-        let due = self.forgotten_at(entry);
-        if let (Some(at), Some(p)) = (due, self.partitions.get_mut(&partition)) {
-            p.expiry.insert((at, key.clone()));
-        }
-    }
-
     /// When an entry may be forgotten, Unix milliseconds; `None` while its ticket is open.
     fn forgotten_at(&self, entry: &Entry) -> Option<i64> {
         let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
@@ -31,29 +27,56 @@ impl Dispatcher {
         finished.then(|| from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN))
     }
 
+    /// Forgets what may be forgotten among the next few resting entries. Nothing hangs on the hour, so no plan is kept
+    /// that would cost memory for each key.
     pub(super) fn expire(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
-        while let Some(key) = self.next_expired(partition, now) {
-            let Some(p) = self.partitions.get_mut(&partition) else { return };
-            let Some(own) = p.entries.get(&key).map(|entry| entry.token) else { continue };
-            let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
-            let mut lower = p.take_stale(&name);
-            lower.extend(p.former.iter().map(|f| f.token));
-            lower.retain(|token| *token != own);
-            lower.sort_unstable();
-            lower.dedup();
-            if lower.is_empty() {
-                self.forget_entry(partition, &key, out);
-                continue;
+        if !self.lease_stands(partition, now) {
+            return;
+        }
+        let running = |p: &&mut Partition| p.standing == Standing::Running && now.mono >= p.swept + SWEEP_EVERY;
+        let Some(p) = self.partitions.get_mut(&partition).filter(running) else { return };
+        p.swept = now.mono;
+        let count = p.entries.len();
+        for _ in 0..count.min(SWEEP.0.max(count / SWEEP.1)) {
+            let next = self.partitions.get_mut(&partition).and_then(|p| p.entries.walk());
+            let Some((key, entry)) = next else { return };
+            if self.may_forget(partition, &key, &entry, now) {
+                self.begin_to_forget(partition, key, entry.token, out);
             }
-            let count = lower.len();
-            let round = self.id();
-            if let Some(p) = self.partitions.get_mut(&partition) {
-                p.expiring.insert(key.clone(), (round, count));
-            }
-            for token in lower {
-                let write = LedgerWrite::Tombstone(name.clone(), token);
-                self.produce(partition, write, Op::Former(partition, life, key.clone(), round), out);
-            }
+        }
+    }
+
+    /// Whether it is time: the ticket is finished long enough, nothing of the key is under way, and everything of it lies
+    /// below the mark.
+    fn may_forget(&self, partition: i32, key: &Key, entry: &Entry, now: Now) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        self.forgotten_at(entry).is_some_and(|due| due <= now.unix)
+            && entry.position.offset < p.mark.1
+            && !p.lanes.contains_key(key)
+            && !p.parks.contains_key(key)
+            && !p.expiring.contains_key(key)
+    }
+
+    /// What former owners may have left of the key goes first.
+    fn begin_to_forget(&mut self, partition: i32, key: Key, own: Token, out: &mut Vec<Effect>) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
+        let mut lower = p.take_stale(&name);
+        lower.extend(p.former.iter().map(|f| f.token));
+        lower.retain(|token| *token != own);
+        lower.sort_unstable();
+        lower.dedup();
+        if lower.is_empty() {
+            self.forget_entry(partition, &key, out);
+            return;
+        }
+        let (count, round) = (lower.len(), self.id());
+        if let Some(p) = self.partitions.get_mut(&partition) {
+            p.expiring.insert(key.clone(), (round, count));
+        }
+        for token in lower {
+            let write = LedgerWrite::Tombstone(name.clone(), token);
+            self.produce(partition, write, Op::Former(partition, life, key.clone(), round), out);
         }
     }
 
@@ -73,16 +96,14 @@ impl Dispatcher {
         let Some((_, left)) = p.expiring.get_mut(key).filter(|(current, _)| *current == round) else { return };
         *left -= 1;
         if outcome != ProduceOutcome::Acked {
+            // The next sweep tries again.
             p.expiring.remove(key);
-            p.expiry.insert((now.unix + AGAIN, key.clone()));
         } else if *left == 0 {
             p.expiring.remove(key);
-            let wanted = p.lanes.contains_key(key) || p.parks.contains_key(key);
-            let due = self.entry(partition, key).and_then(|entry| self.forgotten_at(entry));
-            if !wanted && due.is_some_and(|due| due <= now.unix) && self.lease_stands(partition, now) {
+            let entry = self.entry(partition, key).map(Cow::into_owned);
+            let due = entry.is_some_and(|entry| self.may_forget(partition, key, &entry, now));
+            if due && self.lease_stands(partition, now) {
                 self.forget_entry(partition, key, out);
-            } else {
-                self.plan_expiry(partition, key);
             }
         }
     }
@@ -121,37 +142,6 @@ impl Dispatcher {
         };
         if gone && outcome == ProduceOutcome::Refused {
             self.remove(partition, life, name, token, out);
-        }
-    }
-
-    /// The next key whose entry may be forgotten: still finished, no lane, and everything of it below the mark.
-    fn next_expired(&mut self, partition: i32, now: Now) -> Option<Key> {
-        if !self.lease_stands(partition, now) {
-            return None;
-        }
-        loop {
-            let p = self.partitions.get_mut(&partition).filter(|p| p.standing == Standing::Running)?;
-            let (at, key) = p.expiry.first()?.clone();
-            if at > now.unix {
-                return None;
-            }
-            p.expiry.pop_first();
-            let Some(entry) = self.partitions.get(&partition).and_then(|p| p.entries.get(&key)) else { continue };
-            // The plan may have been made for an earlier ticket or an earlier sight of this one.
-            if self.forgotten_at(entry).is_none_or(|due| due > now.unix) {
-                continue;
-            }
-            let position = entry.position;
-            let p = self.partitions.get_mut(&partition)?;
-            if p.lanes.contains_key(&key)
-                || p.parks.contains_key(&key)
-                || p.expiring.contains_key(&key)
-                || position.offset >= p.mark.1
-            {
-                p.expiry.insert((now.unix + AGAIN, key));
-                return None;
-            }
-            return Some(key);
         }
     }
 }

@@ -85,6 +85,7 @@ impl Dispatcher {
         self.hear_flapping(partition, &mut intent);
         let bounds = self.bounds(partition, &key);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
+        p.entries.wake(&key);
         let lane = p.lanes.entry(key.clone()).or_default();
         // What a claim in doubt may have carried is kept apart from what came after it.
         let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
@@ -116,6 +117,7 @@ impl Dispatcher {
         if passed {
             return self.resolve(partition, offset, bytes);
         }
+        p.entries.wake(key);
         push(&mut p.lanes.entry(key.clone()).or_default().queue, position);
         self.make_turn(partition, key, now, out);
     }
@@ -147,7 +149,8 @@ impl Dispatcher {
     /// Leaves out repeated events, and what old events say of the state; their notes are kept (protocol rule 5b).
     fn screen(&self, partition: i32, mut intent: Intent, origin: Origin) -> Result<Intent, &'static str> {
         let Some(p) = self.partitions.get(&partition) else { return Ok(intent) };
-        let entry = p.entries.get(&intent.key);
+        let known = p.entries.get(&intent.key);
+        let entry = known.as_deref();
         let lane = p.lanes.get(&intent.key);
         // A redriven event has come before, and what the source has published since goes behind it.
         let redriven = origin != Origin::Source;

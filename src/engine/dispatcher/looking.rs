@@ -4,7 +4,7 @@
 use super::settling::seen;
 use super::{Dispatcher, Op};
 use crate::engine::digest::digest;
-use crate::engine::event::{Effect, LedgerWrite, Observation};
+use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation};
 use crate::engine::lane::{Doubt, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::model::answer::Journal;
@@ -89,7 +89,6 @@ impl Dispatcher {
         if let Some(lane) = p.lanes.get_mut(key) {
             lane.row = Some(Box::new(row));
         }
-        self.plan_expiry(partition, key);
     }
 
     /// A row that answered 404 was looked for by its correlation: a lost right looks the same as a deletion.
@@ -107,7 +106,6 @@ impl Dispatcher {
             // A ticket that is gone is like a closed one: never written again; an opening event makes a new one.
             entry.seen = Seen { state: closed, at: now.unix, ..Seen::default() };
         }
-        self.plan_expiry(partition, key);
         self.make_ready(partition, key, now, out);
     }
 
@@ -138,7 +136,7 @@ impl Dispatcher {
             seen: seen(row, now),
             written_at: now.unix,
         };
-        p.entries.insert(key.clone(), entry);
+        p.put_entry(key, entry);
     }
 
     /// A look has been answered.
@@ -213,8 +211,11 @@ impl Dispatcher {
             }
         }
         if changed && leased {
-            entry.token = p.token;
+            let former = std::mem::replace(&mut entry.token, p.token);
             let (entry, life) = (Box::new(entry.clone()), p.life);
+            if former != p.token {
+                p.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(former);
+            }
             self.produce(partition, LedgerWrite::Entry(key.clone(), entry), Op::Aside(partition, life), out);
         }
     }
@@ -233,7 +234,7 @@ impl Dispatcher {
             ClaimKind::Create { .. } => self.found_ticket(key, claim, rows, out),
             ClaimKind::Update { .. } => {
                 let Some(row) = rows.into_iter().next() else { return Found::NotThere };
-                self.found_update(self.entry(partition, key), claim, row, journal)
+                self.found_update(self.entry(partition, key).as_deref(), claim, row, journal)
             }
         }
     }

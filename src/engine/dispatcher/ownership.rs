@@ -30,10 +30,6 @@ impl Dispatcher {
         let claims = p.load(ledger, now.unix);
         p.mark.2 = now.mono;
         p.committed = (from, now.mono);
-        let keys: Vec<Key> = p.entries.keys().cloned().collect();
-        for key in keys {
-            self.plan_expiry(partition, &key);
-        }
         let mut claims: Vec<_> = claims.into_iter().collect();
         claims.sort_unstable_by_key(|(_, (_, claim, _))| claim.lo);
         for (key, (token, claim, age)) in claims {
@@ -51,6 +47,7 @@ impl Dispatcher {
         let doubt = Doubt { alive_until: now.mono + left, ended: false, looked: false };
         if let Some(p) = self.partitions.get_mut(&partition) {
             let lane = Lane { apart: Some(claim.hi), claim: Some((token, Box::new(claim))), ..Lane::default() };
+            p.entries.wake(key);
             p.lanes.insert(key.clone(), lane);
         }
         self.make_want(partition, key, Stage::Wants(Wish::Look(doubt, false)), now);

@@ -153,7 +153,7 @@ impl Dispatcher {
         let Some(p) = self.partitions.get(&partition) else { return };
         let Some(lane) = p.lanes.get(key) else { return };
         let Some((_, claim)) = &lane.claim else { return };
-        let entry = make_entry(p.token, p.entries.get(key), claim, row, &self.settings.bridge_user, now);
+        let entry = make_entry(p.token, p.entries.get(key).as_deref(), claim, row, &self.settings.bridge_user, now);
         let settlement = Settlement {
             entry,
             outcome: plan.as_ref().map_or("verified", |p| p.outcome),
@@ -222,7 +222,7 @@ impl Dispatcher {
         let mut report = Self::report(key, settlement.outcome, &settlement.entry);
         let partial = settlement.entry.partial;
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        p.entries.insert(key.clone(), settlement.entry);
+        p.put_entry(key, settlement.entry);
         let Some(lane) = p.lanes.get_mut(key) else { return };
         let held = lane.held.take();
         let claim = lane.claim.take();
@@ -250,7 +250,6 @@ impl Dispatcher {
         if settlement.outcome != "unchanged" && self.is_beyond_parking(partition, key) {
             self.unpark(partition, key, out);
         }
-        self.plan_expiry(partition, key);
         self.make_ready(partition, key, now, out);
     }
 }

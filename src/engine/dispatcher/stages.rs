@@ -122,6 +122,7 @@ impl Dispatcher {
         let leased = self.lease_stands(partition, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.remove(key) else { return };
+        p.entries.rest(key);
         let life = p.life;
         match lane.void {
             Some(token) if leased => self.tombstone_claim(partition, life, key, token, out),

@@ -1,6 +1,8 @@
 //! From a lane's turn to its claim: what needs no request is resolved, what needs one is claimed (protocol rules 4, 5,
 //! 5a, 14).
 
+use std::borrow::Cow;
+
 use super::{Dispatcher, Op};
 use crate::engine::decide::{Base, Decision, Plan, Rest, decide};
 use crate::engine::digest::digest;
@@ -165,7 +167,7 @@ impl Dispatcher {
     fn decide(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now, out: &mut Vec<Effect>) -> Decision {
         let row = self.lane(partition, key).and_then(|l| l.row.take());
         let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
-        let base = Base { entry, row: row.as_deref(), now: now.unix };
+        let base = Base { entry: entry.as_deref(), row: row.as_deref(), now: now.unix };
         let decision = decide(base, segment, &self.settings, &mut self.kept);
         for column in std::mem::take(&mut self.kept) {
             Self::observe(out, Observation::PersonKept(key.clone(), column));
@@ -196,8 +198,9 @@ impl Dispatcher {
         if occurred_at == old.occurred_at && resolved_at == old.resolved_at {
             return None;
         }
-        let mut entry = Entry { token: p.token, occurred_at, resolved_at, written_at: now.unix, ..old.clone() };
-        entry.position = segment.hi().unwrap_or(old.position).max(old.position);
+        let position = segment.hi().unwrap_or(old.position).max(old.position);
+        let (token, written_at) = (p.token, now.unix);
+        let mut entry = Entry { token, position, occurred_at, resolved_at, written_at, ..old.into_owned() };
         entry.partial = None;
         entry.event_ids.extend(segment.events.iter().filter_map(|e| e.event_id));
         let forget = entry.event_ids.len().saturating_sub(REMEMBERED_IDS);
@@ -362,7 +365,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn entry(&self, partition: i32, key: &Key) -> Option<&Entry> {
+    pub(super) fn entry(&self, partition: i32, key: &Key) -> Option<Cow<'_, Entry>> {
         self.partitions.get(&partition)?.entries.get(key)
     }
 

@@ -9,7 +9,10 @@ pub(super) fn event(event: &Event) -> String {
         Event::Loaded { partition, ledger, .. } => {
             let mut claims: Vec<_> =
                 ledger.claims.iter().map(|(k, (t, c, age))| format!("{k}@{}:{} {age}ms old", t.0, claim(c))).collect();
-            let mut entries: Vec<_> = ledger.entries.iter().map(|(k, e)| format!("{k}: {}", entry(e))).collect();
+            // A ledger just read rests as a whole.
+            let mut resting = ledger.entries.clone();
+            let known = (0..resting.len()).filter_map(|_| resting.walk());
+            let mut entries: Vec<_> = known.map(|(k, e)| format!("{k}: {}", entry(&e))).collect();
             claims.sort();
             entries.sort();
             format!(
