@@ -52,6 +52,12 @@ pub enum Command {
     /// What was refused: look at it, try it again, or drop it.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Explain a failure by its number or code: what was said, what it means, what the bridge does, what you do. Without
+    /// one: the list of all.
+    Explain {
+        /// A number such as SN-006, a code such as `data_policy`, or a word to look for.
+        name: Option<String>,
+    },
     /// Let a route of the bridge running on this machine go on that stands still: release the brake, or try again at once
     /// instead of after its pause. With several instances of the bridge, run it beside each whose /readyz says so.
     Resume(RouteArgs),
@@ -202,7 +208,7 @@ pub struct RouteArgs {
 /// Which dead letters; all conditions must hold. A key of which one letter fits goes as a whole, in order.
 #[derive(Debug, Args)]
 pub struct LetterArgs {
-    /// Code, such as rejected, parked or undecodable; may be repeated.
+    /// Code, such as data_policy, parked or undecodable, or a number such as SN-006; may be repeated.
     #[arg(long, value_name = "CODE")]
     pub code: Vec<String>,
     /// A part of the reason, whatever the case.

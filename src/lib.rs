@@ -21,4 +21,5 @@ pub mod simulator;
 pub mod sink;
 pub mod source;
 pub mod supervise;
+pub mod taxonomy;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::kafka::topics::{Purpose, TopicSpec, Topics};
 use crate::model::RedriveId;
 use crate::redrive::{Choice, Filter, Letter, Place, Shelf, Step, choose, histogram};
-use crate::{clock, redrive};
+use crate::{clock, redrive, taxonomy};
 
 /// For each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -105,9 +105,14 @@ async fn make_marks(config: &Config, shelf: &Shelf) -> Result<()> {
 }
 
 fn filter(args: LetterArgs) -> Result<Filter> {
+    let codes = args.code.into_iter().flat_map(|code| match taxonomy::find(&code) {
+        // A number stands for all codes of its page; a code for itself.
+        Some(page) if !page.codes.contains(&code.as_str()) => page.codes.iter().map(|&code| code.to_owned()).collect(),
+        _ => vec![code],
+    });
     let time = |text: Option<String>| text.map(|text| time(&text)).transpose();
     Ok(Filter {
-        codes: args.code,
+        codes: codes.collect(),
         reason: args.reason,
         key: args.key,
         since: time(args.since)?,
@@ -153,7 +158,8 @@ fn when(ms: i64) -> String {
 
 fn as_json(letter: &Letter) -> serde_json::Value {
     json!({
-        "place": letter.place.to_string(), "time": when(letter.time), "code": letter.code, "key": letter.key,
+        "place": letter.place.to_string(), "time": when(letter.time), "code": letter.code,
+        "explain": taxonomy::name(&letter.code), "key": letter.key,
         "position": letter.position.to_string(), "redrives": letter.redrives, "reason": letter.reason,
     })
 }
@@ -167,11 +173,12 @@ fn list(letters: &[Letter], limit: usize) {
     println!("{} open letters, of {} keys\n", letters.len(), keys.len());
     let reasons = histogram(letters.iter());
     for (count, code, reason) in reasons.iter().take(REASONS) {
-        println!("{count:>8}  {code:<14} {}", short(reason, 100));
+        println!("{count:>8}  {:<6} {code:<14} {}", taxonomy::name(code), short(reason, 100));
     }
     if reasons.len() > REASONS {
         println!("          and {} more reasons", reasons.len() - REASONS);
     }
+    println!("          `nowbridge explain SN-…` says what each means and what to do");
     println!("\n{:<12} {:<20} {:<14} {:>8}  key, reason", "letter", "time", "code", "redriven");
     for letter in letters.iter().take(limit) {
         let key = letter.key.as_deref().unwrap_or("(no key)");

@@ -6,6 +6,7 @@ mod check;
 mod clients;
 mod dead_letters;
 mod demo;
+mod explain;
 mod ledger;
 mod publish;
 mod resume;
@@ -35,7 +36,12 @@ pub fn main(cli: Cli) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let quiet = matches!(
         cli.command,
-        Command::Demo(_) | Command::Check(_) | Command::Publish(_) | Command::Topics(_) | Command::DeadLetters(_)
+        Command::Demo(_)
+            | Command::Check(_)
+            | Command::Publish(_)
+            | Command::Topics(_)
+            | Command::DeadLetters(_)
+            | Command::Explain { .. }
     );
     // The log of a command whose output is for people would only be in the way.
     let filter = cli.log.as_deref().unwrap_or(if quiet { "error,librdkafka=off,rdkafka=off" } else { "info" });
@@ -49,6 +55,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
                 config.sinks.len(),
                 config.sources.len()
             );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Explain { name } => {
+            explain::explain(name.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Config(ConfigCommand::Example) => {

@@ -10,8 +10,10 @@ use crate::model::{Position, Record};
 /// What there is to say about a record that could not be applied.
 #[derive(Debug, Clone, Copy)]
 pub struct Letter<'a> {
-    /// Stable code: `undecodable`, `rejected`, `parked`, `in_doubt`…
+    /// Stable code: `undecodable`, `data_policy`, `parked`, `in_doubt`…
     pub code: &'a str,
+    /// Short name of the page that explains it; empty where there is none.
+    pub explain: &'a str,
     /// What the instance or the decoder said.
     pub reason: &'a str,
     /// Which of the record's events.
@@ -36,6 +38,9 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
     let redrives = super::times_redriven(record);
     let mut add = |name: &str, value: String| headers.push((format!("nowbridge-{name}"), Some(value.into_bytes())));
     add("code", letter.code.into());
+    if !letter.explain.is_empty() {
+        add("explain", letter.explain.into());
+    }
     add("reason", letter.reason.chars().take(REASON).collect());
     add("route", letter.route.into());
     add("topic", record.topic.to_string());

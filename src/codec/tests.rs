@@ -103,7 +103,8 @@ fn a_dead_letter_keeps_the_original_and_says_why() {
         timestamp: Some(1_700_000_000_000),
     };
     let letter = Letter {
-        code: "rejected",
+        code: "data_policy",
+        explain: "SN-006",
         reason: "Data Policy Exception: Caller is mandatory",
         position: Position::new(3, 41, 0),
         key: Some("disk"),
@@ -124,7 +125,7 @@ fn a_dead_letter_keeps_the_original_and_says_why() {
     assert_eq!(
         ours,
         json!({
-            "code": "rejected", "reason": "Data Policy Exception: Caller is mandatory", "route": "incidents",
+            "code": "data_policy", "explain": "SN-006", "reason": "Data Policy Exception: Caller is mandatory", "route": "incidents",
             "topic": "alerts", "position": "3/41.0", "key": "disk", "timestamp": "1700000000000",
             "time": "2023-11-14T22:13:21Z", "superseded": "3/39.0,3/40.0", "superseded_count": "2",
         })

@@ -1,12 +1,11 @@
 //! The engine's two languages: what happens to it ([`Event`]) and what it wants done ([`Effect`]).
 //!
-//! Whoever drives the engine (the sink's loop, or a simulation) performs the effects and feeds what came of them
-//! back as events, in any order and with any delay. The engine promises to be right whatever the order; the driver
-//! promises only what is written at each item.
+//! Whoever drives the engine (the sink's loop, or a simulation) performs the effects and feeds what came of them back as
+//! events, in any order, with any delay. The engine is right whatever the order, if the driver does what each item says.
 
-use super::entries::Entries;
 use std::sync::Arc;
 
+use super::entries::Entries;
 pub use super::request::{MarkedNote, RequestBody};
 use crate::model::{
     Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Origin, Park, Position, Record, RedriveId,
@@ -189,8 +188,8 @@ pub struct Loaded {
     pub mark: i64,
     /// Entries by key.
     pub entries: Entries,
-    /// Claims by key, with how many milliseconds of the broker's time had passed at our `owner` record since the
-    /// first `owner` record above the claim's token (0 where ours is that record).
+    /// Claims by key, with how many milliseconds of the broker's time had passed from the first record that was written
+    /// under a higher token to our `owner` record (0 where none was).
     pub claims: FastMap<Key, (Token, Claim, u64)>,
     /// Parked keys.
     pub parks: FastMap<Key, Park>,

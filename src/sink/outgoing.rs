@@ -7,7 +7,11 @@ use super::perform::{Driver, NOBODY};
 use super::tell::chain;
 use crate::engine::event::{DeadLetter, Event, LedgerWrite, OpId, ProduceOutcome, Report};
 use crate::kafka::producer::{ProduceError, ProduceRequest};
-use crate::{clock, codec, ledger, metrics};
+use crate::{clock, codec, ledger, metrics, taxonomy};
+
+/// How long records of the results topic are gathered, milliseconds, and how many at most. Nobody waits for one, and one
+/// by one each of them would be a request of its own to Kafka.
+const GATHER: (u64, usize) = (100, 1_000);
 
 impl Driver {
     fn produce(&mut self, request: ProduceRequest) {
@@ -62,10 +66,13 @@ impl Driver {
         self.status.count("dead_letters", 1);
         tracing::warn!(
             route = %self.route.name, topic = %letter.raw.topic, position = %letter.position,
-            key = letter.key.as_deref(), code = letter.code, reason = letter.reason, "dead letter"
+            key = letter.key.as_deref(), code = letter.code, explain = taxonomy::name(&letter.code),
+            reason = letter.reason, "dead letter"
         );
+        let explain = taxonomy::name(&letter.code);
         let described = codec::Letter {
             code: &letter.code,
+            explain: &explain,
             reason: &letter.reason,
             position: letter.position,
             key: letter.key.as_deref(),
@@ -104,13 +111,24 @@ impl Driver {
             time: jiff::Timestamp::now().to_string(),
         };
         let (key, value) = codec::report(&fields);
-        self.produce(ProduceRequest {
-            topic,
-            partition: None,
-            key: Some(key),
-            value: Some(value),
-            headers: Vec::new(),
-            tag: NOBODY,
-        });
+        let (key, value) = (Some(key), Some(value));
+        self.results.push(ProduceRequest { topic, partition: None, key, value, headers: Vec::new(), tag: NOBODY });
+        if self.results.len() >= GATHER.1 {
+            self.flush_results();
+        }
+    }
+
+    /// Produces the gathered results, if it is time.
+    pub(super) fn pass_results(&mut self, now: u64) {
+        if now >= self.results_passed + GATHER.0 {
+            self.results_passed = now;
+            self.flush_results();
+        }
+    }
+
+    pub(super) fn flush_results(&mut self) {
+        for result in std::mem::take(&mut self.results) {
+            self.produce(result);
+        }
     }
 }

@@ -54,6 +54,9 @@ pub struct Driver {
     pub(super) batching: Option<Batching>,
     /// Produces that the producer's queue had no room for, in order.
     pub(super) backlog: Vec<ProduceRequest>,
+    /// Records of the results topic that are being gathered, and when the last ones were passed on.
+    pub(super) results: Vec<ProduceRequest>,
+    pub(super) results_passed: u64,
     /// Milliseconds until the pace has a permit, where one is wanted.
     pace_wait: Option<u64>,
     /// What the engine was told last of the permits that are free.
@@ -105,6 +108,8 @@ impl Driver {
             tenures: Tenures::default(),
             batching,
             backlog: Vec::new(),
+            results: Vec::new(),
+            results_passed: 0,
             pace_wait: None,
             room: 0,
             forecast: Forecast::default(),
@@ -151,6 +156,7 @@ impl Driver {
     pub fn tick(&mut self, effects: &mut Vec<Effect>) {
         let now = clock::mono();
         self.flush_backlog();
+        self.pass_results(now);
         self.renew_credentials(now, effects);
         if self.status.take_resume() {
             tracing::info!(route = %self.route.name, "a person asks the route to go on");
@@ -299,6 +305,7 @@ impl Driver {
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
+        self.flush_results();
         let producer = self.producer.clone();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(LEDGER_TIMEOUT)).await;
         if !matches!(flushed, Ok(Ok(()))) {

@@ -71,6 +71,15 @@ impl Feed {
         Self { events: (0..count).map(event).collect(), pace: Duration::ZERO }
     }
 
+    /// One more change of each of the first so many of [`Feed::creates`].
+    pub fn again(count: u32) -> Self {
+        let mut feed = Self::creates(count);
+        for event in &mut feed.events {
+            event.title = format!("{}, still", event.title);
+        }
+        feed
+    }
+
     /// A storm: so many events on few alerts in some time, which open, change and resolve; and now and then a new alert
     /// that is critical.
     pub fn storm(count: usize, keys: usize, time: Duration, critical_every: usize) -> Self {

@@ -1,11 +1,12 @@
-//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [ordered-16] [creates] [steady] [storm]`.
+//! What delivery costs, measured from outside: `cargo bench --bench delivery [ordered] [ordered-16] [creates] [steady] [storm] [million]`.
 //!
 //! One run on one real Apache Kafka (found or started as the integration tests do), with the bridge and a simulated
 //! instance as processes of their own. Four cases: **ordered**, changes of 1,000 alerts in one partition against an
 //! instance that takes 150 ms a request and lets 4, 16 or 64 in at once, fed at three times what that allows; **creates**, new
 //! alerts only, against an instance that answers at once; **storm**, 10,000 events on 300 alerts in a minute against one
 //! that allows 300 requests a minute, with a critical alert every three seconds; **steady**, 200
-//! events a second on 1,000 alerts at 20 ms a request, for what it costs. Writes are counted by the instance, memory and CPU time by
+//! events a second on 1,000 alerts at 20 ms a request, for what it costs; and, only where it is named, **million**, a ledger
+//! of a million keys. Writes are counted by the instance, memory and CPU time by
 //! Linux (`/proc`). At the end of each case every ticket is compared with what was fed; the command fails where one
 //! is missing, doubled or not up to date, and never because of a slow machine: the table shows what it reached.
 //!
@@ -14,6 +15,7 @@
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement stops at what it can't do, and tells")]
 
 mod feed;
+mod million;
 mod storm;
 mod world;
 
@@ -75,6 +77,9 @@ fn main() {
     }
     if runs("steady") {
         wrong += runtime.block_on(steady(broker, &mut lines));
+    }
+    if wanted.iter().any(|name| name == "million") {
+        wrong += runtime.block_on(million::run(broker, &mut lines));
     }
     if runs("storm") {
         wrong += runtime.block_on(storm::run(broker, &mut lines));

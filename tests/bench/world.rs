@@ -83,13 +83,27 @@ impl World {
 
     /// A bridge that is ready and has nothing to do.
     pub async fn bridge(&self) -> Bridge {
+        let bridge = self.start_bridge();
+        self.await_ok(&format!("http://{}/readyz", self.admin), "the bridge").await;
+        bridge
+    }
+
+    /// A bridge that was started just now.
+    pub fn start_bridge(&self) -> Bridge {
         let log = self.folder.path().join("bridge.log");
         let file = std::fs::File::create(&log).expect("a log");
         let mut run = nowbridge();
         run.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml")).stdout(Stdio::null()).stderr(file);
-        let bridge = Bridge { process: Process(run.spawn().expect("the bridge starts")), log };
-        self.await_ok(&format!("http://{}/readyz", self.admin), "the bridge").await;
-        bridge
+        Bridge { process: Process(run.spawn().expect("the bridge starts")), log }
+    }
+
+    /// The sum of a metric of the bridge over all its labels; 0 while the bridge does not answer.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let Ok(answer) = self.http.get(format!("http://{}/metrics", self.admin)).send().await else { return 0.0 };
+        let text = answer.text().await.unwrap_or_default();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
     }
 
     async fn await_ok(&self, url: &str, who: &str) {
@@ -191,7 +205,7 @@ impl World {
         expected.iter().filter(|pair| !right(pair)).count() + stray
     }
 
-    fn last_log(&self) -> String {
+    pub fn last_log(&self) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("bridge.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
@@ -215,6 +229,19 @@ pub struct Usage {
 }
 
 impl Bridge {
+    /// Stops it in order, and waits until it has ended.
+    pub fn stop(mut self) {
+        let id = i32::try_from(self.process.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it can be told");
+        let ended = self.process.0.wait().expect("it ends");
+        assert!(ended.success(), "{ended}\n{}", self.log());
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// What it has used until now.
     pub fn usage(&self) -> Usage {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id()));

@@ -83,6 +83,17 @@ fn the_metrics_of_the_readme_are_those_of_the_program() {
 }
 
 #[test]
+fn the_pages_of_failures_are_those_of_the_program() {
+    let path = root().join("docs/ERRORS.md");
+    let wanted = nowbridge::taxonomy::markdown();
+    if std::env::var_os("NOWBRIDGE_BLESS").is_some() {
+        fs::write(path, wanted).expect("docs/ERRORS.md can be written");
+        return;
+    }
+    assert!(read("docs/ERRORS.md") == wanted, "out of date: NOWBRIDGE_BLESS=1 cargo test --test it docs");
+}
+
+#[test]
 fn links_to_files_lead_somewhere() {
     for document in ["README.md", "ARCHITECTURE.md", "docs/PROTOCOL.md"] {
         let text = read(document);

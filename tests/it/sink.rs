@@ -213,7 +213,8 @@ async fn a_refused_record_parks_its_key_with_the_words_of_the_instance() {
     scene.alert("k", "update", json!({"title": "later"}));
     scene.alert("other", "open", json!({}));
     let letters = scene.dead_letters(2);
-    assert_eq!(letters[0].headers["nowbridge-code"], "rejected");
+    assert_eq!(letters[0].headers["nowbridge-code"], "business_rule");
+    assert_eq!(letters[0].headers["nowbridge-explain"], "SN-007");
     assert!(letters[0].headers["nowbridge-reason"].contains("No drills"), "{:?}", letters[0].headers);
     assert_eq!(letters[1].headers["nowbridge-code"], "parked");
     scene.wait_for("another key goes on", |s| s.tickets("other").len() == 1);

@@ -97,7 +97,7 @@ impl Dispatcher {
             Answer::Failed(failure) => match failure.class {
                 Class::Ambiguous { ended } => self.open_doubt(partition, key, doubt(ended), &failure.code, now, out),
                 Class::Conflict => self.open_doubt(partition, key, doubt(true), &failure.code, now, out),
-                Class::Rejected => self.refuse(partition, key, "rejected", &failure.message, true, now, out),
+                Class::Rejected => self.refuse(partition, key, &failure.code, &failure.message, true, now, out),
                 Class::Gone => {
                     self.give_back(partition, key);
                     self.make_want(partition, key, Stage::Wants(Wish::Confirm), now);

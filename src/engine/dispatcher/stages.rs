@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::Dispatcher;
+use crate::engine::entries::give_back_room;
 use crate::engine::event::{Effect, LedgerKey};
 use crate::engine::lane::{Counted, Place, Stage, Wish};
 use crate::engine::urgency::{Purpose, Ticket, Urgency, Want};
@@ -123,6 +124,7 @@ impl Dispatcher {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.remove(key) else { return };
         p.entries.rest(key);
+        give_back_room(&mut p.lanes);
         let life = p.life;
         match lane.void {
             Some(token) if leased => self.tombstone_claim(partition, life, key, token, out),

@@ -424,7 +424,7 @@ fn what_is_refused_again_holds_the_rest_of_its_redrive_back() {
     let (id, _) = b.permit();
     let announced = b.answer(id, failed(Class::Rejected));
     let refused = b.ack(&announced);
-    assert_eq!(letters_of(&refused), [(3, "rejected")]);
+    assert_eq!(letters_of(&refused), [(3, "test")]);
     b.ack_all(&refused);
     let second = b.receive_from(RUN, 4, Action::Update, "two");
     assert_eq!(letters_of(&second), [(4, "parked")]);

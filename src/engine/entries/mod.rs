@@ -84,6 +84,7 @@ impl Entries {
     /// A key has nothing to do for now: its entry is packed.
     pub fn rest(&mut self, key: &str) {
         let Some((key, entry)) = self.awake.remove_entry(key) else { return };
+        give_back_room(&mut self.awake);
         let record = packing::pack(&key, &entry, &mut self.words);
         debug_assert_eq!(packing::unpack(&record, &self.words), Some((&*key, entry.clone())), "packed as it was");
         let Some(address) = self.arena.append(&record) else {
@@ -147,6 +148,13 @@ impl Entries {
         if self.walk >> 16 == u32::from(chunk) {
             self.walk = self.arena.next_chunk(self.walk);
         }
+    }
+}
+
+/// A map that a storm has filled gives its room back once it is nearly empty.
+pub(in crate::engine) fn give_back_room<V>(map: &mut FastMap<Key, V>) {
+    if map.capacity() > 1_024 && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
     }
 }
 

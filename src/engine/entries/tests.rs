@@ -1,3 +1,5 @@
+//! A map whatever rests, in little memory.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
