@@ -5,6 +5,7 @@ use crate::outcome::{Case, Figures, Outcome, Round};
 use crate::plot::{Anchor, Axis, Canvas, WIDTH, short};
 use crate::scenarios::{Limits, Scenario};
 use crate::systems::System;
+use crate::trace::Kind;
 
 const LEFT: f64 = 70.0;
 
@@ -23,7 +24,10 @@ pub fn draw(figures: &Figures) -> Vec<(String, String)> {
         files.push(("requests.svg".to_owned(), requests(&rounds)));
         files.push(("cpu.svg".to_owned(), cpu(&rounds)));
     }
-    for (round, scenario) in &rounds {
+    // Where little happens nothing lags.
+    for (round, scenario) in
+        rounds.iter().filter(|(_, scenario)| scenario.measures.kind != Kind::Calm || !scenario.kills.is_empty())
+    {
         files.push((format!("lag-{}.svg", round.scenario), lag(round, scenario)));
     }
     if figures.cases.iter().any(|case| case.ratio.is_some()) {
@@ -150,7 +154,7 @@ fn critical(rounds: &[(&Round, &Scenario)]) -> String {
     let mut canvas = Canvas::new(
         380.0,
         "A critical alert waits for its ticket",
-        "Dot: median. Line: up to the worst. Triangle: some never got one. Logarithmic; red: one request.",
+        "Dot: median. Line: up to the worst. Triangle: so many never got one. Logarithmic; red: one request.",
     );
     legend(&mut canvas, rounds);
     let worst = rounds.iter().flat_map(|(round, _)| &round.outcomes).filter_map(|o| o.critical.last()).copied();
@@ -175,8 +179,7 @@ fn critical(rounds: &[(&Round, &Scenario)]) -> String {
             }
             if outcome.never > 0 {
                 canvas.text(x, axis.top - 4.0, Anchor::Middle, &class, "▲");
-                let never = format!("{} never", outcome.never);
-                canvas.text(x, axis.top - 19.0, Anchor::Middle, "small", &never);
+                canvas.text(x, axis.top - 19.0, Anchor::Middle, "small", &outcome.never.to_string());
             }
         }
         canvas.text(left + width / 2.0, axis.bottom + 22.0, Anchor::Middle, "", scenario.name);

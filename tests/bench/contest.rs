@@ -33,8 +33,13 @@ struct Place {
     system: System,
     world: World,
     running: Option<Running>,
-    /// What its killed processes used, and what the first used before it had anything to do.
+    /// What the present process had used when it was last looked at.
+    seen: Duration,
+    /// What its former processes had used.
     spent: Duration,
+    /// How often a process ended by itself, and was started again as a supervisor does.
+    ended: usize,
+    /// MB before there was anything to do, and at most.
     idle: f64,
     peak: f64,
     samples: Vec<(f64, usize)>,
@@ -61,18 +66,19 @@ pub async fn run(scenario: &Scenario, systems: &[System], broker: &Broker) -> Ro
         let running = world.run(&mut system.command(&world, scenario.quota));
         system.await_ready(&world).await;
         let usage = running.usage();
-        let (idle, samples) = (usage.resident, Vec::new());
-        // What it took to start is not work.
         let place = Place {
             system: *system,
             world,
             running: Some(running),
+            seen: usage.cpu,
             spent: Duration::ZERO,
-            idle,
-            peak: 0.0,
-            samples,
+            ended: 0,
+            idle: usage.resident,
+            peak: usage.peak,
+            samples: Vec::new(),
             right: false,
         };
+        // What it took to start is not work.
         places.push((place, usage.cpu));
     }
     let busy = Busy::now();
@@ -96,6 +102,7 @@ pub async fn run(scenario: &Scenario, systems: &[System], broker: &Broker) -> Ro
             continue;
         }
         looked = Instant::now();
+        places.iter_mut().for_each(|(place, _)| place.look_after(scenario));
         let must = ended.is_none().then(|| apply(&trace.events[..fed.count.load(Ordering::Acquire)]));
         for (place, _) in places.iter_mut().filter(|(place, _)| !place.right) {
             let verdict = place.judge(must.as_ref().unwrap_or(&expected)).await;
@@ -115,7 +122,7 @@ pub async fn run(scenario: &Scenario, systems: &[System], broker: &Broker) -> Ro
     let busy = busy.until_now();
     let mut outcomes = Vec::new();
     for (place, before) in places {
-        outcomes.push(place.outcome(before, &trace, &expected, &fed).await);
+        outcomes.push(place.outcome(scenario, before, &trace, &expected, &fed).await);
     }
     let ended = fed.ended.get().map_or(0.0, |(ended, _)| (*ended - began).as_secs_f64());
     Round { scenario: scenario.name.into(), outcomes, busy, ended }
@@ -131,14 +138,29 @@ fn progress(scenario: &Scenario, at: Duration, places: &[(Place, Duration)]) {
 }
 
 impl Place {
-    fn kill_and_start(&mut self, scenario: &Scenario) {
-        if let Some(running) = self.running.take() {
-            let usage = running.usage();
-            self.spent += usage.cpu;
-            self.peak = self.peak.max(usage.peak);
-            // Dropping it is a SIGKILL.
-            drop(running);
+    /// Notes what the process has used, and starts another where it has ended.
+    fn look_after(&mut self, scenario: &Scenario) {
+        match self.running.as_ref().and_then(Running::usage_if_it_lives) {
+            Some(usage) => {
+                self.seen = usage.cpu;
+                self.peak = self.peak.max(usage.peak);
+            }
+            None => {
+                self.ended += 1;
+                self.start(scenario);
+            }
         }
+    }
+
+    fn kill_and_start(&mut self, scenario: &Scenario) {
+        self.look_after(scenario);
+        self.start(scenario);
+    }
+
+    fn start(&mut self, scenario: &Scenario) {
+        // Dropping it is a SIGKILL.
+        drop(self.running.take());
+        self.spent += std::mem::take(&mut self.seen);
         self.running = Some(self.world.run(&mut self.system.command(&self.world, scenario.quota)));
     }
 
@@ -148,13 +170,14 @@ impl Place {
 
     #[expect(clippy::cast_precision_loss, reason = "counts and milliseconds of minutes")]
     async fn outcome(
-        self,
+        mut self,
+        scenario: &Scenario,
         before: Duration,
         trace: &Trace,
         expected: &BTreeMap<String, crate::reference::Ticket>,
         fed: &Fed,
     ) -> Outcome {
-        let usage = self.running.as_ref().expect("it runs").usage();
+        self.look_after(scenario);
         let verdict = self.judge(expected).await;
         let (state, log) = (self.world.state().await, self.world.log().await);
         let count = |wanted: &dyn Fn(&Value) -> bool| -> u64 {
@@ -174,7 +197,7 @@ impl Place {
             log.iter().filter(|entry| entry["changed"] == true).filter_map(|entry| entry["at_ms"].as_i64()).max();
         let ended = fed.ended.get().map_or(0, |(_, at)| *at);
         let right_after = last.filter(|_| self.right).map(|last| (last - ended).max(0) as f64 / 1_000.0);
-        let cpu = (self.spent + usage.cpu).saturating_sub(before).as_secs_f64();
+        let cpu = (self.spent + self.seen).saturating_sub(before).as_secs_f64();
         if !verdict.differences.is_empty() {
             let some: Vec<&String> = verdict.differences.iter().take(3).collect();
             eprintln!("  {}: {some:#?}", self.system.title());
@@ -194,7 +217,8 @@ impl Place {
             critical,
             cpu_ms: cpu * 1e6 / trace.events.len() as f64,
             idle_mb: self.idle,
-            peak_mb: self.peak.max(usage.peak),
+            peak_mb: self.peak,
+            ended: self.ended,
             samples: self.samples.clone(),
             doubled: verdict.doubled,
             missing: verdict.missing,

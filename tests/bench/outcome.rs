@@ -68,6 +68,9 @@ pub struct Outcome {
     pub cpu_ms: f64,
     pub idle_mb: f64,
     pub peak_mb: f64,
+    /// How often the consumer ended by itself.
+    #[serde(default)]
+    pub ended: usize,
     /// Seconds, and alerts whose ticket is not as it must be then.
     pub samples: Vec<(f64, usize)>,
 }

@@ -132,6 +132,9 @@ fn table(page: &mut String, round: &Round, scenario: &Scenario) {
     if !scenario.kills.is_empty() {
         row(page, "faults that struck", "", &|outcome| outcome.struck.to_string());
     }
+    if round.outcomes.iter().any(|outcome| outcome.ended > 0) {
+        row(page, "ended by itself, and was started again", "0", &|outcome| outcome.ended.to_string());
+    }
     row(page, "CPU ms for 1,000 events", "", &|outcome| short(outcome.cpu_ms.round()));
     row(page, "memory idle, at most (MB)", "", &|outcome| format!("{:.0}, {:.0}", outcome.idle_mb, outcome.peak_mb));
     let _ = writeln!(

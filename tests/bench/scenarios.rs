@@ -82,7 +82,7 @@ impl Scenario {
                 quota: Some(300),
                 faults: json!({}),
                 kills: &[],
-                patience: Duration::from_secs(120),
+                patience: Duration::from_secs(180),
             },
             Self {
                 name: "faults",

@@ -278,21 +278,25 @@ pub struct Usage {
 impl Running {
     /// What it has used until now.
     pub fn usage(&self) -> Usage {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id()));
-        let gone = || format!("the bridge is gone\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
-        let status = read("status").unwrap_or_else(|_| panic!("{}", gone()));
-        // What has ended, and was not waited for yet, has no memory any more.
+        let told = || format!("the bridge is gone\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        self.usage_if_it_lives().unwrap_or_else(|| panic!("{}", told()))
+    }
+
+    /// The same; nothing of a process that has ended.
+    pub fn usage_if_it_lives(&self) -> Option<Usage> {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id())).ok();
+        let (status, stat) = (read("status")?, read("stat")?);
         let memory = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{}", gone()));
-            line.trim_end_matches("kB").trim().parse::<f64>().expect("a number") * 1.024 / 1_000.0
+            // What has ended, and was not waited for yet, has no memory any more.
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim_end_matches("kB").trim().parse::<f64>().expect("a number") * 1.024 / 1_000.0)
         };
-        let stat = read("stat").unwrap_or_else(|_| panic!("{}", gone()));
         // The name in parentheses may hold blanks; user and system time are the 12th and 13th field after it.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
         // A tick is 10 ms on every Linux that Rust runs on.
         let cpu = Duration::from_millis(10 * (ticks(11) + ticks(12)));
-        Usage { resident: memory("VmRSS:"), peak: memory("VmHWM:"), cpu }
+        Some(Usage { resident: memory("VmRSS:")?, peak: memory("VmHWM:")?, cpu })
     }
 }
 
