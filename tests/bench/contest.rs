@@ -125,7 +125,7 @@ pub async fn run(scenario: &Scenario, systems: &[System], broker: &Broker) -> Ro
         outcomes.push(place.outcome(scenario, before, &trace, &expected, &fed).await);
     }
     let ended = fed.ended.get().map_or(0.0, |(ended, _)| (*ended - began).as_secs_f64());
-    Round { scenario: scenario.name.into(), outcomes, busy, ended }
+    Round { scenario: scenario.name.into(), outcomes, busy, ended, patience: scenario.patience.as_secs() }
 }
 
 fn progress(scenario: &Scenario, at: Duration, places: &[(Place, Duration)]) {

@@ -33,6 +33,8 @@ pub struct Round {
     pub busy: f64,
     /// When the last event was published, seconds after the start.
     pub ended: f64,
+    /// How many seconds after it the tickets might take to be right.
+    pub patience: u64,
 }
 
 /// One system in one scenario.

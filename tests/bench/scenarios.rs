@@ -82,7 +82,7 @@ impl Scenario {
                 quota: Some(300),
                 faults: json!({}),
                 kills: &[],
-                patience: Duration::from_secs(180),
+                patience: Duration::from_secs(210),
             },
             Self {
                 name: "faults",
@@ -144,7 +144,11 @@ impl Scenario {
             None if !self.kills.is_empty() => {
                 #[expect(clippy::cast_precision_loss, reason = "some seconds")]
                 let ghost = GHOST as f64 / 1_000.0;
-                Limits { right: ghost + ticket, right_is: "a lost write strikes, and is mended".into(), ..plain }
+                Limits {
+                    right: ghost + ticket,
+                    right_is: "where the last write is lost, until it has struck and is mended".into(),
+                    ..plain
+                }
             }
             None => plain,
         }
