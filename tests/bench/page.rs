@@ -61,7 +61,9 @@ fn head(page: &mut String, figures: &Figures) {
         "nowbridge and Bento may make {AT_ONCE} requests at once, the script makes one. The instance is a simulator: a real \
          one is slower and less even. A ticket counts from the moment that the instance has it, which is somewhere within \
          its request. In the faults, nowbridge is told that a request and a lost write take 5 s at most; of a real instance \
-         it supposes 70 and 60 s, and a ticket in doubt waits accordingly longer. The oracle compares every row \
+         it supposes 70 and 60 s, and a ticket in doubt waits accordingly longer. It is not \
+         written until nothing can strike any more, and the wait begins anew where the consumer is killed meanwhile: the \
+         price of doubling none. The oracle compares every row \
          and every note in it with a reference model of the events (`tests/it/crash/oracle.rs`), and knows nothing of who \
          wrote them.\n"
     );
