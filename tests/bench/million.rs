@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Line;
 use crate::feed::Feed;
+use crate::outcome::Case;
 use crate::support::kafka::Broker;
-use crate::world::{Bridge, Setup, World};
+use crate::world::{Running, Setup, World};
 
 /// Keys of the ledger, and those of them that change once it is started again.
 const KEYS: u32 = 1_000_000;
@@ -19,9 +19,9 @@ const CHANGED: u32 = 40;
 const SETTLE: Duration = Duration::from_secs(15);
 
 /// Runs the case; how many tickets are wrong.
-pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "million";
-    let world = World::start(broker, &Setup { latency: 0, at_once: 64, partitions: 4, quota: None }).await;
+    let world = World::start(broker, &Setup { latency: 0, at_once: 64, ..Setup::default() }).await;
     let bridge = world.bridge().await;
     let idle = bridge.usage();
     let feed = Feed::creates(KEYS);
@@ -31,14 +31,14 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     feeding.await.expect("the events are published");
     tokio::time::sleep(SETTLE).await;
     let filled = bridge.usage();
-    bridge.stop();
+    let before = bridge.stop().len();
 
     let again = Feed::again(CHANGED);
     expected.extend(again.expected());
     again.publish(world.bootstrap(), world.topic()).await.expect("the events are published");
     let began = Instant::now();
-    let second = world.start_bridge();
-    let assigned = await_line(&second, "was assigned a partition").await;
+    let second = world.run(&mut world.command());
+    let assigned = await_line(&second, before, "was assigned a partition").await;
     let first = await_applied(&world, 1).await;
     let last = await_applied(&world, CHANGED).await;
     let wrong = world.await_right(&expected).await;
@@ -46,8 +46,8 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let loaded = second.usage();
 
     let mut tell = |what: &str, figure: f64, wanted: &str| {
-        let line = Line::plain(case, what, format!("{figure:.1}"));
-        lines.push(Line { limit: wanted.to_owned(), ..line });
+        let line = Case::plain(case, what, format!("{figure:.1}"));
+        lines.push(Case { limit: wanted.to_owned(), ..line });
     };
     tell("RSS idle, MB", idle.resident, "");
     tell("RSS more with 1,000,000 keys, MB", filled.resident - idle.resident, "wanted: 150");
@@ -56,7 +56,7 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     tell("start to assignment, s", (assigned - began).as_secs_f64(), "");
     tell("assignment to first write, s", (first - assigned).as_secs_f64(), "wanted: 5");
     tell("assignment to all partitions, s", (last - assigned).as_secs_f64(), "");
-    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     wrong
 }
 
@@ -86,10 +86,10 @@ async fn await_applied(world: &World, count: u32) -> Instant {
     }
 }
 
-/// Waits for a line in the bridge's log; when it was seen.
-async fn await_line(bridge: &Bridge, text: &str) -> Instant {
+/// Waits for a line in the bridge's log, behind what was there before; when it was seen.
+async fn await_line(bridge: &Running, before: usize, text: &str) -> Instant {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !bridge.log().contains(text) {
+    while !bridge.log().get(before..).is_some_and(|log| log.contains(text)) {
         assert!(Instant::now() < deadline, "the log does not say: {text}\n{}", bridge.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::Line;
 use crate::feed::{Feed, Published};
+use crate::outcome::Case;
 use crate::support::kafka::Broker;
 use crate::world::{Setup, World};
 
@@ -19,9 +19,9 @@ const CRITICAL_EVERY: usize = 500;
 /// Between two looks for critical tickets; their latency is measured as exactly as that.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
+pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "storm";
-    let world = World::start(broker, &Setup { latency: 150, at_once: 8, partitions: 4, quota: Some(QUOTA) }).await;
+    let world = World::start(broker, &Setup { latency: 150, at_once: 8, quota: Some(QUOTA), ..Setup::default() }).await;
     let bridge = world.bridge().await;
     let idle = bridge.usage();
     let feed = Feed::storm(EVENTS, KEYS, LASTS, CRITICAL_EVERY);
@@ -52,13 +52,13 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Line>) -> usize {
     let (requests, events, keys) = (world.requests().await as f64, EVENTS as f64, KEYS as f64);
     let bound = keys / (f64::from(QUOTA) / 60.0);
     let seconds = |latency: Option<&f64>| latency.map_or("none".into(), |s| format!("{s:.2}"));
-    lines.push(Line::plain(case, "requests that were refused", world.refused().await.to_string()));
-    lines.push(Line::plain(case, "requests an event", format!("{:.3}", requests / events)));
-    lines.push(Line::rate(case, "seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
-    lines.push(Line::plain(case, "critical tickets seen", format!("{} of {critical}", latencies.len())));
-    lines.push(Line::plain(case, "critical ticket, median s", seconds(latencies.get(latencies.len() / 2))));
-    lines.push(Line::plain(case, "critical ticket, worst s", seconds(latencies.last())));
-    lines.push(Line::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    lines.push(Case::plain(case, "requests that were refused", world.refused().await.to_string()));
+    lines.push(Case::plain(case, "requests an event", format!("{:.3}", requests / events)));
+    lines.push(Case::rate(case, "seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
+    lines.push(Case::plain(case, "critical tickets seen", format!("{} of {critical}", latencies.len())));
+    lines.push(Case::plain(case, "critical ticket, median s", seconds(latencies.get(latencies.len() / 2))));
+    lines.push(Case::plain(case, "critical ticket, worst s", seconds(latencies.last())));
+    lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     lines.extend(crate::costs(case, &idle, &usage, EVENTS));
     wrong
 }

@@ -22,6 +22,16 @@ pub struct Setup {
     pub partitions: i32,
     /// Requests a minute that the instance's rule allows.
     pub quota: Option<u32>,
+    /// How long the bridge is told that a request may take, and a lost write to strike; its defaults where there is none.
+    pub settle: Option<Duration>,
+    /// Keep the instance's log of writes. Its memory grows with every write.
+    pub history: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { latency: 0, at_once: 16, partitions: 4, quota: None, settle: None, history: false }
+    }
 }
 
 /// An instance, and a bridge's configuration.
@@ -50,18 +60,20 @@ impl World {
             ),
             None => (String::new(), String::new()),
         };
+        let settle = setup.settle.map_or(String::new(), |time| {
+            format!("    request_deadline: {0}s\n    settle_time: {0}s\n", time.as_secs())
+        });
         let bridge = format!(
             "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
-             nowbridge }} }}\n    concurrency: {at_once}\n{quota}kafka:\n  bootstrap: {bootstrap}\ntopics:\n  prefix: {prefix}\n  \
+             nowbridge }} }}\n    concurrency: {at_once}\n{quota}{settle}kafka:\n  bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  \
              unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: {topic}\n    closing: {{ close_code: Solution \
              provided }}\nadmin:\n  listen: {admin}\n",
             at_once = setup.at_once,
             bootstrap = broker.bootstrap,
         );
         std::fs::write(folder.path().join("bridge.yaml"), bridge).expect("a configuration");
-        // Its memory would grow with every write, for nobody.
         let options = folder.path().join("instance.yaml");
-        std::fs::write(&options, format!("history: false\n{rules}")).expect("the instance's options");
+        std::fs::write(&options, format!("history: {}\n{rules}", setup.history)).expect("the instance's options");
         let mut simulate = nowbridge();
         simulate.args(["simulate", "--listen", &listen, "--latency", &setup.latency.to_string(), "--options"]);
         simulate.arg(options).stdout(Stdio::null()).stderr(Stdio::null());
@@ -81,22 +93,6 @@ impl World {
         &self.topic
     }
 
-    /// A bridge that is ready and has nothing to do.
-    pub async fn bridge(&self) -> Bridge {
-        let bridge = self.start_bridge();
-        self.await_ok(&format!("http://{}/readyz", self.admin), "the bridge").await;
-        bridge
-    }
-
-    /// A bridge that was started just now.
-    pub fn start_bridge(&self) -> Bridge {
-        let log = self.folder.path().join("bridge.log");
-        let file = std::fs::File::create(&log).expect("a log");
-        let mut run = nowbridge();
-        run.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml")).stdout(Stdio::null()).stderr(file);
-        Bridge { process: Process(run.spawn().expect("the bridge starts")), log }
-    }
-
     /// The sum of a metric of the bridge over all its labels; 0 while the bridge does not answer.
     pub async fn metric(&self, name: &str) -> f64 {
         let Ok(answer) = self.http.get(format!("http://{}/metrics", self.admin)).send().await else { return 0.0 };
@@ -104,6 +100,66 @@ impl World {
         let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let values = text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         values.sum()
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What runs a bridge.
+    pub fn command(&self) -> Command {
+        let mut run = nowbridge();
+        run.args(["run", "--config"]).arg(self.folder.path().join("bridge.yaml"));
+        run
+    }
+
+    /// A bridge that is ready and has nothing to do.
+    pub async fn bridge(&self) -> Running {
+        let bridge = self.run(&mut self.command());
+        self.await_ready().await;
+        bridge
+    }
+
+    /// Runs this, and keeps what it tells.
+    pub fn run(&self, command: &mut Command) -> Running {
+        let log = self.folder.path().join("bridge.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
+        let told = file.try_clone().expect("a log");
+        let child = command.stdin(Stdio::null()).stdout(told).stderr(file).spawn().expect("it starts");
+        Running { process: Process(child), log }
+    }
+
+    /// Waits until the bridge is ready.
+    pub async fn await_ready(&self) {
+        self.await_ok(&format!("http://{}/readyz", self.admin), "the bridge").await;
+    }
+
+    /// Faults that strike from now on.
+    pub async fn faults(&self, faults: &Value) {
+        let sent = self.http.post(format!("{}/simulator/faults", self.url)).json(faults).send().await.expect("sent");
+        assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    }
+
+    /// What the instance has counted.
+    pub async fn state(&self) -> Value {
+        self.get("/simulator/state").await
+    }
+
+    /// The instance's log of writes.
+    pub async fn log(&self) -> Vec<Value> {
+        let mut log = self.get("/simulator/log?limit=10000000").await;
+        log["entries"].as_array_mut().map(std::mem::take).expect("entries")
+    }
+
+    /// Incidents by correlation, journals and all.
+    pub async fn rows(&self) -> BTreeMap<String, Vec<Value>> {
+        let mut page = self.get("/simulator/rows?table=incident&limit=100000").await;
+        let mut rows: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for row in page["rows"].as_array_mut().map(std::mem::take).expect("rows") {
+            let key = row["correlation_id"].as_str().unwrap_or_default().to_owned();
+            rows.entry(key).or_default().push(row);
+        }
+        rows
     }
 
     async fn await_ok(&self, url: &str, who: &str) {
@@ -121,7 +177,7 @@ impl World {
 
     /// Requests that the instance has answered, and those of them that wrote.
     async fn counted(&self) -> (u64, u64) {
-        let state = self.get("/simulator/state").await;
+        let state = self.state().await;
         let (mut all, mut writes) = (0, 0);
         for line in state["requests"].as_array().expect("requests") {
             let count = line["count"].as_u64().unwrap_or(0);
@@ -212,8 +268,8 @@ impl World {
     }
 }
 
-/// A bridge process.
-pub struct Bridge {
+/// A bridge's process, or another's that does its work.
+pub struct Running {
     process: Process,
     log: PathBuf,
 }
@@ -228,13 +284,14 @@ pub struct Usage {
     pub cpu: Duration,
 }
 
-impl Bridge {
-    /// Stops it in order, and waits until it has ended.
-    pub fn stop(mut self) {
+impl Running {
+    /// Stops it in order, and waits until it has ended; what it has logged.
+    pub fn stop(mut self) -> String {
         let id = i32::try_from(self.process.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it can be told");
         let ended = self.process.0.wait().expect("it ends");
         assert!(ended.success(), "{ended}\n{}", self.log());
+        self.log()
     }
 
     /// What it has logged.
@@ -244,20 +301,25 @@ impl Bridge {
 
     /// What it has used until now.
     pub fn usage(&self) -> Usage {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id()));
-        let gone = || format!("the bridge is gone\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
-        let status = read("status").unwrap_or_else(|_| panic!("{}", gone()));
+        let told = || format!("the bridge is gone\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        self.usage_if_it_lives().unwrap_or_else(|| panic!("{}", told()))
+    }
+
+    /// The same; nothing of a process that has ended.
+    pub fn usage_if_it_lives(&self) -> Option<Usage> {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.process.0.id())).ok();
+        let (status, stat) = (read("status")?, read("stat")?);
         let memory = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
-            line.trim_end_matches("kB").trim().parse::<f64>().expect("a number") * 1.024 / 1_000.0
+            // What has ended, and was not waited for yet, has no memory any more.
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim_end_matches("kB").trim().parse::<f64>().expect("a number") * 1.024 / 1_000.0)
         };
-        let stat = read("stat").unwrap_or_else(|_| panic!("{}", gone()));
         // The name in parentheses may hold blanks; user and system time are the 12th and 13th field after it.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
         // A tick is 10 ms on every Linux that Rust runs on.
         let cpu = Duration::from_millis(10 * (ticks(11) + ticks(12)));
-        Usage { resident: memory("VmRSS:"), peak: memory("VmHWM:"), cpu }
+        Some(Usage { resident: memory("VmRSS:")?, peak: memory("VmHWM:")?, cpu })
     }
 }
 

@@ -2,8 +2,10 @@
 //! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
 //! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
 
+mod oracle;
 mod redrive;
 mod reference;
+mod trace;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::kafka;
 use reference::{apply, input};
+use trace::{Kind, Measures};
 use world::World;
 
 /// Sizes of a run.
@@ -151,6 +154,22 @@ async fn crash(mode: Mode, size: Size) -> Option<Value> {
     }
     drop(bridge);
     Some(state)
+}
+
+/// The fault benchmark's flapping alerts, small: `cargo bench --bench delivery -- report` has it at its full size.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ticket_is_right_after_alerts_that_flap() {
+    let Some(broker) = kafka::real("flapping") else { return };
+    let world = World::start(broker, 3, 5, "").await;
+    let lasts = Duration::from_secs(4);
+    let flap = Measures { kind: Kind::Flap, events: 300, keys: 15, lasts, critical_every: 30 };
+    let events = flap.trace(1, world.now()).events;
+    let bridge = world.bridge(None);
+    world.feed(events.clone(), 75).await.expect("fed");
+    let expected = apply(&events);
+    world.await_right(&expected, Duration::from_secs(30)).await;
+    world.check(&expected).await;
+    drop(bridge);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The processes of a crash test, and the oracle that reads the simulator.
+//! The processes of a crash test, and what the simulator shows to the oracle.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
+use super::oracle::{judge, overtaken};
 use super::reference::{Event, Ticket, notes};
 use crate::support::kafka::{self, Broker};
 
@@ -150,24 +151,7 @@ impl World {
     }
 
     fn differences(&self, rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for (key, ticket) in expected {
-            let Some([row]) = rows.get(key).map(Vec::as_slice) else {
-                wrong.push(format!("{key}: {} tickets", rows.get(key).map_or(0, Vec::len)));
-                continue;
-            };
-            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            let written: Vec<String> = notes(row, &self.topic()).into_iter().map(|(text, _)| text).collect();
-            let is = (text("state"), text("short_description"), text("impact"), text("urgency"));
-            let must = (ticket.state.into(), ticket.title.clone(), ticket.impact.into(), ticket.urgency.into());
-            if is != must {
-                wrong.push(format!("{key}: is {is:?}, must be {must:?}"));
-            }
-            if written != ticket.notes {
-                wrong.push(format!("{key}: notes are {written:?}, must be {:?}", ticket.notes));
-            }
-        }
-        wrong
+        judge(rows, expected, &self.topic()).differences
     }
 
     fn topic(&self) -> String {
@@ -226,20 +210,7 @@ impl World {
             assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
         }
         let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
-        let (mut last, mut disordered, mut ghosts) = (BTreeMap::new(), Vec::new(), 0);
-        for entry in log["entries"].as_array().expect("entries") {
-            let Some(title) = entry["fields"]["short_description"].as_str() else { continue };
-            let Some(number) = title.rsplit_once('#').and_then(|(_, n)| n.parse::<usize>().ok()) else { continue };
-            if entry["was_ghost"] == true {
-                ghosts += 1;
-                continue;
-            }
-            let key = entry["correlation_id"].as_str().unwrap_or_default().to_owned();
-            let before = last.insert(key.clone(), number);
-            if before.is_some_and(|before| before > number) {
-                disordered.push(format!("{key}: #{number} after {before:?}: {entry}"));
-            }
-        }
+        let (disordered, ghosts) = overtaken(log["entries"].as_array().expect("entries"));
         assert_eq!(self.state().await["writes_to_closed_rows"], 0);
         println!(
             "{} tickets, 0 doubled, 0 missing, {} writes out of order, {ghosts} ghosts struck, all repaired",

@@ -1,0 +1,16 @@
+// Bento with nothing in it but what the benchmark's configurations use.
+package main
+
+import (
+	"context"
+
+	"github.com/warpstreamlabs/bento/public/service"
+
+	_ "github.com/warpstreamlabs/bento/public/components/io"
+	_ "github.com/warpstreamlabs/bento/public/components/kafka"
+	_ "github.com/warpstreamlabs/bento/public/components/pure"
+)
+
+func main() {
+	service.RunCLI(context.Background())
+}
