@@ -39,6 +39,8 @@ pub(super) struct TableRequest {
     pub account: Arc<Account>,
     /// `X-no-response-body`.
     pub silent: bool,
+    /// A row for the Import Set API; `table` is its staging table.
+    pub import: bool,
 }
 
 /// Decodes a query string or form.
@@ -283,7 +285,7 @@ fn may_write(account: &Account, table: &str) -> bool {
 }
 
 /// Names and text values of a body; of an array only the first element counts, as on the real thing.
-fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
+pub(super) fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }

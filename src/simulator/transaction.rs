@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::faults::Faults;
 use super::history::Via;
+use super::import_api;
 use super::instance::{Instance, lock};
 use super::reply::{LOGIN, Reply, gateway};
 use super::strike::Strike;
@@ -35,7 +36,11 @@ pub(super) async fn transact(
         Some(Strike::Accepted) => return Reply::bare(202),
         Some(Strike::Html) => return Reply::html(200, LOGIN),
         Some(Strike::Ghost { ms, cut, refused }) => {
-            haunt(instance, &request, faults, ms, refused);
+            if request.import {
+                import_api::haunt(instance, request, faults, ms, refused);
+            } else {
+                haunt(instance, &request, faults, ms, refused);
+            }
             pause(before).await;
             return if cut { Reply::cut() } else { gateway(504) };
         }
@@ -71,6 +76,9 @@ pub(super) async fn transact(
 
 /// Executes a request and answers it.
 pub(super) fn commit(instance: &Instance, request: &TableRequest, faults: &Faults, via: Via) -> Reply {
+    if request.import {
+        return import_api::commit(instance, request, faults, via);
+    }
     if !request.is_write() {
         return read(instance, request, faults);
     }
