@@ -57,9 +57,12 @@ fn gone(_: &str) -> Act {
 
 #[tokio::test]
 async fn a_row_is_staged_and_its_ticket_read_before_it_is_called_applied() {
-    let instance = Instance::start(|seen, _| match seen.line.starts_with("POST") {
-        true => staged(&one("inserted", ID)),
-        false => say("200 OK", result(&row("1", r#","impact":"2""#))),
+    let instance = Instance::start(|seen, _| {
+        if seen.line.starts_with("POST") {
+            staged(&one("inserted", ID))
+        } else {
+            say("200 OK", result(&row("1", r#","impact":"2""#)))
+        }
     })
     .await;
     let client = client(&instance);
