@@ -19,7 +19,7 @@ use super::reply::Reply;
 use super::schema::sys;
 use super::storage::{hex, parse_sys_id};
 use super::table_api::{TableRequest, fields_of};
-use super::transaction::pause;
+use super::transaction::{self, pause};
 use super::world::World;
 use super::write::{Op, Write, execute};
 
@@ -160,7 +160,7 @@ fn staged_values(world: &World, staging: usize, at: u32) -> (String, Vec<(String
     (key, fields)
 }
 
-/// Lets the row be staged and transformed later, or be refused then.
+/// Lets the request of another interface than the Table API happen later, or be refused then.
 pub(super) fn haunt(instance: &Arc<Instance>, request: TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
     lock(&instance.strikes).ghosts_pending += 1;
     let (instance, faults) = (instance.clone(), faults.clone());
@@ -170,7 +170,7 @@ pub(super) fn haunt(instance: &Arc<Instance>, request: TableRequest, faults: &Ar
             () = instance.stop.cancelled() => false,
         };
         if done && !refused {
-            commit(&instance, &request, &faults, Via::Ghost);
+            transaction::commit(&instance, &request, &faults, Via::Ghost);
             instance.count("ghosts_committed");
         } else if done {
             instance.count("ghosts_refused");
