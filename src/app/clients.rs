@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use secrecy::SecretString;
 
 use crate::clock;
-use crate::config::{self, Instance, Secret};
+use crate::config::{self, Instance, Secret, Sink, Write};
 use crate::kafka::KafkaOptions;
 use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
-use crate::servicenow::{Auth, Client, Connection, Pace, PaceSettings};
+use crate::servicenow::{Auth, Client, Connection, ImportSet, Pace, PaceSettings};
 
 /// How to reach Kafka.
 pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
@@ -54,6 +54,24 @@ pub fn auth(instance: &Instance) -> Auth {
 /// # Errors
 /// The address, the CA file or the proxy can't be used.
 pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Client> {
+    Client::new(connection(instance, table, state_column), clock::mono)
+        .with_context(|| format!("instance {}", instance.name))
+}
+
+/// A client that writes as a sink route is told to.
+///
+/// # Errors
+/// As [`client`], or the staging table has no name that a table can have.
+pub fn of_sink(sink: &Sink) -> Result<Client> {
+    let mut connection = connection(&sink.instance, &sink.table, &sink.settings.states.column);
+    if let Write::ImportSet { staging, prefix, coalesce } = &sink.write {
+        connection.import =
+            Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
+    }
+    Client::new(connection, clock::mono).with_context(|| format!("sink {}", sink.name))
+}
+
+fn connection(instance: &Instance, table: &str, state_column: &str) -> Connection {
     let mut connection = Connection::new(instance.url.clone(), table, auth(instance));
     connection.deadline = instance.request_deadline;
     connection.slots = instance.concurrency;
@@ -61,7 +79,7 @@ pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Cl
     connection.ca_file.clone_from(&instance.ca_file);
     connection.state_column = state_column.into();
     connection.bridge_user = instance.auth.user().into();
-    Client::new(connection, clock::mono).with_context(|| format!("instance {}", instance.name))
+    connection
 }
 
 /// The quota of an instance, shared by its routes; whether source routes are among them.

@@ -108,7 +108,7 @@ pub async fn start(
         let (date, client) = known.map_or((None, None), |known| (known.date, known.client.take()));
         let client = match client {
             Some(client) => client,
-            None => clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?,
+            None => clients::of_sink(sink)?,
         };
         let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, pace);
         let status = StatusHandle::default();
@@ -162,7 +162,7 @@ async fn greet(config: &Config) -> Result<BTreeMap<&str, Greeted>> {
         if greeted.contains_key(name) {
             continue;
         }
-        let client = clients::client(&sink.instance, &sink.table, &sink.settings.states.column)?;
+        let client = clients::of_sink(sink)?;
         let date = match doctor::greet(&client).await {
             Ok(greeting) => greeting.date,
             Err(failure) => {
@@ -215,7 +215,7 @@ fn sink_route(
         mapping: Arc::clone(&sink.mapping),
         correlation_display: sink.correlation_display.clone(),
         batch: match sink.write {
-            Write::Table => None,
+            Write::Table | Write::ImportSet { .. } => None,
             Write::Batch { size, linger } => Some(Together { size, linger }),
         },
         client,

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use sink::{RawBy, RawFlapping, RawFormat, RawOnLost, RawPeople, RawSink, RawStates, RawWeight, RawWrite};
+pub(super) use sink::{
+    RawBy, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWeight, RawWrite,
+};
 
 /// Configuration of nowbridge.
 #[derive(Default, Deserialize, JsonSchema)]

@@ -208,7 +208,7 @@ pub enum OnLost {
 }
 
 /// How a route writes its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Each write is a request of its own.
     Table,
@@ -218,6 +218,15 @@ pub enum Write {
         size: usize,
         /// How long a request waits for others.
         linger: Duration,
+    },
+    /// Each write is a row of a staging table.
+    ImportSet {
+        /// The staging table.
+        staging: String,
+        /// Begins the names of its columns.
+        prefix: String,
+        /// Its column with the ticket's sys_id.
+        coalesce: String,
     },
 }
 

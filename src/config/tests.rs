@@ -223,8 +223,9 @@ fn what_decoders_make_fits_the_avro_schema() {
 #[test]
 fn batches_are_asked_for_and_their_settings_need_them() {
     let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
-    let read =
-        |lines: &str| read(&with(lines)).map(|config| (config.sinks[0].write, config.sinks[0].settings.claims_ahead));
+    let read = |lines: &str| {
+        read(&with(lines)).map(|config| (config.sinks[0].write.clone(), config.sinks[0].settings.claims_ahead))
+    };
     let plain = read("").expect("it loads");
     assert_eq!(plain.0, Write::Table);
     let batch = read("    write: batch\n").expect("it loads");
@@ -232,11 +233,33 @@ fn batches_are_asked_for_and_their_settings_need_them() {
     assert_eq!(batch.1, plain.1 + 19, "as many claims stand ready as go into one request");
     let wrong = complaints(&with("    write: batches\n    batch: { size: 1, linger: 1m }\n"));
     for part in [
-        "sinks.incidents.write: `batches` is not among what is accepted here: table, batch",
+        "sinks.incidents.write: `batches` is not among what is accepted here: table, batch, import_set",
         "sinks.incidents.batch.size",
         "sinks.incidents.batch.linger: must be between 0 and 10s",
         "`batch` belongs to `write: batch`; remove it or set that",
     ] {
         assert!(wrong.contains(part), "not said: {part}\n\n{wrong}");
+    }
+}
+
+#[test]
+fn an_import_set_needs_its_staging_table_and_a_column_of_its_own_for_the_ticket() {
+    let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
+    let config = read(&with("    write: import_set\n    import_set: { staging: u_tickets }\n")).expect("it loads");
+    let Write::ImportSet { staging, prefix, coalesce } = &config.sinks[0].write else { panic!("not an import set") };
+    assert_eq!((staging.as_str(), prefix.as_str(), coalesce.as_str()), ("u_tickets", "u_", "u_sys_id"));
+    for (lines, said) in [
+        ("    write: import_set\n", "needs the name of a staging table"),
+        ("    write: import_set\n    import_set: {}\n", "`staging` is missing"),
+        ("    import_set: { staging: u_tickets }\n", "`import_set` belongs to `write: import_set`"),
+        (
+            "    write: import_set\n    import_set: { staging: u_t }\n    batch: {}\n",
+            "`batch` belongs to `write: batch`",
+        ),
+        ("    write: import_set\n    import_set: { staging: a/b, prefix: '' }\n", "sinks.incidents.import_set.staging"),
+        ("    write: import_set\n    import_set: { staging: t, coalesce: sys_id }\n", "the staging row's own"),
+    ] {
+        let wrong = complaints(&with(lines));
+        assert!(wrong.contains(said), "{lines}: not said: {said}\n\n{wrong}");
     }
 }

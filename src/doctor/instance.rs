@@ -2,11 +2,11 @@
 
 use super::greeting::{self, Greeting};
 use super::rounds::{Rounds, Verdict, in_words};
-use super::{Subject, choices, journal, probe, table};
+use super::{Subject, choices, journal, probe, staging, table};
 use crate::clock;
 use crate::config::{Instance, Sink, Source, Write};
 use crate::model::{Class, Failure};
-use crate::servicenow::Client;
+use crate::servicenow::{Client, ImportSet};
 
 /// Seconds of skew that are told.
 const SKEW: i64 = 60;
@@ -71,6 +71,14 @@ fn client(
 /// False where the instance must be asked no more.
 async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, client: Client) -> bool {
     rounds.looking(&format!("sink {}: table {}", sink.name, sink.table));
+    let client = match through_import_set(sink, client) {
+        Ok(client) => client,
+        Err(why) => {
+            let what = format!("table {} can be written", sink.table);
+            rounds.note(format!("sink.{}.staging", sink.name), what, Verdict::fail(why, "correct `import_set`"));
+            return true;
+        }
+    };
     let mut wanted = vec![sink.settings.states.column.clone(), "correlation_display".into()];
     wanted.extend(sink.mapping.columns().iter().map(ToString::to_string));
     let visit = table::Visit { name: format!("sink.{}", sink.name), table: &sink.table, client: &client };
@@ -80,7 +88,10 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
     };
     table::times(rounds, &visit, &seen).await;
     table::correlation(rounds, &visit, &seen).await;
-    table::write(rounds, &visit).await;
+    match &client.connection().import {
+        None => table::write(rounds, &visit).await,
+        Some(import) => staging::check(rounds, &visit, sink, import).await,
+    }
     if matches!(sink.write, Write::Batch { .. }) {
         table::batch(rounds, &visit).await;
     }
@@ -91,6 +102,15 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
         probe::check(rounds, &visit, sink).await;
     }
     true
+}
+
+/// The client that writes as the route will.
+fn through_import_set(sink: &Sink, client: Client) -> Result<Client, String> {
+    let Write::ImportSet { staging, prefix, coalesce } = &sink.write else { return Ok(client) };
+    let mut connection = client.connection().clone();
+    connection.import =
+        Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
+    Client::new(connection, clock::mono).map_err(|error| error.to_string())
 }
 
 /// False where the instance must be asked no more.

@@ -13,6 +13,7 @@ mod journal;
 mod probe;
 mod report;
 mod rounds;
+mod staging;
 mod table;
 
 use std::time::Duration;

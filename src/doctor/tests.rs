@@ -326,3 +326,28 @@ async fn an_instance_that_refuses_batches_is_noticed_where_a_route_wants_them() 
     assert_eq!(outcome(&report, "sink.incidents.batch"), Outcome::Fail, "{report}");
     assert!(detail(&report, "sink.incidents.batch").contains("ACL"), "{report}");
 }
+
+#[tokio::test]
+async fn a_staging_table_is_looked_at_and_tried_only_on_demand() {
+    let mut bench = Bench::start(|_| {}).await.tickets(1).await;
+    let write = |staging: &str, prefix: &str| config::Write::ImportSet {
+        staging: staging.into(),
+        prefix: prefix.into(),
+        coalesce: "u_sys_id".into(),
+    };
+    bench.config.sinks[0].write = write("u_nowbridge_incident", "u_");
+    let report = bench.check(false).await;
+    assert_eq!(outcome(&report, "sink.incidents.staging"), Outcome::Pass, "{report}");
+    assert_eq!(bench.running.rows("u_nowbridge_incident", 0, 0)["total"], 0, "nothing is staged unasked");
+    let report = bench.check(true).await;
+    for id in ["probe.create", "probe.find", "probe.note", "probe.resolve"] {
+        assert_eq!(outcome(&report, &format!("sink.incidents.{id}")), Outcome::Pass, "{report}");
+    }
+    assert_eq!(bench.running.rows("u_nowbridge_incident", 0, 0)["total"], 2, "a row to make it, one to resolve it");
+    bench.config.sinks[0].write = write("u_nowbridge_incident", "x_");
+    let report = bench.check(false).await;
+    assert_eq!(outcome(&report, "sink.incidents.staging"), Outcome::Fail);
+    assert!(detail(&report, "sink.incidents.staging").contains("x_short_description"), "{report}");
+    bench.config.sinks[0].write = write("u_no_such_table", "u_");
+    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.staging"), Outcome::Fail);
+}

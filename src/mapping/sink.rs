@@ -116,6 +116,12 @@ impl SinkMapping {
         all
     }
 
+    /// Those columns with the most characters that a value may have; 0 where their length is not known.
+    pub fn lengths(&self) -> impl Iterator<Item = (&str, usize)> {
+        let known = |column: &str| self.rules.lengths.get(column).copied().unwrap_or(0);
+        self.fields.iter().chain(&self.closing).map(move |rule| (&*rule.column, known(&rule.column)))
+    }
+
     fn action(&self, action: Action) -> Option<Action> {
         match self.rules.actions.iter().find(|(from, _)| *from == action) {
             Some((_, ActionRule::As(other))) => Some(*other),

@@ -93,6 +93,11 @@ impl Client {
                 return Err(Error::Name { what, name: name.clone() });
             }
         }
+        if let Some(import) = &connection.import
+            && !is_name(&import.staging)
+        {
+            return Err(Error::Name { what: "staging table", name: import.staging.clone() });
+        }
         if connection.deadline.is_zero() {
             return Err(Error::Range { what: "the request deadline", least: "1 ms" });
         }
@@ -166,6 +171,9 @@ impl Client {
         may_send: MaySend<'_>,
     ) -> Result<(Answer, Option<i64>), Missed> {
         let connection = &self.inner.connection;
+        if let Some(import) = &connection.import {
+            return self.stage(slot, import, request, may_send).await;
+        }
         let wire = request.wire(connection, &self.inner.urls)?;
         let method = if wire.kind == Kind::Create { Method::POST } else { Method::PATCH };
         let mut body = Some(wire.body);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::ImportSet;
+
 /// How requests prove who they are.
 #[derive(Debug, Clone)]
 pub enum Auth {
@@ -50,6 +52,8 @@ pub struct Connection {
     pub ca_file: Option<PathBuf>,
     /// `User-Agent` of every request.
     pub user_agent: String,
+    /// Writes go through a staging table; `None`: by the Table API.
+    pub import: Option<ImportSet>,
     /// The state column, compared in the answers of writes.
     pub state_column: String,
     /// The journal column that notes are written to, never compared.
@@ -81,6 +85,7 @@ impl Connection {
             proxy: None,
             ca_file: None,
             user_agent: concat!("nowbridge/", env!("CARGO_PKG_VERSION")).into(),
+            import: None,
             state_column: "state".into(),
             journal_column: "work_notes".into(),
             correlation_column: "correlation_id".into(),

@@ -18,6 +18,9 @@ mod classify;
 pub mod client;
 pub mod connection;
 mod headers;
+pub mod import_set;
+#[cfg(test)]
+mod import_set_tests;
 pub mod journal;
 mod lookup;
 pub mod pace;
@@ -34,6 +37,7 @@ mod tests;
 pub use batch::Replies;
 pub use client::{Client, Reply};
 pub use connection::{Auth, Connection, Error};
+pub use import_set::ImportSet;
 pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};
 pub use query::{Query, QueryError};
 pub use request::{Note, Request};

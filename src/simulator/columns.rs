@@ -227,6 +227,38 @@ const EM_EVENT: &[ColumnLine] = &[
     ("processing_notes", "Processing notes", Text, 0, ""),
 ];
 
+const EM_ALERT: &[ColumnLine] = &[
+    ("message_key", "Message key", Text, 0, ""),
+    ("source", "Source", Text, 100, ""),
+    ("node", "Node", Text, 100, ""),
+    ("resource", "Resource", Text, 100, ""),
+    ("type", "Type", Text, 100, ""),
+    ("metric_name", "Metric name", Text, 100, ""),
+    ("severity", "Severity", Text, 40, ""),
+    ("state", "State", Text, 40, "Open"),
+    ("description", "Description", Text, 0, ""),
+    ("additional_info", "Additional information", Text, 0, ""),
+];
+
+/// A staging table as an administrator would make it for the default columns.
+const STAGING: &[ColumnLine] = &[
+    ("u_sys_id", "Ticket", Text, 32, ""),
+    ("u_correlation_id", "Correlation ID", Text, 100, ""),
+    ("u_correlation_display", "Correlation display", Text, 100, ""),
+    ("u_short_description", "Short description", Text, 160, ""),
+    ("u_description", "Description", Text, 4000, ""),
+    ("u_impact", "Impact", Text, 40, ""),
+    ("u_urgency", "Urgency", Text, 40, ""),
+    ("u_state", "State", Text, 40, ""),
+    ("u_close_code", "Resolution code", Text, 40, ""),
+    ("u_close_notes", "Resolution notes", Text, 4000, ""),
+    ("u_work_notes", "Work notes", Text, 65_000, ""),
+    ("u_category", "Category", Text, 40, ""),
+    ("u_caller_id", "Caller", Text, 40, ""),
+    ("u_assignment_group", "Assignment group", Text, 40, ""),
+    ("u_cmdb_ci", "Configuration item", Text, 40, ""),
+];
+
 const JOURNAL_FIELD: &[ColumnLine] = &[
     ("name", "Name", Text, 80, ""),
     ("element", "Element", Text, 80, ""),
@@ -311,6 +343,8 @@ pub(super) const TABLES: &[TableLine] = &[
     plain("sys_user", "User", "name", USERS),
     plain("sys_user_group", "Group", "name", GROUPS),
     plain("em_event", "Event", "source", EM_EVENT),
+    plain("em_alert", "Alert", "message_key", EM_ALERT),
+    plain("u_nowbridge_incident", "nowbridge incidents", "u_correlation_id", STAGING),
     plain("sys_journal_field", "Journal Entry", "sys_id", JOURNAL_FIELD),
     plain("sys_audit_delete", "Audit Deleted Record", "display_value", AUDIT_DELETE),
     plain("sys_choice", "Choice", "label", CHOICE_TABLE),

@@ -1,7 +1,7 @@
 //! What can go wrong on purpose, and when: seeded, counted, changeable while the instance runs.
 //!
 //! One draw is made per request, so at most one disruptive fault strikes it. Faults strike writes of the Table API
-//! (POST, PUT, PATCH, DELETE) and batches as a whole, unless `reads` is set or the fault says otherwise. The sequence of draws is a function
+//! (POST, PUT, PATCH, DELETE), rows of import sets and batches as a whole, unless `reads` is set or the fault says otherwise. The sequence of draws is a function
 //! of the seed and of the order in which requests arrive; in every hundred draws each fault has its share, give or
 //! take one.
 
@@ -66,6 +66,12 @@ pub struct Faults {
     pub batch_item_500: f64,
     /// The Batch API is closed to this caller: 403 for the call as a whole.
     pub batch_refused: bool,
+    /// Probability of: the row of an import set is written, and then answered as an error that names it.
+    pub import_error_after_commit: f64,
+    /// Probability of: the row of an import set is an error, and nothing is written.
+    pub import_error_before_commit: f64,
+    /// The caller can't read the staging table: 201 with an empty body.
+    pub import_unreadable: bool,
     /// Probability of a slow request, and how slow in milliseconds.
     pub slow: f64,
     /// Extra time of a slow request.
@@ -131,6 +137,9 @@ impl Default for Faults {
             batch_quota: 0.0,
             batch_item_500: 0.0,
             batch_refused: false,
+            import_error_after_commit: 0.0,
+            import_error_before_commit: 0.0,
+            import_unreadable: false,
             slow: 0.0,
             slow_ms: 5_000,
             hibernating: false,

@@ -8,11 +8,13 @@ use axum::http::request::Parts;
 
 use super::auth::{Account, denied};
 use super::batch_api::{self, BatchRequest};
+use super::em_api;
 use super::faults::Faults;
+use super::import_api;
 use super::instance::{Instance, lock};
 use super::pressure::{Session, cookies, session_cookie, throttled};
 use super::reply::{HIBERNATING, MAINTENANCE, Reply};
-use super::table_api::{MAX_BODY, TableRequest, decode_form};
+use super::table_api::{Door, MAX_BODY, TableRequest, decode_form};
 use super::transaction::transact;
 
 /// Longest accepted path and query; the real front end has about 8 KB for request line and headers.
@@ -160,12 +162,16 @@ pub(super) fn table_request(
 ) -> Result<TableRequest, Reply> {
     let path = parts.uri.path();
     let unknown = || Reply::error(400, "Requested URI does not represent any resource", Some(path));
-    let rest = path.strip_prefix("/api/now/").ok_or_else(unknown)?;
+    let events = path.trim_end_matches('/') == em_api::PATH;
+    let rest = if events { Some("table/em_event") } else { path.strip_prefix("/api/now/") }.ok_or_else(unknown)?;
     let (version, rest) = match rest.split_once('/') {
         Some((version @ ("v1" | "v2"), rest)) => (format!("{version}/"), rest),
         _ => (String::new(), rest),
     };
-    let mut segments = rest.strip_prefix("table/").ok_or_else(unknown)?.trim_end_matches('/').split('/');
+    let import = rest.strip_prefix("import/");
+    let mut segments =
+        import.or_else(|| rest.strip_prefix("table/")).ok_or_else(unknown)?.trim_end_matches('/').split('/');
+    let import = import.is_some();
     let name = segments.next().filter(|name| !name.is_empty()).ok_or_else(unknown)?;
     let sys_id = segments.next().map(str::to_owned);
     if segments.next().is_some() {
@@ -180,7 +186,7 @@ pub(super) fn table_request(
     negotiate(&parts.headers, method)?;
     let (table, table_name) = {
         let world = lock(&instance.world);
-        let table = world.schema.table(name);
+        let table = world.schema.table(name).filter(|_| !import || import_api::target_of(name).is_some());
         table.map(|table| (table, world.schema.tables[table].name)).ok_or_else(|| {
             let detail = format!("Table {name} does not exist");
             let detail = instance.options.switches.invalid_table_detail.then_some(detail.as_str());
@@ -198,6 +204,11 @@ pub(super) fn table_request(
         body: body.to_vec(),
         account,
         silent: header(&parts.headers, "x-no-response-body") == "true",
+        door: match (events, import) {
+            (true, _) => Door::Events,
+            (_, true) => Door::Import,
+            _ => Door::Table,
+        },
     })
 }
 

@@ -1,6 +1,7 @@
 //! A ServiceNow instance in memory, for trying a mapping on it and for tests.
 //!
-//! It answers the Table API, the Batch API over it, Basic and OAuth client credentials as a real instance does where that is known, the
+//! It answers the Table API, the Batch API over it, the Import Set API, Event Management's
+//! inbound events, Basic and OAuth client credentials as a real instance does where that is known, the
 //! surprising parts included: unknown query terms are dropped, journals read back blank, choices that do not exist are
 //! ignored, long text is cut without a word. It shares no code with the ServiceNow client of this project, so that one
 //! misunderstanding is not made twice. It keeps nothing on disk and is no replacement for a test against a real instance.
@@ -32,9 +33,11 @@ mod batch_tests;
 mod choices;
 mod columns;
 mod control;
+mod em_api;
 mod faults;
 mod front;
 mod history;
+mod import_api;
 mod instance;
 mod options;
 mod page;

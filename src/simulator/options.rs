@@ -170,6 +170,8 @@ pub struct Switches {
     pub batch_quota_ms: u64,
     /// Items of a batch count against the rate-limit rules of their tables, beside the batch itself.
     pub batch_items_count: bool,
+    /// The transform map makes a new row where the sys_id of an import set's row names none, instead of ignoring it.
+    pub import_inserts_unknown: bool,
     /// Seconds to add to the instance's clock (stamps and the `Date` header).
     pub clock_offset_seconds: i64,
 }
@@ -191,6 +193,7 @@ impl Default for Switches {
             session_queue: 10,
             batch_quota_ms: 30_000,
             batch_items_count: false,
+            import_inserts_unknown: false,
             clock_offset_seconds: 0,
         }
     }

@@ -135,6 +135,14 @@ impl Strikes {
         self.chance(faults, "batch_item_500", faults.batch_item_500)
     }
 
+    /// Whether a row of an import set ends in an error: after its commit, or before.
+    pub fn breaks_row(&mut self, faults: &Faults) -> Option<bool> {
+        if self.chance(faults, "import_error_after_commit", faults.import_error_after_commit) {
+            return Some(true);
+        }
+        self.chance(faults, "import_error_before_commit", faults.import_error_before_commit).then_some(false)
+    }
+
     /// Puts a list into another order.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         self.rng.shuffle(list);

@@ -24,6 +24,16 @@ use super::write::{Op, Write, execute};
 /// Largest accepted body in bytes (`glide.rest.max_content_length`).
 pub(super) const MAX_BODY: usize = 10_485_760;
 
+/// The interface that a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Table,
+    /// The Import Set API; `table` is the staging table.
+    Import,
+    /// Events, for `em_event`.
+    Events,
+}
+
 /// A request to `/api/now[/v1|/v2]/table/{table}[/{sys_id}]`.
 pub(super) struct TableRequest {
     /// After `X-HTTP-Method-Override`.
@@ -39,6 +49,7 @@ pub(super) struct TableRequest {
     pub account: Arc<Account>,
     /// `X-no-response-body`.
     pub silent: bool,
+    pub door: Door,
 }
 
 /// Decodes a query string or form.
@@ -283,7 +294,7 @@ fn may_write(account: &Account, table: &str) -> bool {
 }
 
 /// Names and text values of a body; of an array only the first element counts, as on the real thing.
-fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
+pub(super) fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }
@@ -301,7 +312,7 @@ fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
 }
 
 /// Objects become what Java prints for a map: posting `{link, value}` stores garbage, quietly.
-fn as_text(value: Value) -> String {
+pub(super) fn as_text(value: Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text,

@@ -8,8 +8,9 @@ use super::history::Via;
 use super::instance::{Instance, lock};
 use super::reply::{LOGIN, Reply, gateway};
 use super::strike::Strike;
-use super::table_api::{TableRequest, perform, prepare, read};
+use super::table_api::{Door, TableRequest, perform, prepare, read};
 use super::write::{Write, execute};
+use super::{em_api, import_api};
 
 pub(super) async fn pause(ms: u64) {
     if ms > 0 {
@@ -35,7 +36,11 @@ pub(super) async fn transact(
         Some(Strike::Accepted) => return Reply::bare(202),
         Some(Strike::Html) => return Reply::html(200, LOGIN),
         Some(Strike::Ghost { ms, cut, refused }) => {
-            haunt(instance, &request, faults, ms, refused);
+            if request.door == Door::Table {
+                haunt(instance, &request, faults, ms, refused);
+            } else {
+                import_api::haunt(instance, request, faults, ms, refused);
+            }
             pause(before).await;
             return if cut { Reply::cut() } else { gateway(504) };
         }
@@ -71,6 +76,11 @@ pub(super) async fn transact(
 
 /// Executes a request and answers it.
 pub(super) fn commit(instance: &Instance, request: &TableRequest, faults: &Faults, via: Via) -> Reply {
+    match request.door {
+        Door::Import => return import_api::commit(instance, request, faults, via),
+        Door::Events => return em_api::commit(instance, request, faults, via),
+        Door::Table => {}
+    }
     if !request.is_write() {
         return read(instance, request, faults);
     }

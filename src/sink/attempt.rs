@@ -123,7 +123,8 @@ impl Guard {
     fn answer(&mut self, event: Event) {
         self.answered = true;
         let (verb, spender) = self.paid;
-        let ask = Ask { table: &self.client.connection().table, verb, spender };
+        let (table, verb) = self.client.counted_as(verb);
+        let ask = Ask { table, verb, spender };
         self.pace.hear(ask, &self.client.take_pressure(self.slot), clock::mono());
         self.pace.release(self.slot);
         // The loop ends before its tasks only when the process does.

@@ -88,7 +88,10 @@ impl Driver {
     /// What the pace is asked for the next request, alone or with others.
     pub(super) fn ask(&self, wanted: Wanted, spender: Spender) -> Ask<'_> {
         match self.together() {
-            None => Ask { table: &self.route.client.connection().table, verb: wanted.verb, spender },
+            None => {
+                let (table, verb) = self.route.client.counted_as(wanted.verb);
+                Ask { table, verb, spender }
+            }
             Some(_) => ask(spender),
         }
     }
@@ -96,7 +99,7 @@ impl Driver {
     /// How the quota is spent.
     pub(super) fn plan(&self) -> Plan {
         match self.together() {
-            None => self.pace().plan(&self.route.client.connection().table),
+            None => self.pace().plan(self.route.client.counted_as(Verb::Post).0),
             Some(size) => Plan { per_call: Some(size), ..self.pace().plan(batch::TABLE) },
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nowbridge::kafka::KafkaOptions;
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
-use nowbridge::simulator::{Options, Running, Simulator};
+use nowbridge::simulator::{Options, Running, Simulator, User};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -416,4 +416,38 @@ async fn where_batches_are_refused_requests_are_sent_singly() {
     assert!(scene.log().contains("refused a batch; sends requests singly"), "{}", scene.log());
     assert!(!scene.log().contains("dead letter") && !scene.log().contains("in doubt"), "{}", scene.log());
     assert_eq!(requests(&scene, "incident"), 10);
+}
+
+/// The trap of import sets is to coalesce on the correlation: an alert that comes back has that of its closed ticket.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_import_sets_a_closed_ticket_stays_and_a_refused_row_is_a_dead_letter() {
+    let Some(broker) = kafka::real("sink: import sets") else { return };
+    // The user may stage rows, and write no ticket.
+    let users = vec![User::new("nowbridge", "nowbridge", &["import_transformer", "personalize_choices"])];
+    let instance = Options { users, oauth_clients: Vec::new(), ..Options::default() };
+    let lines = "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n    row_freshness: 0s\n";
+    let scene = Scene::start_with(instance, &broker.bootstrap, &broker.options(), "", lines).await;
+    scene.alert("k", "open", json!({"note": "first"}));
+    scene.wait_for("the ticket", |s| s.tickets("k").len() == 1);
+    let set = json!({"state": "7", "close_code": "Solution provided", "close_notes": "done"});
+    let person = json!({"correlation_id": "k", "user": "nowbridge", "set": set});
+    let closed = scene.simulator.person(&person).expect("closed");
+    scene.alert("k", "open", json!({"title": "it came back", "note": "second"}));
+    scene.wait_for("a new ticket", |s| s.tickets("k").len() == 2);
+    scene.alert("k", "resolve", json!({"note": "over"}));
+    scene.wait_for("the new one resolved", |s| s.tickets("k")[1]["state"] == "6");
+    let [old, new] = &scene.tickets("k")[..] else { panic!("{:?}", scene.tickets("k")) };
+    assert_eq!((&old["state"], &old["sys_mod_count"]), (&json!("7"), &closed["sys_mod_count"]), "never written again");
+    assert_eq!(new["short_description"], "alert k");
+    assert_eq!(new["journal"].as_array().map(Vec::len), Some(2), "its own notes: {new}");
+    assert_eq!(scene.simulator.state()["writes_to_closed_rows"], 0);
+    let rule = json!({"business_rules": [{"name": "No drills", "table": "incident", "when": "short_description",
+        "contains": "drill", "abort": true}]});
+    scene.simulator.set_faults(&rule).expect("a business rule");
+    scene.alert("other", "open", json!({"title": "a drill"}));
+    let letters = scene.dead_letters(1);
+    assert_eq!(letters[0].headers["nowbridge-code"], "rejected");
+    assert!(letters[0].headers["nowbridge-reason"].contains("No drills"), "{:?}", letters[0].headers);
+    assert_eq!(scene.tickets("other").len(), 0);
+    assert_eq!(requests(&scene, "incident"), 0);
 }

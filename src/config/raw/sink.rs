@@ -25,10 +25,13 @@ pub(in super::super) struct RawSink {
     pub start: Option<String>,
     /// Table to write. Default `incident`.
     pub table: Option<String>,
-    /// How the table is written: each write a request of its own (`table`), or many in one (`batch`). Default `table`.
+    /// How the table is written: each write a request of its own (`table`), many in one (`batch`), or rows of a staging
+    /// table (`import_set`). Default `table`.
     pub write: Option<RawWrite>,
     /// For `write: batch`: how requests are put together.
     pub batch: Option<RawBatch>,
+    /// For `write: import_set`: the staging table.
+    pub import_set: Option<RawImportSet>,
     /// Value of `correlation_display`, which names this bridge in its tickets. Default `nowbridge`.
     pub correlation_display: Option<String>,
     /// Columns and the templates of their values, beside and over the defaults (short_description, description,
@@ -91,6 +94,22 @@ pub(in super::super) enum RawWrite {
     Table,
     /// By the Table API inside of the Batch API.
     Batch,
+    /// By the Import Set API: a transform map writes the table.
+    ImportSet,
+}
+
+/// The staging table of an import set. Its transform map must coalesce on one column, which holds the ticket's sys_id.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RawImportSet {
+    /// Name of the staging table, whose transform map writes the route's table.
+    #[schemars(required)]
+    pub staging: Option<String>,
+    /// Begins the names of its columns, before the table's: `u_short_description`. Default `u_`.
+    pub prefix: Option<String>,
+    /// Its column with the ticket's sys_id, on which the transform map coalesces; empty for a new ticket. Default
+    /// `u_sys_id`.
+    pub coalesce: Option<String>,
 }
 
 /// How requests are put together.

@@ -11,7 +11,9 @@ use crate::mapping::{Rules, SinkMapping};
 use crate::model::StateModel;
 
 use super::super::human;
-use super::super::raw::{RawBy, RawFlapping, RawFormat, RawOnLost, RawPeople, RawSink, RawStates, RawWrite};
+use super::super::raw::{
+    RawBy, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWrite,
+};
 use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics, Write};
 use super::super::shape::join;
 use super::{Context, rules};
@@ -82,22 +84,47 @@ pub(super) fn resolve(
 
 /// How the table is written.
 fn write(raw: &RawSink, at: &str, context: &mut Context<'_>) -> Write {
-    let at = join(at, "batch");
+    let batch_at = join(at, "batch");
     let batch = raw.batch.as_ref();
     let linger = batch.and_then(|batch| batch.linger.as_deref());
-    let linger = context.duration_in(&join(&at, "linger"), linger, Duration::from_millis(100), ("0", "10s"));
+    let linger = context.duration_in(&join(&batch_at, "linger"), linger, Duration::from_millis(100), ("0", "10s"));
+    if batch.is_some() && raw.write != Some(RawWrite::Batch) {
+        context.error(&batch_at, "`batch` belongs to `write: batch`; remove it or set that");
+    }
+    if raw.import_set.is_some() && raw.write != Some(RawWrite::ImportSet) {
+        let why = "`import_set` belongs to `write: import_set`; remove it or set that";
+        context.error(&join(at, "import_set"), why);
+    }
     match raw.write {
         Some(RawWrite::Batch) => {
             let size = batch.and_then(|batch| batch.size).unwrap_or(20);
             Write::Batch { size: usize::try_from(size).unwrap_or(20).max(2), linger }
         }
-        Some(RawWrite::Table) | None => {
-            if batch.is_some() {
-                context.error(&at, "`batch` belongs to `write: batch`; remove it or set that");
-            }
-            Write::Table
-        }
+        Some(RawWrite::ImportSet) => import_set(raw.import_set.as_ref(), &join(at, "import_set"), context),
+        Some(RawWrite::Table) | None => Write::Table,
     }
+}
+
+/// The staging table and its columns.
+fn import_set(raw: Option<&RawImportSet>, at: &str, context: &mut Context<'_>) -> Write {
+    let given = |of: fn(&RawImportSet) -> &Option<String>| raw.and_then(|raw| of(raw).clone());
+    let Some(staging) = given(|raw| &raw.staging) else {
+        if raw.is_none() {
+            let needs = "`write: import_set` needs the name of a staging table: `import_set: { staging: u_... }`";
+            context.error(at, needs);
+        }
+        return Write::Table;
+    };
+    let prefix = given(|raw| &raw.prefix).unwrap_or_else(|| "u_".into());
+    let coalesce = given(|raw| &raw.coalesce).unwrap_or_else(|| "u_sys_id".into());
+    context.column_name(&join(at, "staging"), &staging);
+    context.column_name(&join(at, "coalesce"), &coalesce);
+    // Whatever may begin a name may be one.
+    context.column_name(&join(at, "prefix"), &format!("{prefix}x"));
+    if coalesce == "sys_id" {
+        context.error(&join(at, "coalesce"), "`sys_id` is the staging row's own; make a column such as `u_sys_id`");
+    }
+    Write::ImportSet { staging, prefix, coalesce }
 }
 
 fn compile(rules: Rules, at: &str, context: &mut Context<'_>) -> Arc<SinkMapping> {

@@ -109,6 +109,24 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_batches(
     assert!(items.as_u64() > Some(2 * batches), "requests went together: {items} in {batches}");
 }
 
+/// Through a staging table, whose transform map tells what became of a row inside of a 201.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_import_sets() {
+    let size = size();
+    let faults = json!({"import_error_after_commit": size.worse * 0.01});
+    let mode = Mode {
+        name: "crash test of import sets",
+        lines: "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n",
+        faults,
+        struck: &["import_error_after_commit"],
+    };
+    let Some(state) = crash(mode, size).await else { return };
+    let requests = state["requests"].as_array().expect("counts");
+    let wrote = |r: &&Value| r["table"] == "incident" && r["method"] != "GET";
+    assert_eq!(requests.iter().filter(wrote).count(), 0, "nothing was written but by the staging table: {requests:?}");
+    println!("{} rows were staged", state["counts"]["import_rows"]);
+}
+
 /// Runs, kills and checks; the instance's counts at the end.
 async fn crash(mode: Mode, size: Size) -> Option<Value> {
     let broker = kafka::real(mode.name)?;
