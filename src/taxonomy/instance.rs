@@ -228,4 +228,42 @@ pub(super) const PAGES: &[Page] = &[
         todo: "Give the user the right to read `sys_journal_field` for the table. Look at the ticket; redrive the letter if its \
                note is missing.",
     },
+    Page {
+        number: 23,
+        codes: &["import_error"],
+        title: "the transform map failed on a row",
+        said: "201, and in it a row with status \"error\": Data Policy Exception, No transform entry or scripts are defined, …",
+        means: "The row was staged, and nothing came of it. The words are those of the map, or of the table's own rules.",
+        does: "Dead letters with these words, and the key is parked. Where the row names a ticket it looks what stands there.",
+        todo: "Import Set Rows in ServiceNow shows the staged row with its error. Mend the map or the route's fields, then redrive.",
+    },
+    Page {
+        number: 24,
+        codes: &["import_ignored"],
+        title: "the transform map ignored a row",
+        said: "201, and in it a row with status \"ignored\" or \"skipped\"",
+        means: "A script of the map sets `ignore`, or nothing of the ticket would have changed although it should.",
+        does: "Reads the ticket. Where it stands as wanted, the write counts as done; else dead letters, and the key is parked.",
+        todo: "Read the map's onBefore scripts; the README shows the only one that is needed. Then redrive.",
+    },
+    Page {
+        number: 25,
+        codes: &["import_coalesced", "import_no_map"],
+        title: "the transform map is not as the bridge needs it",
+        said: "a new row became an update of a ticket; no map made anything of the row",
+        means: "The map coalesces on something else than the column with the ticket's sys_id. It would write to closed tickets, or \
+                put two alerts into one.",
+        does: "Dead letters; after several the brake stops the route.",
+        todo: "Set the map up as the README says under \"How tickets are written\"; `nowbridge check --write-probe` tries it. Look at \
+               the ticket that the message names: it was written to.",
+    },
+    Page {
+        number: 26,
+        codes: &["import_made_anew", "import_status", "row_missing"],
+        title: "what became of a staged row can't be told from the answer",
+        said: "an update became a new ticket; an unknown status; an empty list of results",
+        means: "The ticket was deleted meanwhile, or the instance transforms rows later than it answers them.",
+        does: "Looks for the ticket before anything else is written.",
+        todo: "Nothing for single ones. All of them: the staging table must transform at once, not by a schedule.",
+    },
 ];

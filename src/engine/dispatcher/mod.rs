@@ -193,7 +193,7 @@ impl Dispatcher {
             Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit { without } => self.permitted(without, now, out),
-            Event::Room { permits } => self.room(permits),
+            Event::Room { permits } => self.room(permits, now),
             Event::Answered { request, issued_at, instance_date, answer, told } => {
                 self.learn_clock(instance_date, now);
                 self.answered(request, issued_at, answer, told, now, out);
@@ -281,10 +281,10 @@ impl Dispatcher {
         self.partitions.values().flat_map(|p| p.parks.iter().map(|(k, park)| (k, park.reason.as_str())))
     }
 
-    fn room(&mut self, permits: usize) {
+    fn room(&mut self, permits: usize, now: Now) {
         let wanting = self.wanting();
         let others_wait = self.partitions.values().any(|p| !p.ready.is_empty());
-        self.ahead.hear(permits, wanting, others_wait);
+        self.ahead.hear(permits, wanting, others_wait, now.mono);
     }
 
     fn learn_clock(&mut self, date: Option<i64>, now: Now) {
