@@ -1,6 +1,6 @@
 //! What was done for which key: the ledger's entries of one partition, small enough for millions of keys.
 //!
-//! Nearly all keys rest most of the time. A resting key's entry is packed into an [`Arena`] and found by an index of four
+//! Nearly all keys rest most of the time. A resting key's entry is packed into an arena and found by an index of four
 //! bytes a key, so that a key costs about 150 bytes instead of several allocations; the entry of a key at work is a
 //! value that is changed in place. Guarantees: what is put in comes out the same, packed or not; an entry that can't be
 //! packed (longer than a chunk) is kept as it is. It does not know what an entry means.
