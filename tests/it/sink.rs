@@ -446,7 +446,7 @@ async fn by_import_sets_a_closed_ticket_stays_and_a_refused_row_is_a_dead_letter
     scene.simulator.set_faults(&rule).expect("a business rule");
     scene.alert("other", "open", json!({"title": "a drill"}));
     let letters = scene.dead_letters(1);
-    assert_eq!(letters[0].headers["nowbridge-code"], "rejected");
+    assert_eq!(letters[0].headers["nowbridge-code"], "import_error");
     assert!(letters[0].headers["nowbridge-reason"].contains("No drills"), "{:?}", letters[0].headers);
     assert_eq!(scene.tickets("other").len(), 0);
     assert_eq!(requests(&scene, "incident"), 0);
