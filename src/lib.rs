@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod metrics;
 pub mod model;
 pub mod redrive;
+pub mod rekey;
 pub mod servicenow;
 pub mod simulator;
 pub mod sink;

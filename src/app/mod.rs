@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod ledger;
 mod publish;
+mod rekey;
 mod resume;
 mod run;
 mod simulate;

@@ -25,6 +25,8 @@ pub enum Purpose {
     Table,
     /// Dead letters: durable, never compacted.
     DeadLetters,
+    /// The internal topic of a route that is re-keyed: durable, read within days.
+    Rekeyed,
     /// Results, changes, signals.
     Stream,
 }
@@ -43,6 +45,9 @@ pub struct TopicSpec {
     /// Further settings at creation, which win over the purpose's own.
     pub settings: BTreeMap<String, String>,
 }
+
+/// Milliseconds in which the sink must have read what was re-keyed: a week, as the broker keeps other topics.
+const REKEYED_RETENTION: i64 = 7 * 24 * 3_600_000;
 
 /// What surrounds the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,6 +131,10 @@ impl Topics {
                 set("delete.retention.ms", "3600000");
             }
             Purpose::DeadLetters | Purpose::Stream => set("cleanup.policy", "delete"),
+            Purpose::Rekeyed => {
+                set("cleanup.policy", "delete");
+                set("retention.ms", &REKEYED_RETENTION.to_string());
+            }
             Purpose::Input => {}
         }
         if spec.purpose == Purpose::Ledger {
@@ -303,7 +312,7 @@ impl Topics {
 
 /// Purposes whose records must survive the loss of a broker.
 fn is_durable(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::Ledger | Purpose::Table | Purpose::DeadLetters)
+    matches!(purpose, Purpose::Ledger | Purpose::Table | Purpose::DeadLetters | Purpose::Rekeyed)
 }
 
 /// What is wrong with one topic.
@@ -360,6 +369,9 @@ impl Judge<'_> {
             let what = "its records carry the writers' clocks, and doubts are timed by the broker's";
             self.wrong(true, what, self.alter("message.timestamp.type=LogAppendTime"));
         }
+        if self.spec.purpose == Purpose::Rekeyed {
+            self.retention(setting("retention.ms"));
+        }
         if durable {
             let in_sync = setting("min.insync.replicas").parse().unwrap_or(1);
             self.durability(state.replication, in_sync, setting("unclean.leader.election.enable"));
@@ -378,6 +390,10 @@ impl Judge<'_> {
                     format!("its cleanup.policy is `{policy}`: of the dead letters of a key only the last would stay");
                 self.wrong(true, what, self.alter("cleanup.policy=delete"));
             }
+            Purpose::Rekeyed if policy.contains("compact") => {
+                let what = format!("its cleanup.policy is `{policy}`: of the events of a key only the last would stay");
+                self.wrong(true, what, self.alter("cleanup.policy=delete"));
+            }
             Purpose::Input if policy.contains("compact") => {
                 let what = format!(
                     "its cleanup.policy is `{policy}`: events that were not read yet may vanish behind later ones"
@@ -386,6 +402,13 @@ impl Judge<'_> {
             }
             _ => {}
         }
+    }
+
+    fn retention(&mut self, told: &str) {
+        let Some(kept) = told.parse().ok().filter(|kept: &i64| (0..REKEYED_RETENTION).contains(kept)) else { return };
+        let hours = kept / 3_600_000;
+        let what = format!("it keeps records for {hours} hours: what the sink has not written by then is lost");
+        self.wrong(false, what, self.alter(&format!("retention.ms={REKEYED_RETENTION}")));
     }
 
     fn durability(&mut self, replicas: i32, in_sync: i32, unclean: &str) {

@@ -4,6 +4,7 @@
 
 mod redrive;
 mod reference;
+mod rekey;
 mod world;
 
 use std::time::{Duration, Instant};
