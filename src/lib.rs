@@ -7,6 +7,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod console;
+mod crash_point;
 pub mod decode;
 pub mod doctor;
 pub mod engine;

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::producer::{native_headers, outcome_of};
 use super::{KafkaOptions, Outcome, PollerHandle, ProduceRequest, options};
 use crate::clock;
+use crate::crash_point::{self, Point};
 use crate::model::Epoch;
 
 /// Why a transaction did not commit.
@@ -195,7 +196,10 @@ impl Worker {
             self.consume(consumed, deadline)?;
         }
         self.await_acks(deadline);
-        self.commit(deadline)
+        crash_point::pass(Point::Transaction);
+        self.commit(deadline)?;
+        crash_point::pass(Point::Committed);
+        Ok(())
     }
 
     fn consume(&self, consumed: &Consumed, deadline: Instant) -> Result<(), TransactionError> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::crash_point::{self, Point};
 use super::perform::{Driver, NOBODY};
 use super::tell::chain;
+use crate::crash_point::{self, Point};
 use crate::engine::event::{DeadLetter, Event, LedgerWrite, OpId, ProduceOutcome, Report};
 use crate::kafka::producer::{ProduceError, ProduceRequest};
 use crate::{clock, codec, ledger, metrics};
