@@ -110,6 +110,15 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ("nowbridge_backlog_seconds", Kind::Gauge, "route", "How long that takes as requests go at present, an estimate"),
     ("nowbridge_standing", Kind::Gauge, "route", "1 while the route stands still (see /readyz for why)"),
     ("nowbridge_watermark", Kind::Gauge, "route, partition", "Offset below which everything is resolved"),
+    ("nowbridge_rekeyed_records_total", Kind::Counter, "route", "Records of the route's topic that were re-keyed"),
+    ("nowbridge_rekeyed_alerts_total", Kind::Counter, "route", "Alert events in them"),
+    (
+        "nowbridge_rekey_transactions_total",
+        Kind::Counter,
+        "route, outcome",
+        "Transactions in which they were: committed, or failed and done again",
+    ),
+    ("nowbridge_rekey_lag_records", Kind::Gauge, "route", "Records that this member has yet to re-key"),
     ("nowbridge_changes_published_total", Kind::Counter, "route", "Changes published by a source route"),
     ("nowbridge_echoes_total", Kind::Counter, "route", "Own writes seen by a source route and left out"),
     (
@@ -182,6 +191,21 @@ pub fn observed(route: &str, observation: &Observation) {
         }
     }
     .increment(1);
+}
+
+/// A transaction of the re-keying stage ended; what it held, if it was committed.
+pub fn rekeyed(route: &str, committed: Option<(u64, u64)>) {
+    let outcome = if committed.is_some() { "committed" } else { "failed" };
+    counter!("nowbridge_rekey_transactions_total", "route" => route.to_owned(), "outcome" => outcome).increment(1);
+    let (records, alerts) = committed.unwrap_or_default();
+    counter!("nowbridge_rekeyed_records_total", "route" => route.to_owned()).increment(records);
+    counter!("nowbridge_rekeyed_alerts_total", "route" => route.to_owned()).increment(alerts);
+}
+
+/// How many records are yet to be re-keyed by this member.
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^52 are exact")]
+pub fn rekey_lag(route: &str, records: i64) {
+    gauge!("nowbridge_rekey_lag_records", "route" => route.to_owned()).set(records as f64);
 }
 
 /// The present numbers of a source route; counts are totals since the start.

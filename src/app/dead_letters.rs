@@ -83,7 +83,7 @@ fn open(route: &RouteArgs) -> Result<(Config, Shelf)> {
     let shelf = Shelf {
         options: clients::kafka(&config.kafka),
         route: sink.name.clone(),
-        input: sink.topic.clone(),
+        input: sink.reads().to_owned(),
         group: sink.group.clone(),
         dead_letters: sink.dead_letters.clone(),
         marks: config.topics.redrives(),
@@ -160,7 +160,7 @@ fn as_json(letter: &Letter) -> serde_json::Value {
     json!({
         "place": letter.place.to_string(), "time": when(letter.time), "code": letter.code,
         "explain": taxonomy::name(&letter.code), "key": letter.key,
-        "position": letter.position.to_string(), "redrives": letter.redrives, "reason": letter.reason,
+        "position": letter.position.to_string(), "origin": letter.origin, "redrives": letter.redrives, "reason": letter.reason,
     })
 }
 

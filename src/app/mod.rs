@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod ledger;
 mod publish;
+mod rekey;
 mod resume;
 mod run;
 mod simulate;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::{clients, topics};
-use crate::config::{Config, OnLost, Sink, Source, SourceStart, Start, Write};
+use super::{clients, rekey, topics};
+use crate::config::{Config, OnLost, Sink, Source, SourceStart, Write};
 use crate::console::{self, Console};
 use crate::doctor;
 use crate::kafka::KafkaOptions;
@@ -31,6 +31,8 @@ const KEY_RULE: &str = "plain-or-sha256/1";
 pub struct Views {
     /// Sink routes by name.
     pub sinks: Vec<(String, StatusHandle)>,
+    /// The re-keying of sink routes, by their names.
+    pub rekeys: Vec<(String, crate::rekey::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
 }
@@ -49,6 +51,7 @@ pub async fn run(config: Config) -> Result<()> {
     let page = Console {
         listen: config.admin.listen,
         routes: views.sinks,
+        rekeys: views.rekeys,
         sources: views.sources,
         metrics: exporter,
         stopping: stop.clone(),
@@ -101,6 +104,9 @@ pub async fn start(
         config.instances.keys().filter_map(|name| Some((name.as_str(), pace_of(config, name)?))).collect();
     let mut views = Views::default();
     let mut greeted = greet(config).await?;
+    for (sink, &partitions) in config.sinks.iter().zip(&inputs).filter(|_| !strictness.embedded) {
+        rekey::refuse_switch(sink, &options, partitions).await?;
+    }
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace =
             paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance, false), Arc::clone);
@@ -113,6 +119,12 @@ pub async fn start(
         let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, pace);
         let status = StatusHandle::default();
         views.sinks.push((sink.name.clone(), status.clone()));
+        if let Some(stage) = rekey::stage(config, sink, &options, partitions) {
+            let (status, stop) = (crate::rekey::StatusHandle::default(), stop.clone());
+            views.rekeys.push((sink.name.clone(), status.clone()));
+            let task = async move { Ok(crate::rekey::run(stage, status, stop).await?) };
+            supervisor.spawn(format!("re-keying of {}", sink.name), task);
+        }
         let stop = stop.clone();
         supervisor.spawn(format!("sink {}", sink.name), async move { Ok(sink::run(route, status, stop).await?) });
     }
@@ -191,7 +203,7 @@ fn sink_route(
 ) -> Route {
     let identity = Identity {
         cluster_id,
-        topic: sink.topic.clone(),
+        topic: sink.reads().to_owned(),
         partitions,
         instance: sink.instance.url.clone(),
         route: sink.name.clone(),
@@ -202,7 +214,7 @@ fn sink_route(
     Route {
         name: sink.name.as_str().into(),
         kafka: options.clone(),
-        topic: sink.topic.as_str().into(),
+        topic: sink.reads().into(),
         partitions: usize::try_from(partitions).unwrap_or(1),
         group: sink.group.clone(),
         session_timeout: config.kafka.session_timeout,
@@ -212,6 +224,7 @@ fn sink_route(
         dead_letters: sink.dead_letters.as_str().into(),
         decoder: sink.decoder.clone(),
         copartitioned: sink.copartitioned,
+        rekeyed_from: sink.rekeyed.as_ref().map(|_| sink.topic.as_str().into()),
         mapping: Arc::clone(&sink.mapping),
         correlation_display: sink.correlation_display.clone(),
         batch: match sink.write {
@@ -223,11 +236,8 @@ fn sink_route(
         pace,
         settings: sink.settings.clone(),
         identity,
-        start: match sink.start {
-            Start::Earliest => StartAt::Earliest,
-            Start::Latest => StartAt::Latest,
-            Start::At(time) => StartAt::Time(time),
-        },
+        // Of a re-keyed route the stage begins where the user wants; what it has written is all to be applied.
+        start: if sink.rekeyed.is_some() { StartAt::Earliest } else { rekey::start_at(sink) },
         on_lost: match sink.on_lost {
             OnLost::Refuse => ledger::OnLost::Refuse,
             OnLost::LookUp => ledger::OnLost::LookUp,

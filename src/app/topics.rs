@@ -31,7 +31,13 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
         |name: &str, purpose, partitions| TopicSpec::new(name, purpose).partitions(partitions).replication(replication);
     let mut layout = Layout { inputs: Vec::new(), own: Vec::new() };
     for (sink, &partitions) in config.sinks.iter().zip(inputs) {
-        layout.inputs.push(spec(&sink.topic, Purpose::Input, partitions));
+        if let Some(rekeyed) = &sink.rekeyed {
+            // The user's topic may have any number of partitions; those of the internal one count.
+            layout.inputs.push(TopicSpec::new(&sink.topic, Purpose::Input).replication(replication));
+            layout.own.push(spec(rekeyed, Purpose::Rekeyed, partitions));
+        } else {
+            layout.inputs.push(spec(&sink.topic, Purpose::Input, partitions));
+        }
         layout.own.push(spec(&sink.ledger, Purpose::Ledger, partitions));
         layout.own.push(spec(&sink.dead_letters, Purpose::DeadLetters, partitions));
         layout.own.extend(sink.results.iter().map(|name| spec(name, Purpose::Stream, partitions)));
@@ -51,7 +57,8 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
     layout
 }
 
-/// Partitions of each sink's input topic; topics that are missing count as `otherwise`.
+/// Partitions of the topic that each sink reads; topics that are missing count as `otherwise`. An internal topic that is
+/// not there yet will have as many as the topic that is re-keyed.
 ///
 /// # Errors
 /// The cluster does not answer, or a topic is missing and `otherwise` is `None`.
@@ -59,7 +66,11 @@ pub async fn input_partitions(config: &Config, topics: &Topics, otherwise: Optio
     let mut counts = Vec::new();
     for sink in &config.sinks {
         let found = topics.partitions(&sink.topic).await.with_context(|| format!("can't look at {}", sink.topic))?;
-        match (found, otherwise) {
+        let internal = match &sink.rekeyed {
+            Some(topic) => topics.partitions(topic).await.with_context(|| format!("can't look at {topic}"))?,
+            None => None,
+        };
+        match (found.map(|partitions| internal.unwrap_or(partitions)), otherwise) {
             (Some(partitions), _) => counts.push(partitions),
             (None, Some(partitions)) => counts.push(partitions),
             (None, None) => bail!(
@@ -110,7 +121,10 @@ pub async fn create(config: Config, print: bool, partitions: i32) -> Result<()> 
     } else {
         input_partitions(&config, &topics, Some(partitions)).await?
     };
-    let layout = layout(&config, &inputs);
+    let mut layout = layout(&config, &inputs);
+    for (input, count) in layout.inputs.iter_mut().zip(&inputs) {
+        input.partitions.get_or_insert(*count);
+    }
     let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
     if print {
         show(&config, &all, strictness);
@@ -152,6 +166,12 @@ pub fn rights(config: &Config) -> Vec<String> {
         lines.push(format!("Write, Describe on topic {}", sink.dead_letters));
         lines.extend(sink.results.iter().map(|name| format!("Write, Describe on topic {name}")));
         lines.push(format!("Read on group {}", sink.group));
+        if let Some(rekeyed) = &sink.rekeyed {
+            let prefix = &config.topics.prefix;
+            lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {rekeyed}"));
+            lines.push(format!("Read on group {}", sink.rekey_group()));
+            lines.push(format!("Write, Describe on transactional ids {prefix}.rekey.{}.*", sink.name));
+        }
     }
     if !config.sources.is_empty() {
         let prefix = &config.topics.prefix;
@@ -167,7 +187,10 @@ pub fn rights(config: &Config) -> Vec<String> {
     if !config.sinks.is_empty() {
         let prefix = &config.topics.prefix;
         lines.push(format!("for `dead-letters redrive`: Read, Write, Describe on topic {}", config.topics.redrives()));
-        lines.push("for `dead-letters redrive`: Write on the input topics, Read on the dead-letter topics".to_owned());
+        lines.push(
+            "for `dead-letters redrive`: Write on the topics that sinks read, Read on the dead-letter topics"
+                .to_owned(),
+        );
         lines.push(format!("for `dead-letters redrive`: Write, Describe on transactional ids {prefix}.redrive.*"));
     }
     lines.push("Create on the topics above, unless somebody else makes them".to_owned());

@@ -22,6 +22,8 @@ pub struct Letter<'a> {
     pub key: Option<&'a str>,
     /// Name of the route.
     pub route: &'a str,
+    /// Where the record stood in the input, if it was re-keyed.
+    pub origin: Option<&'a str>,
     /// Positions of records whose values it superseded.
     pub superseded: &'a [Position],
 }
@@ -47,6 +49,9 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
     add("position", letter.position.to_string());
     if let Some(key) = letter.key {
         add("key", key.into());
+    }
+    if let Some(origin) = letter.origin {
+        add("origin", origin.into());
     }
     if let Some(timestamp) = record.timestamp {
         add("timestamp", timestamp.to_string());

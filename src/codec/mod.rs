@@ -5,10 +5,12 @@ pub mod avro;
 pub mod json;
 mod letter;
 mod redrive;
+mod rekeyed;
 mod report;
 
 pub use letter::{Letter, dead_letter};
 pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
+pub use rekeyed::{events_meant, home, origin, original_timestamp, rekeyed_headers};
 pub use report::{ReportFields, report};
 
 #[cfg(test)]

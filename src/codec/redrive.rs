@@ -5,7 +5,7 @@
 //! it is left out where the record was refused as a whole), `nowbridge-key` (the letter's alert key, where known),
 //! `nowbridge-original` (where the event stood first, by which letters of a key are put in order), `nowbridge-redrives`
 //! (how often it has been put back) and `nowbridge-timestamp` (the original's, since some formats take an event's time
-//! from it). Behind the last letter of a key comes its release: a record without a value, with
+//! from it) and, of a re-keyed record, its `nowbridge-origin`. Behind the last letter of a key comes its release: a record without a value, with
 //! `nowbridge-redrive`, `nowbridge-key` and `nowbridge-release` (the position of the newest letter that was put back).
 
 use crate::model::record::Header;
@@ -15,7 +15,7 @@ const RUN: &str = "nowbridge-redrive";
 const INDEX: &str = "nowbridge-index";
 const ORIGINAL: &str = "nowbridge-original";
 const TIMES: &str = "nowbridge-redrives";
-const TIMESTAMP: &str = "nowbridge-timestamp";
+pub(super) const TIMESTAMP: &str = "nowbridge-timestamp";
 const RELEASE: &str = "nowbridge-release";
 const KEY: &str = "nowbridge-key";
 
@@ -90,6 +90,7 @@ pub fn redrive_headers(letter: &Record, id: RedriveId, position: Position) -> Ve
     if let Some(timestamp) = letter.header(TIMESTAMP) {
         add(TIMESTAMP, timestamp.to_owned());
     }
+    headers.extend(super::rekeyed::origin_header(letter));
     headers
 }
 
@@ -106,7 +107,7 @@ pub fn position(text: &str) -> Option<Position> {
     Some(Position::new(partition.parse().ok()?, offset.parse().ok()?, index.parse().ok()?))
 }
 
-fn number<T: std::str::FromStr>(record: &Record, name: &str) -> Result<Option<T>, String> {
+pub(super) fn number<T: std::str::FromStr>(record: &Record, name: &str) -> Result<Option<T>, String> {
     let Some(text) = record.header(name) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| format!("header {name}: {text:?} is no number of the right size"))
 }

@@ -109,6 +109,7 @@ fn a_dead_letter_keeps_the_original_and_says_why() {
         position: Position::new(3, 41, 0),
         key: Some("disk"),
         route: "incidents",
+        origin: None,
         superseded: &[Position::new(3, 39, 0), Position::new(3, 40, 0)],
     };
     let (key, value, headers) = dead_letter(&record, &letter, 1_700_000_001_000);

@@ -259,12 +259,28 @@ pub struct Sink {
     pub start: Start,
     /// The user vouches that all records of an alert share a partition.
     pub copartitioned: bool,
+    /// The internal topic to which its records are re-keyed, and which it then reads; `None`: it reads its topic.
+    pub rekeyed: Option<String>,
+    /// The internal topic's name where none is given.
+    pub default_rekeyed: String,
     /// Value of `correlation_display`: names this bridge in its tickets.
     pub correlation_display: String,
     /// What to do without a ledger.
     pub on_lost: OnLost,
     /// What the engine must know.
     pub settings: Settings,
+}
+
+impl Sink {
+    /// The topic that the sink reads, by whose positions its ledger and its dead letters go.
+    pub fn reads(&self) -> &str {
+        self.rekeyed.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// The consumer group that re-keys its topic.
+    pub fn rekey_group(&self) -> String {
+        format!("{}.rekey", self.group)
+    }
 }
 
 /// What a source route publishes of rows that exist before its first start.

@@ -263,3 +263,21 @@ fn an_import_set_needs_its_staging_table_and_a_column_of_its_own_for_the_ticket(
         assert!(wrong.contains(said), "{lines}: not said: {said}\n\n{wrong}");
     }
 }
+
+#[test]
+fn a_rekeyed_route_reads_its_internal_topic() {
+    let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
+    let plain = read(MINIMAL).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((plain.sinks[0].reads(), &plain.sinks[0].rekeyed), ("alerts", &None));
+    let config = read(&with("    rekey: true\n")).unwrap_or_else(|errors| panic!("{errors}"));
+    let sink = &config.sinks[0];
+    assert_eq!((sink.topic.as_str(), sink.reads()), ("alerts", "nowbridge.incidents.rekeyed"));
+    assert_eq!(sink.rekey_group(), "nowbridge.incidents.rekey");
+    assert_eq!(sink.settings.marker_prefix, "nowbridge.incidents.rekeyed", "notes name positions of that topic");
+    let both = complaints(&with("    rekey: true\n    copartitioned: true\n"));
+    assert!(both.contains("sinks.incidents.rekey"), "{both}");
+    let without = complaints(&with("    rekeyed: elsewhere\n"));
+    assert!(without.contains("`rekeyed` belongs to `rekey: true`"), "{without}");
+    let same = complaints(&with("    rekey: true\n    rekeyed: alerts\n"));
+    assert!(same.contains("the topic `alerts` is already"), "{same}");
+}

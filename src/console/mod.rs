@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics, sink, source};
+use crate::{metrics, rekey, sink, source};
 
 /// Between two rounds in which the metrics recorder folds what histograms have collected.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -51,6 +51,8 @@ pub struct Console {
     pub listen: SocketAddr,
     /// Sink routes by name.
     pub routes: Vec<(String, sink::StatusHandle)>,
+    /// The re-keying of sink routes, by their names.
+    pub rekeys: Vec<(String, rekey::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
     /// What [`install_metrics`] gave.

@@ -26,6 +26,7 @@ impl Bench {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             routes: vec![("incidents".into(), sink.clone())],
             sources: vec![("changes".into(), source::StatusHandle::default())],
+            rekeys: vec![("incidents".into(), rekey::StatusHandle::default())],
             metrics: recorder.handle(),
             stopping: stopping.clone(),
         };
@@ -176,6 +177,7 @@ async fn an_address_in_use_is_told_with_the_setting_to_change() {
     let console = Console {
         listen: bench.serving.address,
         routes: Vec::new(),
+        rekeys: Vec::new(),
         sources: Vec::new(),
         metrics: bench.recorder.handle(),
         stopping: CancellationToken::new(),

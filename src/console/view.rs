@@ -1,6 +1,7 @@
 //! What is shown: the routes' statuses as reasons and as JSON. Times leave as milliseconds, counts as numbers, and
 //! every text of others (keys, an instance's words) as a JSON string of bounded length.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Console;
 use crate::model::Now;
 use crate::source::State;
-use crate::{sink, source};
+use crate::{rekey, sink, source};
 
 /// A loop that has not turned for so long (milliseconds) is stuck; it turns several times a second, and its longest
 /// pauses are the bounded ends of work.
@@ -61,6 +62,10 @@ pub fn reasons(console: &Console) -> Vec<Reason> {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
+    for (name, handle) in &console.rekeys {
+        let found = handle.get().reasons();
+        reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
+    }
     for (name, handle) in &console.sources {
         let reason = match handle.snapshot().state {
             State::Standby | State::Polling => continue,
@@ -83,7 +88,15 @@ pub fn readiness(reasons: &[Reason]) -> Value {
 
 /// The answer of `/status`.
 pub fn status(console: &Console, now: Now) -> Value {
-    let sinks: Vec<Value> = console.routes.iter().map(|(name, h)| of_sink(name, &h.get(), now)).collect();
+    let rekeys: BTreeMap<&String, Value> = console.rekeys.iter().map(|(name, h)| (name, of_rekey(&h.get()))).collect();
+    let of_sink = |(name, handle): &(String, sink::StatusHandle)| {
+        let mut shown = of_sink(name, &handle.get(), now);
+        if let (Some(shown), Some(rekey)) = (shown.as_object_mut(), rekeys.get(name)) {
+            shown.insert("rekey".into(), rekey.clone());
+        }
+        shown
+    };
+    let sinks: Vec<Value> = console.routes.iter().map(of_sink).collect();
     let sources: Vec<Value> = console.sources.iter().map(|(name, h)| of_source(name, &h.snapshot())).collect();
     let mut status = readiness(&reasons(console));
     if let Some(status) = status.as_object_mut() {
@@ -133,6 +146,24 @@ fn of_sink(name: &str, status: &sink::Status, now: Now) -> Value {
         "parked": parked,
         "trouble": trouble,
         "counts": status.counts,
+    })
+}
+
+/// The re-keying of a route.
+fn of_rekey(status: &rekey::Status) -> Value {
+    let mut partitions = Map::new();
+    for (partition, next) in &status.partitions {
+        let held = status.refused.get(partition).map(|why| one_line(why));
+        partitions.insert(partition.to_string(), json!({ "next": next, "held": held }));
+    }
+    json!({
+        "partitions": partitions,
+        "records": status.records,
+        "alerts": status.alerts,
+        "transactions": status.transactions,
+        "failed_transactions": status.failed,
+        "lag": status.lag,
+        "trouble": status.trouble.as_deref().map(one_line),
     })
 }
 

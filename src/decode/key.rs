@@ -6,8 +6,9 @@ use crate::model::{AlertEvent, Record};
 /// The record's key must be the key of every event in it.
 pub(super) fn check(record: &Record, events: &[AlertEvent]) -> Result<(), DecodeError> {
     let Some(event) = events.iter().find(|e| record.key.as_deref() != Some(e.key.as_bytes())) else { return Ok(()) };
-    const WHAT_TO_DO: &str = "publish each alert under its own key, give the topic one partition, or set \
-                              `copartitioned: true` on the route if all records of an alert certainly share a partition";
+    const WHAT_TO_DO: &str = "publish each alert under its own key, give the topic one partition, or give a new route \
+                              `rekey: true` (or `copartitioned: true` if all records of an alert certainly share a \
+                              partition)";
     Err(match &record.key {
         None => DecodeError {
             code: "missing_key",

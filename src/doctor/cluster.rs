@@ -15,10 +15,15 @@ pub async fn check(rounds: &mut Rounds<'_>, subject: &Subject<'_>) {
         return;
     }
     let topics = Topics::new(&subject.kafka, subject.options.kafka_timeout);
-    let mut counts = Vec::new();
+    let (mut counts, mut read) = (Vec::new(), Vec::new());
     for sink in &subject.config.sinks {
         // A missing or forbidden input is told by the look at its topic below.
-        let state = topics.describe(&sink.topic).await.ok().flatten();
+        let mut state = topics.describe(sink.reads()).await.ok().flatten();
+        read.push(if state.is_some() { sink.reads() } else { &sink.topic });
+        if state.is_none() && sink.rekeyed.is_some() {
+            // It will be made with as many partitions as the topic that is re-keyed.
+            state = topics.describe(&sink.topic).await.ok().flatten();
+        }
         counts.push(state.map_or(1, |state| state.partitions));
     }
     let mut seen = Vec::new();
@@ -31,22 +36,26 @@ pub async fn check(rounds: &mut Rounds<'_>, subject: &Subject<'_>) {
         rounds.note(format!("topic.{}", spec.name), what, topic(subject, &topics, &spec).await);
         seen.push(spec.name);
     }
-    for sink in &subject.config.sinks {
-        rounds.looking(&format!("group {}", sink.group));
-        let asked = probe::group_offset(&subject.kafka, &sink.group, &sink.topic, subject.options.kafka_timeout).await;
-        let verdict = match asked {
-            Ok(Some(offset)) => Verdict::pass(format!("has read partition 0 up to offset {offset}")),
-            Ok(None) => Verdict::pass("has read nothing yet"),
-            Err(error) => Verdict::fail(
-                chain(&error),
-                format!(
-                    "allow this user Read on the group {} (`nowbridge topics create --print` lists the rights)",
-                    sink.group
-                ),
-            ),
-        };
-        rounds.note(format!("sink.{}.group", sink.name), format!("consumer group {} may be used", sink.group), verdict);
+    for (sink, topic) in subject.config.sinks.iter().zip(read) {
+        group(rounds, subject, &format!("sink.{}.group", sink.name), &sink.group, topic).await;
+        if sink.rekeyed.is_some() {
+            group(rounds, subject, &format!("sink.{}.rekey", sink.name), &sink.rekey_group(), &sink.topic).await;
+        }
     }
+}
+
+async fn group(rounds: &mut Rounds<'_>, subject: &Subject<'_>, id: &str, group: &str, topic: &str) {
+    rounds.looking(&format!("group {group}"));
+    let asked = probe::group_offset(&subject.kafka, group, topic, subject.options.kafka_timeout).await;
+    let verdict = match asked {
+        Ok(Some(offset)) => Verdict::pass(format!("has read partition 0 up to offset {offset}")),
+        Ok(None) => Verdict::pass("has read nothing yet"),
+        Err(error) => Verdict::fail(
+            chain(&error),
+            format!("allow this user Read on the group {group} (`nowbridge topics create --print` lists the rights)"),
+        ),
+    };
+    rounds.note(id, format!("consumer group {group} may be used"), verdict);
 }
 
 fn reach(subject: &Subject<'_>, reached: Result<Cluster, Unreachable>) -> Verdict {
@@ -114,6 +123,7 @@ fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Ledger => "ledger",
         Purpose::Table => "compacted table",
         Purpose::DeadLetters => "dead letters",
+        Purpose::Rekeyed => "re-keyed input",
         Purpose::Stream => "stream",
     }
 }

@@ -1,5 +1,5 @@
 //! Everything that speaks to Kafka: client options, the poller thread that owns the consumer group's consumer, the
-//! idempotent producer, the transactional producer of the source, topics and their settings, and quick reads of
+//! idempotent producer, the transactional producer, topics and their settings, and quick reads of
 //! compacted topics.
 //!
 //! Guarantees: librdkafka's callbacks never reach the async world; records are owned when they leave this module; the
@@ -7,6 +7,7 @@
 //! the engine's and the ledger's.
 
 mod committer;
+mod judge;
 pub mod options;
 mod outlet;
 mod ownership;
@@ -22,7 +23,7 @@ pub mod transactions;
 pub use options::KafkaOptions;
 pub use poller::{Poller, PollerEvent, PollerHandle, PollerSettings};
 pub use producer::{Delivery, Outcome, ProduceError, ProduceRequest, Producer};
-pub use transactions::{TransactionError, TransactionalProducer};
+pub use transactions::{Consumed, TransactionError, TransactionalProducer};
 
 use rdkafka::error::KafkaError;
 

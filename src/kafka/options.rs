@@ -36,7 +36,7 @@ pub const PROTECTED: &[(&str, &str)] = &[
     ("enable.gapless.guarantee", "the bridge handles gaps itself"),
     ("max.in.flight", "order per key rests on it"),
     ("max.in.flight.requests.per.connection", "order per key rests on it"),
-    ("transactional.id", "the bridge derives it from the source route"),
+    ("transactional.id", "the bridge derives it from the route"),
     ("transaction.timeout.ms", "set by the bridge"),
     ("message.timeout.ms", "the drain deadline rests on it"),
     ("delivery.timeout.ms", "the drain deadline rests on it"),

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as threads};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
@@ -21,6 +21,7 @@ use super::outlet::Outlet;
 use super::ownership::Ownership;
 use super::rebalance::{Command, Context, Shared};
 use super::{Error, KafkaOptions, poll_loop};
+use crate::clock;
 use crate::model::{Epoch, Record};
 
 /// How to read a topic.
@@ -247,6 +248,36 @@ impl PollerHandle {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         })
+    }
+
+    /// Asks the coordinator whether it knows this member, by committing an offset of partition 0 of `topic`, which must
+    /// not be the topic that is read: an offset of that could be set back. Where it does, the partitions are ours for a
+    /// session from the answered instant on the mono clock: it gives them to nobody else sooner. Blocks.
+    pub fn prove(&self, topic: &str, timeout: Duration) -> Result<u64, Error> {
+        let what =
+            || format!("the coordinator does not confirm this member of the group that reads {}", self.inner.topic);
+        // The end, so that no lag is shown of a topic that this group does not read.
+        let end =
+            self.inner.consumer.fetch_watermarks(topic, 0, timeout).map_err(|error| Error::call(what(), error))?.1;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(topic, 0, Offset::Offset(end)).map_err(|error| Error::call(what(), error))?;
+        let sent_at = clock::mono();
+        self.inner.consumer.commit(&list, CommitMode::Sync).map_err(|error| Error::call(what(), error))?;
+        Ok(sent_at)
+    }
+
+    /// Who this member is in its group, for a transaction that commits offsets.
+    pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.inner.consumer.group_metadata()
+    }
+
+    pub(super) fn offsets(&self, offsets: &[(i32, i64)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            // Fails only for offsets that can't be expressed; those of records can.
+            let _ = list.add_partition_offset(&self.inner.topic, partition, Offset::Offset(offset));
+        }
+        list
     }
 
     /// First offset, and one above the last one. Blocks.

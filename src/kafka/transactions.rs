@@ -1,8 +1,12 @@
-//! The transactional producer of a source route: everything of one page, its checkpoint included, in one Kafka
-//! transaction, or nothing of it.
+//! The transactional producer: some records, and what was consumed for them, in one Kafka transaction, or nothing of it.
 //!
 //! All calls block in librdkafka, so the client lives on a thread of its own, behind an async interface. A second
 //! producer with the same transactional id fences the first, which learns it at its next transaction.
+//!
+//! Consumed offsets ([`Consumed`]) are committed only while their partitions are certainly ours. The group's metadata is
+//! taken first and then the lease looked at, in this order: what was taken while the lease stood names a member that the
+//! coordinator knew, so a commit that arrives too late is refused. Taken later it could be that of a consumer that has
+//! just learned that it was put out of its group: without a member's id, which the coordinator takes without a question.
 
 use std::sync::{Mutex, PoisonError, mpsc as threads};
 use std::time::{Duration, Instant};
@@ -14,7 +18,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use tokio::sync::oneshot;
 
 use super::producer::{native_headers, outcome_of};
-use super::{KafkaOptions, Outcome, ProduceRequest, options};
+use super::{KafkaOptions, Outcome, PollerHandle, ProduceRequest, options};
+use crate::clock;
+use crate::crash_point::{self, Point};
+use crate::model::Epoch;
 
 /// Why a transaction did not commit.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,17 @@ pub enum TransactionError {
     Fatal(String),
 }
 
+/// Offsets of a group that are committed by a transaction.
+#[derive(Clone)]
+pub struct Consumed {
+    /// The group's member.
+    pub by: PollerHandle,
+    /// Partition, the epoch in which it was read, and the offset to go on from.
+    pub offsets: Vec<(i32, Epoch, i64)>,
+    /// Until when the partitions are certainly ours, on the mono clock.
+    pub lease: u64,
+}
+
 /// A producer that writes transactions, one at a time. Dropping it ends its thread; a transaction under way is aborted
 /// by the broker.
 pub struct TransactionalProducer {
@@ -45,6 +63,7 @@ pub struct TransactionalProducer {
 
 struct Job {
     records: Vec<ProduceRequest>,
+    consumed: Option<Consumed>,
     answer: oneshot::Sender<Result<(), TransactionError>>,
 }
 
@@ -76,8 +95,17 @@ impl TransactionalProducer {
 
     /// Writes all these records in one transaction. Tags are not used.
     pub async fn send_all(&self, records: Vec<ProduceRequest>) -> Result<(), TransactionError> {
+        self.send_consumed(records, None).await
+    }
+
+    /// Writes all these records, and how far their input was consumed, in one transaction.
+    pub async fn send_consumed(
+        &self,
+        records: Vec<ProduceRequest>,
+        consumed: Option<Consumed>,
+    ) -> Result<(), TransactionError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { records, answer }).map_err(|_| gone())?;
+        self.jobs.send(Job { records, consumed, answer }).map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -142,7 +170,7 @@ impl Worker {
 
     fn run(self, inbox: &threads::Receiver<Job>) {
         while let Ok(job) = inbox.recv() {
-            let result = self.transact(&job.records);
+            let result = self.transact(&job);
             // After these nothing more can be done with this client.
             let ended = matches!(
                 result,
@@ -155,16 +183,59 @@ impl Worker {
         }
     }
 
-    fn transact(&self, records: &[ProduceRequest]) -> Result<(), TransactionError> {
+    fn transact(&self, job: &Job) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
         self.client.context().take_failure();
         self.client.begin_transaction().map_err(|error| self.useless(&error))?;
-        for record in records {
+        for record in &job.records {
             if let Err(error) = self.send(record, deadline) {
                 return Err(self.abort(&error));
             }
         }
-        self.commit(deadline)
+        if let Some(consumed) = &job.consumed {
+            self.consume(consumed, deadline)?;
+        }
+        self.await_acks(deadline);
+        crash_point::pass(Point::Transaction);
+        self.commit(deadline)?;
+        crash_point::pass(Point::Committed);
+        Ok(())
+    }
+
+    fn consume(&self, consumed: &Consumed, deadline: Instant) -> Result<(), TransactionError> {
+        let metadata = consumed.by.group_metadata();
+        let stands = clock::mono() < consumed.lease
+            && consumed.offsets.iter().all(|(partition, epoch, _)| consumed.by.epoch_of(*partition) == Some(*epoch));
+        let (Some(metadata), true) = (metadata, stands) else {
+            let why = KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress);
+            return Err(self.abort(&why));
+        };
+        let offsets: Vec<(i32, i64)> = consumed.offsets.iter().map(|(partition, _, at)| (*partition, *at)).collect();
+        let list = consumed.by.offsets(&offsets);
+        loop {
+            let error = match self.client.send_offsets_to_transaction(&list, &metadata, left(deadline)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match &error {
+                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.useless(&error)),
+                KafkaError::Transaction(cause)
+                    if cause.is_retriable() && !cause.txn_requires_abort() && Instant::now() < deadline => {}
+                _ => return Err(self.abort(&error)),
+            }
+        }
+    }
+
+    /// `commit_transaction` of the client library polls for 100 ms at a time while anything is unanswered, however
+    /// quickly the answers come; so it is called when there is nothing to wait for.
+    fn await_acks(&self, deadline: Instant) {
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            // Hands over what lingers; the wait itself is the poll's.
+            if self.client.flush(Duration::ZERO).is_ok() {
+                return;
+            }
+            self.client.poll(Duration::from_millis(1));
+        }
     }
 
     fn send(&self, request: &ProduceRequest, deadline: Instant) -> Result<(), KafkaError> {

@@ -1,13 +1,16 @@
-//! What stands in a ledger partition about one key, for people: read only, nothing is taken over.
+//! What stands in a ledger partition about one key, for people, and what the ledger belongs to: read only, nothing is
+//! taken over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::wire::{self, WireKey};
+use super::header::Identity;
+use super::wire::{self, WireKey, WireValue};
 use crate::engine::event::LedgerKey;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::topics::Topics;
 use crate::kafka::{self, KafkaOptions};
 
 /// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
@@ -57,6 +60,43 @@ pub async fn find(
         .collect();
     found.sort_by_key(|(offset, _)| *offset);
     Ok(found.into_iter().map(|(_, value)| value).collect())
+}
+
+/// What the ledger belongs to, by the header of its first partition; `None` where that has none yet, or there is no
+/// ledger.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn identity(
+    options: &KafkaOptions,
+    topic: &str,
+    group: &str,
+    timeout: Duration,
+) -> Result<Option<Identity>, kafka::Error> {
+    if Topics::new(options, timeout).partitions(topic).await?.is_none() {
+        return Ok(None);
+    }
+    let what = TableRead {
+        topic: topic.into(),
+        partition: 0,
+        isolation: Isolation::Uncommitted,
+        until: Until::Including(super::load::FIRST_RECORDS),
+        group: group.to_owned(),
+        patience: timeout,
+    };
+    let options = options.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut identity = None;
+        table::read(&options, &what, &mut |record| {
+            if let (Some(b"header"), Some(value)) = (record.key, record.value)
+                && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
+            {
+                identity = Some(header.identity);
+            }
+        })?;
+        Ok(identity)
+    });
+    read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))?
 }
 
 fn is_about(name: &[u8], key: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, Prod
 use crate::model::Token;
 
 /// A header stands among the first so many records: behind the `owner` records of take-overs that were cut short.
-const FIRST_RECORDS: i64 = 64;
+pub(super) const FIRST_RECORDS: i64 = 64;
 
 /// Where a route begins that has neither a committed offset nor a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,6 @@ pub mod header;
 pub mod load;
 pub mod wire;
 
-pub use find::find;
+pub use find::{find, identity};
 pub use header::{Header, Identity};
 pub use load::{LoadError, Loader, OnLost, StartAt};

@@ -49,6 +49,8 @@ pub struct Letter {
     pub position: Position,
     /// Where that event stood before it was put back for the first time: the order of a key's letters.
     pub original: Position,
+    /// Where its record stood in the user's topic, if it was re-keyed: `<topic>/<partition>/<offset>`.
+    pub origin: Option<String>,
     /// When it became a dead letter, Unix milliseconds.
     pub time: i64,
     /// How often it had been put back before.
@@ -219,6 +221,7 @@ mod tests {
             key: key.map(str::to_owned),
             position: Position::new(0, 100 + offset, 0),
             original: Position::new(0, 100 + offset, 0),
+            origin: None,
             time: 1_000 * offset,
             redrives: 0,
             bytes: 10,

@@ -122,6 +122,7 @@ impl Shelf {
             key: text("nowbridge-key"),
             position,
             original: codec::original(record).and_then(codec::position).unwrap_or(position),
+            origin: codec::origin(record).map(str::to_owned),
             time: record.timestamp.unwrap_or_default(),
             redrives: codec::times_redriven(record),
             bytes: record.size(),

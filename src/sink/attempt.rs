@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::crash_point::{self, Point};
 use super::tenure::Tenures;
 use crate::clock;
+use crate::crash_point::{self, Point};
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
 use crate::mapping::correlation;

@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::attempt::{self, Right};
-use super::crash_point::{self, Point};
 use super::perform::{Driver, perform};
 use super::tenure::Tenures;
 use crate::clock;
+use crate::crash_point::{self, Point};
 use crate::engine::dispatcher::Wanted;
 use crate::engine::event::{Effect, Event, RequestId};
 use crate::kafka::PollerHandle;

@@ -9,7 +9,6 @@
 mod attempt;
 mod backlog;
 mod batch;
-mod crash_point;
 mod heard;
 mod outgoing;
 mod perform;

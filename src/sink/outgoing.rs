@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::crash_point::{self, Point};
 use super::perform::{Driver, NOBODY};
 use super::tell::chain;
+use crate::crash_point::{self, Point};
 use crate::engine::event::{DeadLetter, Event, LedgerWrite, OpId, ProduceOutcome, Report};
 use crate::kafka::producer::{ProduceError, ProduceRequest};
 use crate::{clock, codec, ledger, metrics, taxonomy};
@@ -77,6 +77,7 @@ impl Driver {
             position: letter.position,
             key: letter.key.as_deref(),
             route: &self.route.name,
+            origin: codec::origin(&letter.raw).filter(|_| self.route.rekeyed_from.is_some()),
             superseded: &letter.superseded,
         };
         let (key, value, headers) = codec::dead_letter(&letter.raw, &described, clock::unix());

@@ -37,6 +37,8 @@ pub struct Route {
     pub decoder: Decoder,
     /// The user vouches that records of a key share a partition.
     pub copartitioned: bool,
+    /// The user's topic, where the topic that is read is the internal one to which it is re-keyed.
+    pub rekeyed_from: Option<Arc<str>>,
     /// Maps alert events.
     pub mapping: Arc<SinkMapping>,
     /// Value of `correlation_display`.

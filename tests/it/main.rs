@@ -6,6 +6,7 @@
 mod crash;
 mod docs;
 mod kafka;
+mod rekey;
 mod servicenow;
 mod sink;
 mod source;

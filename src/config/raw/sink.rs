@@ -63,6 +63,10 @@ pub(in super::super) struct RawSink {
     pub row_freshness: Option<String>,
     /// You vouch that all records of an alert share a partition although they are not keyed by its key. Default false.
     pub copartitioned: Option<bool>,
+    /// Re-key the topic through an internal one, because its records are not keyed by the alert's key. Default false.
+    pub rekey: Option<bool>,
+    /// For `rekey`: the internal topic. Default `<prefix>.<route>.rekeyed`.
+    pub rekeyed: Option<String>,
     /// Only alerts whose key matches one of these patterns, where `*` stands for any text: a canary.
     pub only: Option<Vec<String>>,
     /// What to do when the ledger is gone: `refuse` to work until it is rebuilt, or `look_up` every unknown key in

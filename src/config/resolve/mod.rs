@@ -105,7 +105,7 @@ fn route_instance(
 /// No topic may have two uses: the bridge would read what it writes.
 fn check_topics(config: &Config, context: &mut Context<'_>) {
     let mut uses: BTreeMap<&str, (String, String)> = BTreeMap::new();
-    let mut groups: BTreeMap<&str, String> = BTreeMap::new();
+    let mut groups: BTreeMap<String, String> = BTreeMap::new();
     let checkpoints = config.topics.checkpoints();
     let ownership = config.topics.ownership();
     let redrives = config.topics.redrives();
@@ -131,10 +131,19 @@ fn check_topics(config: &Config, context: &mut Context<'_>) {
         if let Some(results) = &sink.results {
             of(results, "results", "results topic", context);
         }
+        if let Some(rekeyed) = &sink.rekeyed {
+            of(rekeyed, "rekeyed", "internal topic", context);
+        }
         inputs.entry(&sink.topic).or_insert_with(|| join(&at, "topic"));
-        if let Some(other) = groups.insert(&sink.group, sink.name.clone()) {
-            let message = format!("the sink `{other}` has the same consumer group; give each sink a group of its own");
-            context.error(&join(&at, "group"), &message);
+        let second = sink.rekeyed.as_ref().map(|_| sink.rekey_group());
+        for group in std::iter::once(sink.group.clone()).chain(second) {
+            if let Some(other) = groups.insert(group, sink.name.clone()) {
+                let message = format!(
+                    "the sink `{other}` has the same consumer group (a route with `rekey` has a second one, \
+                     `<group>.rekey`); give each sink a group of its own"
+                );
+                context.error(&join(&at, "group"), &message);
+            }
         }
     }
     for source in &config.sources {

@@ -41,6 +41,7 @@ pub(super) fn resolve(
     let results = own_topic(raw.results.take(), "results", ".results");
     let dead_letters = own_topic(raw.dead_letters.take(), "dead_letters", ".dead-letters");
     let ledger = own_topic(raw.ledger.take(), "ledger", ".ledger");
+    let rekeyed = rekeyed(&raw, at, own_topic(raw.rekeyed.clone(), "rekeyed", ".rekeyed"), context);
     let table = raw.table.take().unwrap_or_else(|| "incident".into());
     context.column_name(&key("table"), &table);
     let decoder = decoder(&raw, &key("by"), context);
@@ -58,7 +59,7 @@ pub(super) fn resolve(
         settings.claims_ahead += size - 1;
     }
     settings.states = states;
-    settings.marker_prefix.clone_from(&topic);
+    rekeyed.as_ref().unwrap_or(&topic).clone_into(&mut settings.marker_prefix);
     Sink {
         mapping: compile(rules, at, context),
         instance,
@@ -72,6 +73,8 @@ pub(super) fn resolve(
         decoder,
         start,
         copartitioned: raw.copartitioned.unwrap_or(false),
+        rekeyed,
+        default_rekeyed: format!("{}.{name}.rekeyed", topics.prefix),
         correlation_display,
         on_lost: match raw.on_lost {
             Some(RawOnLost::LookUp) => OnLost::LookUp,
@@ -80,6 +83,19 @@ pub(super) fn resolve(
         settings,
         name,
     }
+}
+
+/// The internal topic, where the route is re-keyed.
+fn rekeyed(raw: &RawSink, at: &str, topic: String, context: &mut Context<'_>) -> Option<String> {
+    let rekey = raw.rekey.unwrap_or(false);
+    if rekey && raw.copartitioned == Some(true) {
+        let message = "`copartitioned: true` vouches for what `rekey: true` brings about; remove one of them";
+        context.error(&join(at, "rekey"), message);
+    }
+    if !rekey && raw.rekeyed.is_some() {
+        context.error(&join(at, "rekeyed"), "`rekeyed` belongs to `rekey: true`; remove it or set that");
+    }
+    rekey.then_some(topic)
 }
 
 /// How the table is written.

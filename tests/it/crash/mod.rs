@@ -5,6 +5,7 @@
 mod oracle;
 mod redrive;
 mod reference;
+mod rekey;
 mod trace;
 mod world;
 

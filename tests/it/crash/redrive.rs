@@ -19,13 +19,13 @@ const RIGHT: &str = "    fields: { description: no exercise }\n";
 
 const KEYS: usize = 100;
 
-fn dead_letters(world: &World, arguments: &[&str]) -> Output {
+pub(super) fn dead_letters(world: &World, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
     command.arg("dead-letters").args(arguments).arg("--config").arg(world.config()).output().expect("it runs")
 }
 
 /// Open letters, as `list --json` tells them.
-fn open_letters(world: &World) -> Vec<Value> {
+pub(super) fn open_letters(world: &World) -> Vec<Value> {
     let output = dead_letters(world, &["list", "--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");

@@ -117,7 +117,8 @@ impl World {
 
     /// Publishes at a pace, in order.
     pub fn feed(&self, events: Vec<Event>, per_second: usize) -> tokio::task::JoinHandle<()> {
-        let (bootstrap, topic) = (self.bootstrap.clone(), format!("{}.alerts", self.prefix));
+        let (bootstrap, topic, rekeyed) =
+            (self.bootstrap.clone(), format!("{}.alerts", self.prefix), self.is_rekeyed());
         tokio::task::spawn_blocking(move || {
             let producer: BaseProducer = ClientConfig::new()
                 .set("bootstrap.servers", &bootstrap)
@@ -127,7 +128,16 @@ impl World {
             let began = Instant::now();
             for (number, event) in (0_u32..).zip(&events) {
                 let body = event.body();
-                producer.send(BaseRecord::to(&topic).key(&event.key).payload(&body)).map_err(|(e, _)| e).expect("sent");
+                let (host, partition) = foreign(&event.key);
+                let mut record = BaseRecord::to(&topic).payload(&body);
+                if rekeyed {
+                    // Records of an alert share a partition, by which they have an order, and nothing else.
+                    record.partition = Some(partition);
+                    record.key = host.as_ref();
+                } else {
+                    record.key = Some(&event.key);
+                }
+                producer.send(record).map_err(|(e, _)| e).expect("sent");
                 let due = Duration::from_secs(1) * number / u32::try_from(per_second).unwrap_or(1);
                 // This is the pace of the input, not a wait for anything.
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
@@ -154,8 +164,13 @@ impl World {
         judge(rows, expected, &self.topic()).differences
     }
 
-    fn topic(&self) -> String {
-        format!("{}.alerts", self.prefix)
+    /// The topic that the sink reads, which its notes name.
+    pub fn topic(&self) -> String {
+        format!("{}.{}", self.prefix, if self.is_rekeyed() { "incidents.rekeyed" } else { "alerts" })
+    }
+
+    fn is_rekeyed(&self) -> bool {
+        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains("rekey: true"))
     }
 
     /// Waits until every ticket is as it must be.
@@ -226,6 +241,12 @@ impl World {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
+}
+
+/// The key of a record that is not its alert's, or none, and the partition that a publisher chose by it.
+fn foreign(key: &str) -> (Option<String>, i32) {
+    let sum = key.bytes().fold(0_i32, |sum, byte| sum * 31 % 10_007 + i32::from(byte));
+    ((sum % 3 != 0).then(|| format!("host-{}", sum % 5)), sum % 4)
 }
 
 impl Drop for World {

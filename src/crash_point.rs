@@ -19,6 +19,10 @@ pub enum Point {
     Entry,
     /// Entries are acked; the offset is not committed.
     Commit,
+    /// Everything of a Kafka transaction is handed over and acked; it is not committed.
+    Transaction,
+    /// A Kafka transaction is committed, and nobody here knows it.
+    Committed,
 }
 
 struct Armed {
@@ -40,6 +44,8 @@ fn parse(text: &str) -> Option<Armed> {
         "in-flight" => Point::InFlight,
         "entry" => Point::Entry,
         "commit" => Point::Commit,
+        "transaction" => Point::Transaction,
+        "committed" => Point::Committed,
         _ => return None,
     };
     Some(Armed { point, left: AtomicI64::new(count.parse().ok()?) })

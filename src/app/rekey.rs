@@ -1,0 +1,90 @@
+//! A route's re-keying: its stage put together, and what stands against it at the start. A route can't be switched to
+//! re-keying or back, since its ledger goes by the positions of the topic that it has read.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::{Config, Sink, Start};
+use crate::kafka::topics::Topics;
+use crate::kafka::{KafkaOptions, table};
+use crate::ledger::{self, StartAt};
+use crate::rekey::{Spread, Stage};
+
+/// For each call to the cluster.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where a route begins.
+pub fn start_at(sink: &Sink) -> StartAt {
+    match sink.start {
+        Start::Earliest => StartAt::Earliest,
+        Start::Latest => StartAt::Latest,
+        Start::At(time) => StartAt::Time(time),
+    }
+}
+
+/// The stage of a route; `None` where it is not re-keyed. `partitions` are the internal topic's.
+pub fn stage(config: &Config, sink: &Sink, options: &KafkaOptions, partitions: i32) -> Option<Stage> {
+    let topic = sink.rekeyed.as_deref()?;
+    Some(Stage {
+        name: sink.name.as_str().into(),
+        kafka: options.clone(),
+        input: sink.topic.clone(),
+        group: sink.rekey_group(),
+        session_timeout: config.kafka.session_timeout,
+        max_poll_interval: config.kafka.max_poll_interval,
+        spread: Spread { decoder: sink.decoder.clone(), topic: topic.into(), partitions },
+        transactional_id: format!("{}.rekey.{}.{:016x}", config.topics.prefix, sink.name, fastrand::u64(..)),
+        start: start_at(sink),
+    })
+}
+
+/// Whether the route has been run the other way before, or its internal topic has changed its partitions.
+///
+/// # Errors
+/// It has: what to do. Or the cluster does not answer.
+pub async fn refuse_switch(sink: &Sink, options: &KafkaOptions, partitions: i32) -> Result<()> {
+    let name = &sink.name;
+    let known = ledger::identity(options, &sink.ledger, &sink.group, TIMEOUT).await;
+    let known = known.with_context(|| format!("can't learn what the ledger {} belongs to", sink.ledger))?;
+    let before = known.as_ref().map(|identity| identity.topic.as_str());
+    const ANEW: &str = "or give the route a new name (and with it a ledger and a group of its own) at a time when few \
+                        alerts are open, for it will not know the tickets that this one has made";
+    let Some(topic) = &sink.rekeyed else {
+        if before == Some(sink.default_rekeyed.as_str()) {
+            bail!(
+                "route {name}: it has been run with `rekey: true`, and its ledger {} goes by the positions of {}; set \
+                 that again, {ANEW}",
+                sink.ledger,
+                sink.default_rekeyed
+            );
+        }
+        return Ok(());
+    };
+    if before == Some(sink.topic.as_str()) || (before.is_none() && has_read(sink, options).await?) {
+        bail!(
+            "route {name}: it has been run without `rekey`, and its ledger {} goes by the positions of {}; remove \
+             `rekey: true`, {ANEW}",
+            sink.ledger,
+            sink.topic
+        );
+    }
+    let began_with = known.filter(|identity| identity.topic == *topic).map(|identity| identity.partitions);
+    if let Some(began_with) = began_with.filter(|began_with| *began_with != partitions) {
+        bail!(
+            "route {name}: the internal topic {topic} had {began_with} partitions when the route began, and has \
+             {partitions} now: alerts would be in other partitions than their earlier records. Partitions can't be taken \
+             away again, so give the route a new name (and with it topics of its own)"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the sink's group has read the user's topic itself.
+async fn has_read(sink: &Sink, options: &KafkaOptions) -> Result<bool> {
+    let partitions = Topics::new(options, TIMEOUT).partitions(&sink.topic).await?.unwrap_or(0);
+    let (options, topic, group) = (options.clone(), sink.topic.clone(), sink.group.clone());
+    let look = move || table::progress(&options, &topic, partitions, &group, TIMEOUT);
+    let progress = tokio::task::spawn_blocking(look).await.context("a look at the group was cut short")??;
+    Ok(progress.iter().any(|one| one.committed.is_some()))
+}

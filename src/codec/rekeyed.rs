@@ -1,0 +1,117 @@
+//! The headers of records that were put into a route's internal topic, each in the partition of its alerts.
+//!
+//! A re-keyed record is the original, key, value and foreign headers untouched, with `nowbridge-origin` (topic, partition
+//! and offset where it stood: `<topic>/<partition>/<offset>`), `nowbridge-timestamp` (the original's, since some formats
+//! take an event's time from it; the record's own is when it was re-keyed, or retention would take old records at once)
+//! and `nowbridge-events`: which of the body's alerts are meant in this partition. The last is left out where the body
+//! could not be read; such a record is in one place only. Headers of these names that a publisher has sent are dropped.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::Record;
+use crate::model::record::Header;
+
+const ORIGIN: &str = "nowbridge-origin";
+const EVENTS: &str = "nowbridge-events";
+
+/// The partition in which all records of an alert are. It must never change, or an alert would be in two: the first eight
+/// bytes of the key's SHA-256, big-endian, modulo the number of partitions.
+pub fn home(key: &str, partitions: i32) -> i32 {
+    let digest = Sha256::digest(key.as_bytes());
+    let hash = digest.iter().take(8).fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
+    i32::try_from(hash % u64::try_from(partitions.max(1)).unwrap_or(1)).unwrap_or(0)
+}
+
+/// The headers of a record of the input on its way to the internal topic, about these of its events; `None` where it
+/// can't be read.
+pub fn rekeyed_headers(record: &Record, events: Option<&[u32]>) -> Vec<Header> {
+    let mut headers: Vec<Header> =
+        record.headers.iter().filter(|(name, _)| !super::letter::is_ours(name)).cloned().collect();
+    let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
+    add(ORIGIN, format!("{}/{}/{}", record.topic, record.partition, record.offset));
+    if let Some(timestamp) = record.timestamp {
+        add(super::redrive::TIMESTAMP, timestamp.to_string());
+    }
+    if let Some(events) = events {
+        let listed: Vec<String> = events.iter().map(u32::to_string).collect();
+        add(EVENTS, listed.join(","));
+    }
+    headers
+}
+
+/// Where a re-keyed record stood in the input, in the words of the header.
+pub fn origin(record: &Record) -> Option<&str> {
+    record.header(ORIGIN)
+}
+
+pub(super) fn origin_header(record: &Record) -> Option<Header> {
+    origin(record).map(|origin| (ORIGIN.to_owned(), Some(origin.as_bytes().to_vec())))
+}
+
+/// Which events of a re-keyed record are meant where it lies; `None`: it was not said, because it could not be read.
+///
+/// # Errors
+/// The header makes no sense.
+pub fn events_meant(record: &Record) -> Result<Option<Vec<u32>>, String> {
+    let Some(text) = record.header(EVENTS) else { return Ok(None) };
+    let listed: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
+    listed.map(Some).map_err(|_| format!("header {EVENTS}: {text:?} is no list of numbers"))
+}
+
+/// The timestamp that a re-keyed record had in the input, Unix milliseconds.
+///
+/// # Errors
+/// The header makes no sense.
+pub fn original_timestamp(record: &Record) -> Result<Option<i64>, String> {
+    super::redrive::number(record, super::redrive::TIMESTAMP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        Record {
+            topic: "alerts".into(),
+            partition: 3,
+            offset: 41,
+            key: None,
+            value: Some(b"{}".to_vec()),
+            headers: vec![text("trace", "1"), text("Nowbridge-Redrive", "ff"), text("nowbridge-events", "9")],
+            timestamp: Some(77),
+        }
+    }
+
+    #[test]
+    fn the_home_of_a_key_never_changes() {
+        // Of a release that is in use: a change moves alerts away from their records.
+        let homes: Vec<i32> = ["disk:a", "disk:b", "backup:db-7", "", "ä"].iter().map(|key| home(key, 12)).collect();
+        assert_eq!(homes, HOMES);
+        assert!((0..1_000).all(|n| home(&n.to_string(), 1) == 0));
+        let mut counts = [0; 4];
+        (0..4_000).for_each(|n| counts[usize::try_from(home(&format!("k{n}"), 4)).expect("a partition")] += 1);
+        assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
+    }
+
+    const HOMES: [i32; 5] = [4, 8, 3, 4, 4];
+
+    #[test]
+    fn a_record_takes_its_place_and_time_along_and_none_of_a_publishers_words_in_our_name() {
+        let moved = Record { headers: rekeyed_headers(&record(), Some(&[0, 7])), ..record() };
+        assert_eq!(moved.header("trace"), Some("1"));
+        assert_eq!(moved.header("nowbridge-redrive"), None);
+        assert_eq!(origin(&moved), Some("alerts/3/41"));
+        assert_eq!(events_meant(&moved), Ok(Some(vec![0, 7])));
+        assert_eq!(original_timestamp(&moved), Ok(Some(77)));
+        let unread = Record { headers: rekeyed_headers(&record(), None), ..record() };
+        assert_eq!(events_meant(&unread), Ok(None));
+    }
+
+    #[test]
+    fn a_list_that_makes_no_sense_is_told() {
+        let mut record = record();
+        record.headers.push((EVENTS.into(), Some(b"1,x".to_vec())));
+        assert!(events_meant(&record).expect_err("refused").contains("nowbridge-events"));
+    }
+}

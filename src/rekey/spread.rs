@@ -1,0 +1,122 @@
+//! Where a record's alerts go. Pure: a record in, records of the internal topic out.
+//!
+//! The alerts of a body that share a partition go as one record, which says which of them are meant there. The whole body
+//! is decoded, although only its keys are asked for: what the sink could not read later must be known here, or each
+//! partition's copy of it would become a dead letter. What can't be read goes on in one defined partition, so that the
+//! sink makes the letter; what has no alerts (a test event, a record without a value) goes nowhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::codec;
+use crate::decode::Decoder;
+use crate::kafka::ProduceRequest;
+use crate::model::Record;
+
+/// How records of a topic are spread over the internal one.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    /// Reads records.
+    pub decoder: Decoder,
+    /// The internal topic.
+    pub topic: Arc<str>,
+    /// Its partitions.
+    pub partitions: i32,
+}
+
+impl Spread {
+    /// Adds what a record becomes to `out`; answers how many alerts were in it.
+    pub fn spread(&self, record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
+        if record.value.is_none() {
+            return 0;
+        }
+        let Ok(events) = self.decoder.decode(record) else {
+            out.push(self.request(record, record.partition % self.partitions.max(1), None));
+            return 0;
+        };
+        let mut homes: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+        for (index, event) in (0..).zip(&events) {
+            homes.entry(codec::home(&event.key, self.partitions)).or_default().push(index);
+        }
+        out.extend(homes.iter().map(|(home, meant)| self.request(record, *home, Some(meant))));
+        events.len()
+    }
+
+    fn request(&self, record: &Record, partition: i32, meant: Option<&[u32]>) -> ProduceRequest {
+        ProduceRequest {
+            topic: Arc::clone(&self.topic),
+            partition: Some(partition),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: codec::rekeyed_headers(record, meant),
+            tag: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::By;
+
+    fn record(value: Option<&str>) -> Record {
+        Record {
+            topic: "alerts".into(),
+            partition: 7,
+            offset: 41,
+            key: Some(b"host-1".to_vec()),
+            value: value.map(|value| value.as_bytes().to_vec()),
+            headers: Vec::new(),
+            timestamp: Some(77),
+        }
+    }
+
+    fn spread(decoder: Decoder, value: Option<&str>) -> (usize, Vec<ProduceRequest>) {
+        let mut out = Vec::new();
+        let alerts = Spread { decoder, topic: "inner".into(), partitions: 4 }.spread(&record(value), &mut out);
+        (alerts, out)
+    }
+
+    fn header<'a>(request: &'a ProduceRequest, name: &str) -> Option<&'a str> {
+        let found = request.headers.iter().find(|(n, _)| n == name)?;
+        std::str::from_utf8(found.1.as_deref()?).ok()
+    }
+
+    #[test]
+    fn alerts_of_one_body_go_home_and_those_of_one_home_go_together() {
+        let alerts: Vec<String> = (0..20)
+            .map(|n| format!("{{\"status\":\"firing\",\"labels\":{{\"alertname\":\"A\"}},\"fingerprint\":\"f{n}\"}}"))
+            .collect();
+        let body = format!("{{\"version\":\"4\",\"status\":\"firing\",\"alerts\":[{}]}}", alerts.join(","));
+        let (count, out) = spread(Decoder::Alertmanager(By::Alert), Some(&body));
+        assert_eq!((count, out.len()), (20, 4));
+        let mut seen = Vec::new();
+        for request in &out {
+            assert_eq!(request.value.as_deref(), Some(body.as_bytes()));
+            assert_eq!(request.key.as_deref(), Some(b"host-1".as_slice()), "some formats take the alert's key from it");
+            for index in header(request, "nowbridge-events").expect("listed").split(',') {
+                let home = codec::home(&format!("alertmanager:alert:f{index}"), 4);
+                assert_eq!(request.partition, Some(home));
+                seen.push(index.parse::<u32>().expect("a number"));
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_read_goes_on_in_one_place_and_says_nothing_of_its_events() {
+        let (count, out) = spread(Decoder::Canonical, Some("{"));
+        assert_eq!((count, out.len()), (0, 1));
+        assert_eq!(out[0].partition, Some(3));
+        assert_eq!(header(&out[0], "nowbridge-origin"), Some("alerts/7/41"));
+        assert_eq!(header(&out[0], "nowbridge-events"), None);
+    }
+
+    #[test]
+    fn what_holds_no_alert_goes_nowhere() {
+        let test = r#"{"source":"x","key":"k","action":"open","title":"t","mode":"test"}"#;
+        assert_eq!(spread(Decoder::Canonical, Some(test)), (0, Vec::new()));
+        assert_eq!(spread(Decoder::Canonical, None), (0, Vec::new()));
+    }
+}
