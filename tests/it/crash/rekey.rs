@@ -163,7 +163,7 @@ async fn dead_letters_of_a_rekeyed_route_say_where_they_came_from_and_go_back() 
     world.configure(&format!("{REKEY}    fields: {{ description: no exercise }}\n"));
     let bridge = world.bridge(None);
     bridge.await_assigned();
-    let output = dead_letters(&world, &["redrive", "--code", "rejected"]);
+    let output = dead_letters(&world, &["redrive", "--code", "SN-007"]);
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), bridge.log());
     let expected = apply(&events);
     world.await_right(&expected, Duration::from_secs(60)).await;
