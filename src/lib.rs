@@ -2,6 +2,7 @@
 //! alert one, and what people change in ServiceNow comes back as events on topics.
 
 pub mod app;
+mod causes;
 pub mod cli;
 pub mod clock;
 pub mod codec;

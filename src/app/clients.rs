@@ -1,5 +1,6 @@
 //! From the configuration's plain values to ready clients.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,10 +9,10 @@ use anyhow::{Context, Result};
 use secrecy::SecretString;
 
 use crate::clock;
-use crate::config::{self, Instance, Secret, Sink, Write};
+use crate::config::{self, Instance, Secret, Sink, Source, Write};
 use crate::kafka::KafkaOptions;
 use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
-use crate::servicenow::{Auth, Client, Connection, ImportSet, Pace, PaceSettings};
+use crate::servicenow::{Auth, Client, Connection, Credentials, ImportSet, Pace, PaceSettings};
 
 /// How to reach Kafka.
 pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
@@ -58,23 +59,55 @@ pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Cl
         .with_context(|| format!("instance {}", instance.name))
 }
 
-/// A client that writes as a sink route is told to.
-///
-/// # Errors
-/// As [`client`], or the staging table has no name that a table can have.
-pub fn of_sink(sink: &Sink) -> Result<Client> {
+/// The clients of the routes: those of one instance share its credentials, so that wrong ones are tried for all.
+#[derive(Default)]
+pub struct Clients {
+    first: BTreeMap<String, Credentials>,
+}
+
+impl Clients {
+    /// The client of a sink route.
+    ///
+    /// # Errors
+    /// As [`client`], or the staging table has no name that a table can have.
+    pub fn of_sink(&mut self, sink: &Sink) -> Result<Client> {
+        self.sharing(&sink.instance, of_sink(sink)).with_context(|| format!("sink {}", sink.name))
+    }
+
+    /// The client of a source route.
+    ///
+    /// # Errors
+    /// As [`client`].
+    pub fn of_source(&mut self, source: &Source) -> Result<Client> {
+        let instance = &source.instance;
+        self.sharing(instance, connection(instance, &source.table, "state"))
+            .with_context(|| format!("source {}", source.name))
+    }
+
+    fn sharing(&mut self, instance: &Instance, connection: Connection) -> Result<Client> {
+        if let Some(first) = self.first.get(&instance.name) {
+            return Ok(Client::sharing(connection, clock::mono, first)?);
+        }
+        let client = Client::new(connection, clock::mono)?;
+        self.first.insert(instance.name.clone(), client.credentials());
+        Ok(client)
+    }
+}
+
+fn of_sink(sink: &Sink) -> Connection {
     let mut connection = connection(&sink.instance, &sink.table, &sink.settings.states.column);
     if let Write::ImportSet { staging, prefix, coalesce } = &sink.write {
         connection.import =
             Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
     }
-    Client::new(connection, clock::mono).with_context(|| format!("sink {}", sink.name))
+    connection
 }
 
 fn connection(instance: &Instance, table: &str, state_column: &str) -> Connection {
     let mut connection = Connection::new(instance.url.clone(), table, auth(instance));
     connection.deadline = instance.request_deadline;
     connection.slots = instance.concurrency;
+    connection.login_pause = instance.auth_retry.0;
     connection.proxy = instance.proxy.clone().map(Into::into);
     connection.ca_file.clone_from(&instance.ca_file);
     connection.state_column = state_column.into();
@@ -98,10 +131,10 @@ fn secret(secret: &Secret) -> SecretString {
 }
 
 /// Looks whether the instance's secret has changed in its file; gives the credentials with the new one.
-pub fn new_credentials(instance: &Arc<Instance>) -> Box<dyn Fn() -> Option<Auth> + Send + Sync> {
+pub fn new_credentials(instance: &Arc<Instance>) -> Arc<dyn Fn() -> Option<Auth> + Send + Sync> {
     let instance = Arc::clone(instance);
     let latest: Mutex<Option<Secret>> = Mutex::new(None);
-    Box::new(move || {
+    Arc::new(move || {
         let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
         let first = match &instance.auth {
             config::Auth::Basic { password, .. } => password,

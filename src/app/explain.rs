@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::taxonomy;
+use crate::taxonomy::{self, Page};
 
 /// Prints the page of a number or code, the pages that speak of a word, or the list of all.
 ///
@@ -11,7 +11,7 @@ use crate::taxonomy;
 pub fn explain(name: Option<&str>) -> Result<()> {
     let Some(name) = name else {
         for page in taxonomy::pages() {
-            println!("{}  {:<62} {}", page.name(), page.title, page.codes.join(", "));
+            println!("{}", line(page));
         }
         println!("\n`nowbridge explain SN-006`, or any of the codes, shows the page.");
         return Ok(());
@@ -26,7 +26,11 @@ pub fn explain(name: Option<&str>) -> Result<()> {
     }
     println!("No page is called {name:?}; these speak of it:\n");
     for page in near {
-        println!("{}  {:<62} {}", page.name(), page.title, page.codes.join(", "));
+        println!("{}", line(page));
     }
     Ok(())
+}
+
+fn line(page: &Page) -> String {
+    format!("{}  {:<62} {}", page.name(), page.title, page.codes.join(", "))
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::{clients, rekey, topics};
+use super::clients::{self, Clients};
+use super::{rekey, topics};
 use crate::config::{Config, OnLost, Sink, Source, SourceStart, Write};
 use crate::console::{self, Console};
 use crate::doctor;
@@ -103,19 +104,16 @@ pub async fn start(
     let paces: BTreeMap<&str, Arc<Pace>> =
         config.instances.keys().filter_map(|name| Some((name.as_str(), pace_of(config, name)?))).collect();
     let mut views = Views::default();
-    let mut greeted = greet(config).await?;
+    let mut clients = Clients::default();
+    let dates = greet(config, &mut clients).await?;
     for (sink, &partitions) in config.sinks.iter().zip(&inputs).filter(|_| !strictness.embedded) {
         rekey::refuse_switch(sink, &options, partitions).await?;
     }
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace =
             paces.get(sink.instance.name.as_str()).map_or_else(|| clients::pace(&sink.instance, false), Arc::clone);
-        let known = greeted.get_mut(sink.instance.name.as_str());
-        let (date, client) = known.map_or((None, None), |known| (known.date, known.client.take()));
-        let client = match client {
-            Some(client) => client,
-            None => clients::of_sink(sink)?,
-        };
+        let date = dates.get(sink.instance.name.as_str()).copied().flatten();
+        let client = clients.of_sink(sink)?;
         let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, pace);
         let status = StatusHandle::default();
         views.sinks.push((sink.name.clone(), status.clone()));
@@ -133,7 +131,7 @@ pub async fn start(
         for one in &config.sources {
             let pace =
                 paces.get(one.instance.name.as_str()).map_or_else(|| clients::pace(&one.instance, true), Arc::clone);
-            let route = source_route(config, one, pace)?;
+            let route = source_route(config, one, clients.of_source(one)?, pace);
             views.sources.push((one.name.clone(), route.status.clone()));
             routes.push(route);
         }
@@ -156,26 +154,17 @@ fn pace_of(config: &Config, instance: &str) -> Option<Arc<Pace>> {
     config.instances.get(instance).map(|instance| clients::pace(instance, sources))
 }
 
-/// What the first word with an instance told.
-struct Greeted {
-    /// Its clock.
-    date: Option<i64>,
-    /// The client of its first sink, by which it was greeted: the credentials that it uses are known to work, so that its
-    /// first write need not be waited for by all others.
-    client: Option<Client>,
-}
-
-/// Greets the instances that sinks write to, by one request each: credentials that do not work are tried once, not once
-/// a route. An instance that does not answer is no obstacle; its routes wait for it.
-async fn greet(config: &Config) -> Result<BTreeMap<&str, Greeted>> {
-    let mut greeted = BTreeMap::new();
+/// Greets the instances that sinks write to, by one request each, so that no route's first write has to wait for
+/// another's proof of the credentials; each one's clock, where it answered. An instance that does not answer is no
+/// obstacle; its routes wait for it.
+async fn greet<'a>(config: &'a Config, clients: &mut Clients) -> Result<BTreeMap<&'a str, Option<i64>>> {
+    let mut dates = BTreeMap::new();
     for sink in &config.sinks {
         let name = sink.instance.name.as_str();
-        if greeted.contains_key(name) {
+        if dates.contains_key(name) {
             continue;
         }
-        let client = clients::of_sink(sink)?;
-        let date = match doctor::greet(&client).await {
+        let date = match doctor::greet(&clients.of_sink(sink)?).await {
             Ok(greeting) => greeting.date,
             Err(failure) => {
                 tracing::warn!(
@@ -187,9 +176,9 @@ async fn greet(config: &Config) -> Result<BTreeMap<&str, Greeted>> {
                 None
             }
         };
-        greeted.insert(name, Greeted { date, client: Some(client) });
+        dates.insert(name, date);
     }
-    Ok(greeted)
+    Ok(dates)
 }
 
 fn sink_route(
@@ -246,9 +235,8 @@ fn sink_route(
     }
 }
 
-fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<SourceRoute> {
+fn source_route(config: &Config, source: &Source, client: Client, pace: Arc<Pace>) -> SourceRoute {
     let instance = &source.instance;
-    let client = clients::client(instance, &source.table, "state")?;
     let mut settings = source::Settings::new(&source.name, &instance.name, &source.table, instance.auth.user());
     settings.filter.clone_from(&source.filter);
     settings.watched.clone_from(&source.fields);
@@ -265,7 +253,7 @@ fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<Sou
     settings.page = u32::try_from(source.page).unwrap_or(1000);
     let mut timing = Timing { interval: source.interval, auth_retry: instance.auth_retry, ..Timing::default() };
     timing.quota = instance.rate.map(|rate| f64::from(rate.count) / rate.per.as_secs_f64());
-    Ok(SourceRoute {
+    SourceRoute {
         settings: Arc::new(settings),
         topics: SourceTopics {
             changes: source.topic.clone(),
@@ -276,7 +264,8 @@ fn source_route(config: &Config, source: &Source, pace: Arc<Pace>) -> Result<Sou
         group: format!("{}.{}", config.topics.prefix, source.name),
         timing,
         client,
+        new_credentials: clients::new_credentials(instance),
         gate: Arc::new(pace),
         status: source::StatusHandle::default(),
-    })
+    }
 }

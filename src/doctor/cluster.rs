@@ -1,9 +1,8 @@
 //! Kafka: reachable, logs in, topics as they must be, groups allowed.
 
-use std::error::Error;
-
 use super::Subject;
 use super::rounds::{Rounds, Verdict};
+use crate::causes;
 use crate::kafka::probe::{self, Cluster, Unreachable};
 use crate::kafka::topics::{Purpose, TopicSpec, Topics};
 
@@ -51,7 +50,7 @@ async fn group(rounds: &mut Rounds<'_>, subject: &Subject<'_>, id: &str, group: 
         Ok(Some(offset)) => Verdict::pass(format!("has read partition 0 up to offset {offset}")),
         Ok(None) => Verdict::pass("has read nothing yet"),
         Err(error) => Verdict::fail(
-            chain(&error),
+            causes::chain(&error),
             format!("allow this user Read on the group {group} (`nowbridge topics create --print` lists the rights)"),
         ),
     };
@@ -100,7 +99,7 @@ async fn topic(subject: &Subject<'_>, topics: &Topics, spec: &TopicSpec) -> Verd
         Err(error) => {
             let remedy = "allow this user Describe and DescribeConfigs on it (`nowbridge topics create --print` lists \
                           the rights)";
-            return Verdict::fail(chain(&error), remedy);
+            return Verdict::fail(causes::chain(&error), remedy);
         }
     };
     if findings.is_empty() {
@@ -126,16 +125,4 @@ fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Rekeyed => "re-keyed input",
         Purpose::Stream => "stream",
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -93,8 +93,9 @@ impl Breaker {
     /// The instance refused the credentials.
     pub fn unauthorised(&mut self, id: RequestId, why: &str, now: u64, settings: &Settings, seed: u64) {
         match &mut self.circuit {
-            Circuit::Open { standing: Standing::Unauthorised(_), until, delays, probe } => {
+            Circuit::Open { standing: Standing::Unauthorised(told), until, delays, probe } => {
                 if *probe == Some(id) {
+                    why.clone_into(told);
                     *until = now + delays.next_delay();
                     *probe = None;
                 }

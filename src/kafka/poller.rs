@@ -325,6 +325,22 @@ impl PollerHandle {
         self.tell(Command::Close);
     }
 
+    /// Closes, and lets go of what is taken back, so that the others need not wait for the session to end. False where
+    /// that took longer than `patience`: then the session ends by itself.
+    pub async fn leave(&self, mut events: mpsc::Receiver<PollerEvent>, patience: Duration) -> bool {
+        self.close();
+        let closed = async {
+            while let Some(event) = events.recv().await {
+                match event {
+                    PollerEvent::Revoked { partition, epoch } => self.release(partition, epoch, None),
+                    PollerEvent::Closed => break,
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(patience, closed).await.is_ok()
+    }
+
     #[doc(hidden)]
     /// Stops polling for so long, as a thread that the machine does not run. For tests of what the group does then.
     pub fn stall(&self, time: Duration) {

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::header::Identity;
+use super::header::{Header, Identity};
 use super::wire::{self, WireKey, WireValue};
 use crate::engine::event::LedgerKey;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, Until};
 use crate::kafka::topics::Topics;
 use crate::kafka::{self, KafkaOptions};
+
+/// A header stands among the first so many records: behind the `owner` records of take-overs that were cut short.
+const FIRST_RECORDS: i64 = 64;
 
 /// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
 ///
@@ -62,6 +65,36 @@ pub async fn find(
     Ok(found.into_iter().map(|(_, value)| value).collect())
 }
 
+/// The header that a partition begins with; `None` where it has none yet. Blocks.
+///
+/// # Errors
+/// The cluster does not answer.
+pub(super) fn header(
+    options: &KafkaOptions,
+    topic: &Arc<str>,
+    group: &str,
+    partition: i32,
+    timeout: Duration,
+) -> Result<Option<Header>, kafka::Error> {
+    let what = TableRead {
+        topic: Arc::clone(topic),
+        partition,
+        isolation: Isolation::Uncommitted,
+        until: Until::Including(FIRST_RECORDS),
+        group: group.to_owned(),
+        patience: timeout,
+    };
+    let mut found = None;
+    table::read(options, &what, &mut |record| {
+        if let (Some(b"header"), Some(value)) = (record.key, record.value)
+            && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
+        {
+            found = Some(header);
+        }
+    })?;
+    Ok(found)
+}
+
 /// What the ledger belongs to, by the header of its first partition; `None` where that has none yet, or there is no
 /// ledger.
 ///
@@ -76,27 +109,10 @@ pub async fn identity(
     if Topics::new(options, timeout).partitions(topic).await?.is_none() {
         return Ok(None);
     }
-    let what = TableRead {
-        topic: topic.into(),
-        partition: 0,
-        isolation: Isolation::Uncommitted,
-        until: Until::Including(super::load::FIRST_RECORDS),
-        group: group.to_owned(),
-        patience: timeout,
-    };
-    let options = options.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let mut identity = None;
-        table::read(&options, &what, &mut |record| {
-            if let (Some(b"header"), Some(value)) = (record.key, record.value)
-                && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
-            {
-                identity = Some(header.identity);
-            }
-        })?;
-        Ok(identity)
-    });
-    read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))?
+    let (options, name, group): (_, Arc<str>, _) = (options.clone(), topic.into(), group.to_owned());
+    let read = tokio::task::spawn_blocking(move || header(&options, &name, &group, 0, timeout));
+    let found = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
+    Ok(found.map(|header| header.identity))
 }
 
 fn is_about(name: &[u8], key: &str) -> bool {

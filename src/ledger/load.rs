@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::collect::Collector;
+use super::find;
 use super::header::{Difference, Header, Identity};
-use super::wire::{self, Owner, WireError, WireKey, WireValue};
+use super::wire::{self, Owner, WireError};
 use crate::engine::event::Loaded;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, TableRecord, Until};
 use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, ProduceRequest, Producer};
 use crate::model::Token;
-
-/// A header stands among the first so many records: behind the `owner` records of take-overs that were cut short.
-pub(super) const FIRST_RECORDS: i64 = 64;
 
 /// Where a route begins that has neither a committed offset nor a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,7 +233,14 @@ impl Loader {
         token: Token,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Collector, LoadError> {
-        let what = self.reading(partition, Until::End);
+        let what = TableRead {
+            topic: Arc::clone(&self.topic),
+            partition,
+            isolation: Isolation::Uncommitted,
+            until: Until::End,
+            group: self.group.clone(),
+            patience: self.timeout,
+        };
         let loader = self.clone();
         self.blocking(partition, move || {
             let mut collector = Collector::default();
@@ -308,31 +313,12 @@ impl Loader {
             return Ok(false);
         }
         let loader = self.clone();
-        let what = self.reading(0, Until::Including(FIRST_RECORDS));
         self.blocking(partition, move || {
-            let mut grown = false;
-            let mut each = |record: TableRecord<'_>| {
-                if let (Some(b"header"), Some(value)) = (record.key, record.value)
-                    && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
-                {
-                    grown = header.has_grown(&loader.identity);
-                }
-            };
-            table::read(&loader.options, &what, &mut each).map_err(|source| loader.kafka(partition, source))?;
-            Ok(grown)
+            let found = find::header(&loader.options, &loader.topic, &loader.group, 0, loader.timeout);
+            let found = found.map_err(|source| loader.kafka(partition, source))?;
+            Ok(found.is_some_and(|header| header.has_grown(&loader.identity)))
         })
         .await
-    }
-
-    fn reading(&self, partition: i32, until: Until) -> TableRead {
-        TableRead {
-            topic: Arc::clone(&self.topic),
-            partition,
-            isolation: Isolation::Uncommitted,
-            until,
-            group: self.group.clone(),
-            patience: self.timeout,
-        }
     }
 
     fn check_end(&self, partition: i32, done: Option<i64>, offsets: &Offsets) -> Result<(), LoadError> {

@@ -65,21 +65,9 @@ pub enum Error {
     Ended(String),
 }
 
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
-) -> Result<T, kafka::Error> {
-    let cut = |error| Err(kafka::Error::Unexpected(format!("a look at the cluster was cut short: {error}")));
+async fn blocking<T: Send + 'static, E: From<kafka::Error> + Send + 'static>(
+    call: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let cut = |error| Err(kafka::Error::Unexpected(format!("a look at the cluster was cut short: {error}")).into());
     tokio::task::spawn_blocking(call).await.unwrap_or_else(cut)
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Contents};
 use super::begin::{Begin, Look, Refusal};
 use super::membership::Membership;
-use super::{Error, Stage, StatusHandle, chain};
+use super::{Error, Stage, StatusHandle, blocking};
 use crate::kafka::{
     Consumed, Poller, PollerEvent, PollerHandle, PollerSettings, ProduceRequest, TransactionError,
     TransactionalProducer,
 };
-use crate::metrics;
 use crate::model::Epoch;
+use crate::{causes, metrics};
 
 /// Bounds a transaction, on the broker too: how long a killed member may hold up what others have written.
 const TRANSACTION: Duration = Duration::from_secs(10);
@@ -71,7 +71,9 @@ pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) ->
         looked: None,
     };
     let outcome = work.follow(&mut events, &stop).await;
-    work.leave(events).await;
+    if !work.handle.leave(events, TIMEOUT).await {
+        tracing::warn!(route = %work.stage.name, "leaving the group took too long; its session will end by itself");
+    }
     outcome
 }
 
@@ -192,7 +194,7 @@ impl Work {
     }
 
     fn refuse(&mut self, partition: i32, refusal: &Refusal) {
-        let why = chain(refusal);
+        let why = causes::chain(refusal);
         tracing::error!(route = %self.stage.name, partition, "{why}");
         if let Some(held) = self.held.get_mut(&partition) {
             (held.flowing, held.refused) = (false, true);
@@ -266,21 +268,19 @@ impl Work {
                 continue;
             }
             let look = self.look();
-            let found = tokio::task::spawn_blocking(move || look.begin(partition)).await;
-            let from = match found {
-                Ok(Ok(Begin::At(offset))) => offset,
-                Ok(Ok(Begin::New(offset))) => {
+            let from = match blocking(move || look.begin(partition)).await {
+                Ok(Begin::At(offset)) => offset,
+                Ok(Begin::New(offset)) => {
                     if !self.transact(Vec::new(), vec![(partition, epoch, offset)]).await {
                         return;
                     }
                     offset
                 }
-                Ok(Err(error @ Refusal::Kafka(_))) => return self.stumble(&error, LATER),
-                Ok(Err(refusal)) => {
+                Err(error @ Refusal::Kafka(_)) => return self.stumble(&error, LATER),
+                Err(refusal) => {
                     self.refuse(partition, &refusal);
                     continue;
                 }
-                Err(error) => return self.stumble(&error, LATER),
             };
             if let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) {
                 held.next = Some(from);
@@ -345,7 +345,7 @@ impl Work {
     }
 
     fn stumble(&mut self, error: &dyn std::error::Error, wait: Duration) {
-        let what = chain(error);
+        let what = causes::chain(error);
         self.not_before = Instant::now() + wait;
         if self.trouble.as_ref() != Some(&what) {
             tracing::warn!(route = %self.stage.name, what, "re-keying waits");
@@ -363,23 +363,6 @@ impl Work {
         if let Ok(lag) = self.membership.lag(known).await {
             metrics::rekey_lag(&self.stage.name, lag);
             self.status.update(|s| s.lag = lag);
-        }
-    }
-
-    /// Leaves the group, so that the others need not wait for the session to end.
-    async fn leave(self, mut events: mpsc::Receiver<PollerEvent>) {
-        self.handle.close();
-        let closed = async {
-            while let Some(event) = events.recv().await {
-                match event {
-                    PollerEvent::Revoked { partition, epoch } => self.handle.release(partition, epoch, None),
-                    PollerEvent::Closed => break,
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(TIMEOUT, closed).await.is_err() {
-            tracing::warn!(route = %self.stage.name, "leaving the group took too long; its session will end by itself");
         }
     }
 }

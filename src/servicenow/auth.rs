@@ -2,7 +2,9 @@
 //!
 //! A wrong password locks its account after about five tries, so a password that the instance has not yet accepted is
 //! used by one request at a time; when that is refused, those that waited are told so without being sent. A refused
-//! request is never sent again here.
+//! request is never sent again here. A refused password is tried again after a pause, by all clients that share it at
+//! most four times in a row; then it takes a new one, or a person's word. Not guarded against: requests that were out
+//! together when a password that worked stopped working, other processes, and starts of this one.
 //!
 //! A token is fetched by one request for all (asking again within its life returns the same token, so there is
 //! nothing to gain by asking early): it is used until just before its end. A refused token is thrown away; a 401 with
@@ -15,22 +17,22 @@ use std::time::Duration;
 use base64::Engine as _;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::model::{Class, Failure};
 
-use super::classify::{self, Head, Kind, failure};
-use super::{Auth, Error};
+use super::classify::{self, failure};
+use super::{Auth, Connection, Error, oauth};
 
 /// A token is not used in its last moments, or it would end while a request waits for a thread of the instance.
 const MARGIN: u64 = 2_000;
 
-/// Life of a token whose answer does not say.
-const UNSAID_LIFE: u64 = 60;
-
 /// Times that a token about to end is waited out before it is used as it is.
 const WAITS: u32 = 3;
+
+/// Refusals in a row after which a password is not tried any more: five lock the account (the default of ServiceNow's
+/// `SNC User Lockout Check` rules).
+const MOST_WRONG: u32 = 4;
 
 /// The credentials in use.
 struct Held {
@@ -51,10 +53,18 @@ pub struct Pass {
     pub header: HeaderValue,
     pub generation: u64,
     /// Held while the credentials are unproven: no other request uses them meanwhile.
-    _alone: Option<OwnedMutexGuard<()>>,
+    alone: Option<OwnedMutexGuard<()>>,
 }
 
-/// The credentials of a connection, shared by its slots.
+/// A password's refusals in a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wrong {
+    count: u32,
+    /// The last of them.
+    at: u64,
+}
+
+/// The credentials of an instance, shared by all that send requests to it.
 pub struct Authority {
     held: RwLock<Arc<Held>>,
     alone: Arc<Mutex<()>>,
@@ -63,47 +73,74 @@ pub struct Authority {
     /// The last refusal and how many there were: those that waited for a request's answer share it.
     refusals: AtomicU64,
     refused: RwLock<Option<Failure>>,
+    wrong: std::sync::Mutex<Wrong>,
     token_url: String,
     patience: Duration,
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: String,
-    #[serde(default)]
-    token_type: Option<String>,
-    #[serde(default)]
-    expires_in: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct TokenRefusal {
-    #[serde(default)]
-    error: Option<serde_json::Value>,
-    #[serde(default)]
-    error_description: Option<String>,
+    /// After a refusal a password is not tried for so many milliseconds.
+    pause: u64,
 }
 
 impl Authority {
-    /// `base` has no trailing slash. `patience` bounds the wait for another request's proof of the credentials.
-    pub fn new(auth: Auth, base: &str, patience: Duration) -> Result<Self, Error> {
-        let held = Held::new(auth, 1)?;
+    /// `base` has no trailing slash.
+    pub fn new(connection: &Connection, base: &str) -> Result<Self, Error> {
+        let held = Held::new(connection.auth.clone(), 1)?;
         Ok(Self {
             held: RwLock::new(Arc::new(held)),
             alone: Arc::new(Mutex::new(())),
             proven: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             refused: RwLock::new(None),
+            wrong: std::sync::Mutex::default(),
             token_url: format!("{base}/oauth_token.do"),
-            patience,
+            // Bounds the wait for another request's proof of the credentials.
+            patience: connection.deadline,
+            pause: u64::try_from(connection.login_pause.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
-    /// Takes new credentials.
+    /// Takes new credentials. Those that are in use already change nothing: each route brings them.
     pub fn replace(&self, auth: Auth) -> Result<(), Error> {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if held.auth.is_same_as(&auth) {
+            return Ok(());
+        }
         *held = Arc::new(Held::new(auth, held.generation + 1)?);
+        *self.wrong() = Wrong::default();
         Ok(())
+    }
+
+    /// Counts changes of the credentials.
+    pub fn generation(&self) -> u64 {
+        self.held().generation
+    }
+
+    /// A person wants the credentials tried now, whatever became of them before: once.
+    pub fn try_again(&self) {
+        let mut wrong = self.wrong();
+        *wrong = Wrong { count: wrong.count.min(MOST_WRONG - 1), at: 0 };
+    }
+
+    fn wrong(&self) -> std::sync::MutexGuard<'_, Wrong> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a password is not tried now, where it was refused before.
+    fn spared(&self, now: u64) -> Option<Failure> {
+        let Wrong { count, at } = *self.wrong();
+        if count == 0 || count < MOST_WRONG && (at == 0 || now >= at.saturating_add(self.pause)) {
+            return None;
+        }
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let why = if count < MOST_WRONG {
+            format!("{}; tried again later", refused.message)
+        } else {
+            format!(
+                "{}; that was refusal {count} in a row, and as the fifth may lock the account, it is not tried any more: \
+                 set the password right, or, where it is right, `nowbridge resume`",
+                refused.message
+            )
+        };
+        Some(failure(Class::Unauthorised, "unauthorised", &why))
     }
 
     /// Leave to send, once the credentials are there and nobody else is trying them out.
@@ -112,7 +149,7 @@ impl Authority {
         if let Some(header) = held.usable(clock())
             && (held.bearer() || self.proven.load(Ordering::Acquire) == held.generation)
         {
-            return Ok(Pass { header, generation: held.generation, _alone: None });
+            return Ok(Pass { header, generation: held.generation, alone: None });
         }
         let (before, generation) = (self.refusals.load(Ordering::Acquire), held.generation);
         let Ok(alone) = tokio::time::timeout(self.patience, Arc::clone(&self.alone).lock_owned()).await else {
@@ -128,7 +165,10 @@ impl Authority {
         }
         if let Some(header) = held.usable(clock()) {
             let proven = held.bearer() || self.proven.load(Ordering::Acquire) == held.generation;
-            return Ok(Pass { header, generation: held.generation, _alone: (!proven).then_some(alone) });
+            if !proven && let Some(spared) = self.spared(clock()) {
+                return Err(spared);
+            }
+            return Ok(Pass { header, generation: held.generation, alone: (!proven).then_some(alone) });
         }
         match self.renew(http, clock, &held).await {
             Ok(pass) => Ok(pass),
@@ -143,12 +183,14 @@ impl Authority {
     pub fn accepted(&self, generation: u64) {
         if self.proven.load(Ordering::Acquire) != generation {
             self.proven.store(generation, Ordering::Release);
+            *self.wrong() = Wrong::default();
             self.change(generation, |held| held.suspect = false);
         }
     }
 
-    /// The instance answered 401 to these credentials: the failure that this means.
-    pub fn refused(&self, generation: u64, failure: Failure) -> Failure {
+    /// The instance answered 401 to a request that left with this pass: the failure that this means.
+    pub fn refused(&self, pass: &Pass, failure: Failure, now: u64) -> Failure {
+        let generation = pass.generation;
         let held = self.held();
         if held.generation != generation {
             let message = format!("{}; the credentials have changed meanwhile", failure.message);
@@ -166,7 +208,12 @@ impl Authority {
             }
         }
         // One refusal proves nothing right any more: the next request goes alone again.
-        let _ = self.proven.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire);
+        let unproves = self.proven.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        // What left together with the request that learned it was no try of its own.
+        if unproves || pass.alone.is_some() {
+            let mut wrong = self.wrong();
+            *wrong = Wrong { count: wrong.count + 1, at: now };
+        }
         self.note_refusal(&failure);
         failure
     }
@@ -211,13 +258,13 @@ impl Authority {
         let url = token_url.as_deref().unwrap_or(&self.token_url);
         for wait in 0..=WAITS {
             let asked_at = clock();
-            let (token, seconds) = fetch(http, url, client_id, client_secret).await?;
+            let (token, seconds) = oauth::fetch(http, url, client_id, client_secret).await?;
             let left = seconds.saturating_mul(1000);
             if left <= MARGIN && wait < WAITS {
                 tokio::time::sleep(Duration::from_millis(left + 200)).await;
                 continue;
             }
-            let header = bearer(&token)?;
+            let header = oauth::bearer(&token)?;
             let mut now_held = self.held.write().unwrap_or_else(PoisonError::into_inner);
             if now_held.generation != held.generation {
                 break;
@@ -231,7 +278,7 @@ impl Authority {
                 good_until: asked_at.saturating_add(left.saturating_sub(MARGIN)),
                 suspect: held.suspect,
             });
-            return Ok(Pass { header, generation, _alone: None });
+            return Ok(Pass { header, generation, alone: None });
         }
         Err(failure(Class::Transient, "credentials_changed", "the credentials were replaced; try again"))
     }
@@ -276,70 +323,4 @@ fn basic(user: &str, password: &SecretString) -> Result<HeaderValue, Error> {
         HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| Error::Credential { what: "password" })?;
     header.set_sensitive(true);
     Ok(header)
-}
-
-fn bearer(token: &SecretString) -> Result<HeaderValue, Failure> {
-    let unusable = || failure(Class::Unavailable, "oauth", "the token endpoint's token cannot be sent in a header");
-    let mut header = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(|_| unusable())?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-/// One request for a token: the token and the seconds it has left.
-async fn fetch(
-    http: &reqwest::Client,
-    url: &str,
-    client_id: &str,
-    client_secret: &SecretString,
-) -> Result<(SecretString, u64), Failure> {
-    let form = [
-        ("grant_type", "client_credentials"),
-        ("client_id", client_id),
-        ("client_secret", client_secret.expose_secret()),
-    ];
-    // A token request writes nothing: its failures are those of a read.
-    let answer = http.post(url).form(&form).send().await.map_err(|error| classify::transport(Kind::List, &error))?;
-    let head = super::headers::head(&answer);
-    let body = super::client::body(answer, 1 << 20).await.map_err(|error| error.failure(Kind::List, 1 << 20))?;
-    if head.status == 200 {
-        return token(&body).ok_or_else(|| match classify::refusal(Kind::List, &head, &body) {
-            page if page.class == Class::Unavailable => page,
-            _ => failure(Class::Unavailable, "oauth", "the token endpoint answered without a bearer token"),
-        });
-    }
-    Err(token_refusal(&head, &body))
-}
-
-fn token(body: &[u8]) -> Option<(SecretString, u64)> {
-    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
-    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return None;
-    }
-    let seconds = match answer.expires_in {
-        None => UNSAID_LIFE,
-        Some(serde_json::Value::String(text)) => text.trim().parse().ok()?,
-        Some(other) => other.as_u64()?,
-    };
-    Some((SecretString::from(answer.access_token), seconds))
-}
-
-/// A 401 or 400 of the token endpoint stands for every cause: wrong secret, grant disabled, locked user.
-fn token_refusal(head: &Head, body: &[u8]) -> Failure {
-    let refusal: Option<TokenRefusal> = serde_json::from_slice(body).ok();
-    match (head.status, refusal) {
-        (400 | 401 | 403, Some(TokenRefusal { error, error_description })) => {
-            let error = error.as_ref().and_then(|e| e.as_str()).unwrap_or("no reason").to_owned();
-            let why = format!("no token: {} ({error})", error_description.as_deref().unwrap_or("refused"));
-            failure(Class::Unauthorised, "oauth", &why)
-        }
-        (400 | 401, None) => failure(Class::Unauthorised, "oauth", "no token: the endpoint refused"),
-        _ => {
-            let mut other = classify::refusal(Kind::List, head, body);
-            // Whatever it is, it says nothing about the row that was to be written.
-            if matches!(other.class, Class::Rejected | Class::Gone | Class::Conflict) {
-                other.class = Class::Unavailable;
-            }
-            other
-        }
-    }
 }

@@ -35,12 +35,17 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
+/// Credentials that several clients share, and what became of them: a password that one of them learns to be wrong is
+/// tried for all of them.
+#[derive(Clone)]
+pub struct Credentials(Arc<Authority>);
+
 struct Inner {
     connection: Connection,
     clock: fn() -> u64,
     urls: Urls,
     parts: Parts,
-    authority: Authority,
+    authority: Arc<Authority>,
     slots: Vec<Slot>,
 }
 
@@ -82,6 +87,23 @@ impl Client {
     /// # Errors
     /// Where a setting cannot be used; each names the setting.
     pub fn new(connection: Connection, clock: fn() -> u64) -> Result<Client, Error> {
+        Self::make(connection, clock, None)
+    }
+
+    /// Another client of the same instance and user.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn sharing(connection: Connection, clock: fn() -> u64, credentials: &Credentials) -> Result<Client, Error> {
+        Self::make(connection, clock, Some(credentials))
+    }
+
+    /// The credentials, to be shared with other clients of the same instance and user.
+    pub fn credentials(&self) -> Credentials {
+        Credentials(Arc::clone(&self.inner.authority))
+    }
+
+    fn make(connection: Connection, clock: fn() -> u64, with: Option<&Credentials>) -> Result<Client, Error> {
         for (what, name) in [
             ("table", &connection.table),
             ("state column", &connection.state_column),
@@ -106,7 +128,10 @@ impl Client {
         }
         let urls = Urls::new(&connection)?;
         let parts = Parts::new(&connection)?;
-        let authority = Authority::new(connection.auth.clone(), &urls.root, connection.deadline)?;
+        let authority = match with {
+            Some(credentials) => Arc::clone(&credentials.0),
+            None => Arc::new(Authority::new(&connection, &urls.root)?),
+        };
         let slots: Vec<Slot> = (0..connection.slots).map(|_| Slot::default()).collect();
         if let Some(first) = slots.first() {
             first.http(&parts)?;
@@ -162,6 +187,16 @@ impl Client {
     /// Where they cannot be sent; the old ones stay.
     pub fn replace_credentials(&self, auth: Auth) -> Result<(), Error> {
         self.inner.authority.replace(auth)
+    }
+
+    /// Counts changes of the credentials, whoever made them.
+    pub fn credentials_generation(&self) -> u64 {
+        self.inner.authority.generation()
+    }
+
+    /// Lets refused credentials be tried once more, now: a person asks for it.
+    pub fn try_again(&self) {
+        self.inner.authority.try_again();
     }
 
     async fn write(
@@ -282,7 +317,7 @@ impl Client {
         match head.status {
             401 => {
                 slot.forget_session();
-                let refusal = inner.authority.refused(pass.generation, classify::refusal(kind, &head, &body));
+                let refusal = inner.authority.refused(&pass, classify::refusal(kind, &head, &body), (inner.clock)());
                 return Err(Missed::Failed(refusal, date));
             }
             202 | 500.. => slot.forget_session(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::ImportSet;
 
@@ -29,6 +29,26 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// Whether they are the same to the last letter.
+    pub(super) fn is_same_as(&self, other: &Auth) -> bool {
+        match (self, other) {
+            (Auth::Basic { user, password }, Auth::Basic { user: other_user, password: other }) => {
+                user == other_user && password.expose_secret() == other.expose_secret()
+            }
+            (
+                Auth::ClientCredentials { client_id, client_secret, token_url },
+                Auth::ClientCredentials { client_id: other_id, client_secret: other, token_url: other_url },
+            ) => {
+                client_id == other_id
+                    && client_secret.expose_secret() == other.expose_secret()
+                    && token_url == other_url
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Settings of a connection to one table of one instance.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -41,6 +61,8 @@ pub struct Connection {
     /// Total time one request may take, from connecting to the last byte of the answer. Should exceed the instance's
     /// 60 s transaction quota, or its last word is never heard.
     pub deadline: Duration,
+    /// After a refusal a password is not tried for so long, by nobody who shares it.
+    pub login_pause: Duration,
     /// Part of the deadline that making the connection may take.
     pub connect_timeout: Duration,
     /// Concurrency slots: each has its own connection and cookie jar, because an instance runs one transaction per
@@ -80,6 +102,7 @@ impl Connection {
             table: table.into(),
             auth,
             deadline: Duration::from_secs(70),
+            login_pause: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             slots: 4,
             proxy: None,

@@ -23,6 +23,7 @@ pub mod import_set;
 mod import_set_tests;
 pub mod journal;
 mod lookup;
+mod oauth;
 pub mod pace;
 pub mod query;
 pub mod request;
@@ -35,7 +36,7 @@ mod tls;
 mod tests;
 
 pub use batch::Replies;
-pub use client::{Client, Reply};
+pub use client::{Client, Credentials, Reply};
 pub use connection::{Auth, Connection, Error};
 pub use import_set::ImportSet;
 pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};

@@ -350,6 +350,48 @@ async fn new_credentials_work_at_once() {
     assert!(matches!(client.perform(0, update()).await.answer, Answer::Applied { .. }));
 }
 
+#[tokio::test]
+async fn a_refused_password_is_tried_four_times_for_all_its_clients_until_a_person_or_a_new_one_comes() {
+    let instance = Instance::start(|seen, _| {
+        if seen.head.contains("bm93YnJpZGdlOnJpZ2h0") {
+            say("200 OK", result(&row("2", "")))
+        } else {
+            say("401 No", "")
+        }
+    })
+    .await;
+    let first = instance.client_with(basic("wrong"), |c| c.login_pause = Duration::ZERO);
+    let second = Client::sharing(first.connection().clone(), clock, &first.credentials()).unwrap();
+    let refused = async |client: &Client| match client.perform(0, update()).await.answer {
+        Answer::Failed(failure) => (failure.class, failure.message),
+        other => panic!("{other:?}"),
+    };
+    for client in [&first, &second, &first, &second, &first] {
+        assert_eq!(refused(client).await.0, Class::Unauthorised);
+    }
+    assert_eq!(instance.seen().len(), 4, "the fifth would lock the account");
+    assert!(refused(&second).await.1.contains("nowbridge resume"));
+    second.try_again();
+    refused(&first).await;
+    refused(&first).await;
+    assert_eq!(instance.seen().len(), 5, "a person's word is good for one");
+    first.replace_credentials(basic("wrong")).unwrap();
+    refused(&first).await;
+    assert_eq!(instance.seen().len(), 5, "the same password is not a new one");
+    first.replace_credentials(basic("right")).unwrap();
+    assert!(matches!(second.perform(0, update()).await.answer, Answer::Applied { .. }));
+}
+
+#[tokio::test]
+async fn a_refused_password_is_not_tried_again_at_once() {
+    let instance = Instance::start(|_, _| say("401 No", "")).await;
+    let client = instance.client_with(basic("wrong"), |_| {});
+    for _ in 0..3 {
+        assert_eq!(failure(&client.perform(0, update()).await.answer).0, Class::Unauthorised);
+    }
+    assert_eq!(instance.seen().len(), 1);
+}
+
 /// Answers token requests with `token-<n>` and rows to the newest token only.
 fn token_server(life: u64) -> impl Fn(&Seen, usize) -> Act + Send + Sync + 'static {
     let tokens = AtomicU64::new(0);

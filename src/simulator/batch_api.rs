@@ -24,7 +24,7 @@ use super::history::Via;
 use super::instance::{Instance, lock};
 use super::reply::{LOGIN, Reply, gateway};
 use super::strike::Strike;
-use super::transaction::{commit, pause, struck_status};
+use super::transaction::{commit, haunt, pause, struck_status};
 
 /// Largest body of an item, bytes.
 const MAX_ITEM: usize = 5 << 20;
@@ -104,7 +104,12 @@ pub(super) async fn transact(
         Some(Strike::Accepted) => return Reply::bare(202),
         Some(Strike::Html) => return Reply::html(200, LOGIN),
         Some(Strike::Ghost { ms, cut, refused }) => {
-            haunt(instance, batch, faults, ms, refused);
+            let (by, faults) = (Arc::clone(instance), Arc::clone(faults));
+            let strike = async move {
+                serve(&by, &batch, &faults, Via::Ghost).await;
+                true
+            };
+            haunt(instance, ms, refused, strike);
             pause(before).await;
             return if cut { Reply::cut() } else { gateway(504) };
         }
@@ -243,23 +248,4 @@ fn as_text(id: &Value) -> Value {
         Value::Null => "".into(),
         other => other.to_string().into(),
     }
-}
-
-/// Lets the whole call happen later, or be refused then.
-fn haunt(instance: &Arc<Instance>, batch: BatchRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
-    lock(&instance.strikes).ghosts_pending += 1;
-    let (instance, faults) = (instance.clone(), faults.clone());
-    tokio::spawn(async move {
-        let done = tokio::select! {
-            () = pause(ms) => true,
-            () = instance.stop.cancelled() => false,
-        };
-        if done && !refused {
-            serve(&instance, &batch, &faults, Via::Ghost).await;
-            instance.count("ghosts_committed");
-        } else if done {
-            instance.count("ghosts_refused");
-        }
-        lock(&instance.strikes).ghosts_pending -= 1;
-    });
 }

@@ -8,8 +8,6 @@
 //! or after it, and names the record; whether a map inserts where the sys_id names no row. `insertMultiple`, which
 //! answers before anything is transformed, is not here.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::faults::Faults;
@@ -19,7 +17,6 @@ use super::reply::Reply;
 use super::schema::sys;
 use super::storage::{hex, parse_sys_id};
 use super::table_api::{TableRequest, fields_of};
-use super::transaction::{self, pause};
 use super::world::World;
 use super::write::{Op, Write, execute};
 
@@ -158,25 +155,6 @@ fn staged_values(world: &World, staging: usize, at: u32) -> (String, Vec<(String
         }
     }
     (key, fields)
-}
-
-/// Lets the request of another interface than the Table API happen later, or be refused then.
-pub(super) fn haunt(instance: &Arc<Instance>, request: TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
-    lock(&instance.strikes).ghosts_pending += 1;
-    let (instance, faults) = (instance.clone(), faults.clone());
-    tokio::spawn(async move {
-        let done = tokio::select! {
-            () = pause(ms) => true,
-            () = instance.stop.cancelled() => false,
-        };
-        if done && !refused {
-            transaction::commit(&instance, &request, &faults, Via::Ghost);
-            instance.count("ghosts_committed");
-        } else if done {
-            instance.count("ghosts_refused");
-        }
-        lock(&instance.strikes).ghosts_pending -= 1;
-    });
 }
 
 #[cfg(test)]

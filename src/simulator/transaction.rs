@@ -36,11 +36,7 @@ pub(super) async fn transact(
         Some(Strike::Accepted) => return Reply::bare(202),
         Some(Strike::Html) => return Reply::html(200, LOGIN),
         Some(Strike::Ghost { ms, cut, refused }) => {
-            if request.door == Door::Table {
-                haunt(instance, &request, faults, ms, refused);
-            } else {
-                import_api::haunt(instance, request, faults, ms, refused);
-            }
+            haunt_request(instance, request, faults, ms, refused);
             pause(before).await;
             return if cut { Reply::cut() } else { gateway(504) };
         }
@@ -109,27 +105,44 @@ fn spliced(mut reply: Reply) -> Reply {
     reply
 }
 
-/// Lets the write happen later, or be refused then.
-fn haunt(instance: &Arc<Instance>, request: &TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
-    let late = lock(&instance.strikes).late(faults);
-    let Ok(mut write) = prepare(request, late, faults) else { return };
-    write.via = Via::Ghost;
+/// Lets something happen so much later, or be refused then; `strike` is told to happen, and answers whether it was taken.
+pub(super) fn haunt(
+    instance: &Arc<Instance>,
+    ms: u64,
+    refused: bool,
+    strike: impl Future<Output = bool> + Send + 'static,
+) {
     lock(&instance.strikes).ghosts_pending += 1;
-    let (instance, faults) = (instance.clone(), faults.clone());
+    let instance = Arc::clone(instance);
     tokio::spawn(async move {
-        let done = tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(ms)) => true,
+        let due = tokio::select! {
+            () = pause(ms) => true,
             () = instance.stop.cancelled() => false,
         };
-        lock(&instance.strikes).ghosts_pending -= 1;
-        if !done {
-            return;
-        }
-        if refused {
+        if due && refused {
             instance.count("ghosts_refused");
-            return;
+        } else if due {
+            instance.count(if strike.await { "ghosts_committed" } else { "ghosts_rejected" });
         }
-        let result = execute(&mut lock(&instance.world), &write, &faults, &instance.options.switches);
-        instance.count(if result.is_ok() { "ghosts_committed" } else { "ghosts_rejected" });
+        lock(&instance.strikes).ghosts_pending -= 1;
     });
+}
+
+/// Lets a request happen later, or be refused then.
+fn haunt_request(instance: &Arc<Instance>, request: TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
+    let (by, faults) = (Arc::clone(instance), Arc::clone(faults));
+    if request.door != Door::Table {
+        let strike = async move {
+            commit(&by, &request, &faults, Via::Ghost);
+            true
+        };
+        return haunt(instance, ms, refused, strike);
+    }
+    let late = lock(&instance.strikes).late(&faults);
+    let Ok(write) = prepare(&request, late, &faults) else { return };
+    let strike = async move {
+        let write = Write { via: Via::Ghost, ..write };
+        execute(&mut lock(&by.world), &write, &faults, &by.options.switches).is_ok()
+    };
+    haunt(instance, ms, refused, strike);
 }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::perform::{Driver, NOBODY};
-use super::tell::chain;
 use crate::crash_point::{self, Point};
 use crate::engine::event::{DeadLetter, Event, LedgerWrite, OpId, ProduceOutcome, Report};
 use crate::kafka::producer::{ProduceError, ProduceRequest};
-use crate::{clock, codec, ledger, metrics, taxonomy};
+use crate::{causes, clock, codec, ledger, metrics, taxonomy};
 
 /// How long records of the results topic are gathered, milliseconds, and how many at most. Nobody waits for one, and one
 /// by one each of them would be a request of its own to Kafka.
@@ -28,7 +27,7 @@ impl Driver {
             Ok(()) => {}
             Err(ProduceError::QueueFull(request)) => self.backlog.insert(0, *request),
             Err(error) => {
-                tracing::warn!(route = %self.route.name, error = chain(&error), "can't produce");
+                tracing::warn!(route = %self.route.name, error = causes::chain(&error), "can't produce");
                 if tag != NOBODY {
                     // Answered through the channel, never from within `apply`.
                     let _ = self.events.send(Event::Produced { op: OpId(tag), outcome: ProduceOutcome::Refused });
@@ -64,12 +63,12 @@ impl Driver {
     pub(super) fn dead_letter(&mut self, op: OpId, letter: &DeadLetter) {
         metrics::dead_letter(&self.route.name, &letter.code);
         self.status.count("dead_letters", 1);
+        let explain = taxonomy::name(&letter.code);
         tracing::warn!(
             route = %self.route.name, topic = %letter.raw.topic, position = %letter.position,
-            key = letter.key.as_deref(), code = letter.code, explain = taxonomy::name(&letter.code),
+            key = letter.key.as_deref(), code = letter.code, explain,
             reason = letter.reason, "dead letter"
         );
-        let explain = taxonomy::name(&letter.code);
         let described = codec::Letter {
             code: &letter.code,
             explain: &explain,

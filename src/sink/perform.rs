@@ -11,7 +11,6 @@ use super::backlog::Forecast;
 use super::batch::Batching;
 use super::route::{Error, Route};
 use super::status::{PartitionStatus, StatusHandle};
-use super::tell::chain;
 use super::tenure::Tenures;
 use super::{Inlets, TICK};
 use crate::crash_point::{self, Point};
@@ -22,7 +21,7 @@ use crate::kafka::{Poller, PollerEvent, PollerHandle, PollerSettings};
 use crate::ledger::Loader;
 use crate::model::{Epoch, Verbs};
 use crate::servicenow::{Pace, Spender, Take};
-use crate::{clock, metrics};
+use crate::{causes, clock, metrics};
 
 /// How long a ledger record may be on its way: protocol rule 3 wants it below the drain deadline.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -160,6 +159,7 @@ impl Driver {
         self.renew_credentials(now, effects);
         if self.status.take_resume() {
             tracing::info!(route = %self.route.name, "a person asks the route to go on");
+            self.route.client.try_again();
             self.apply(Event::Retry, effects);
         }
         if now >= self.last_tick + TICK || self.dispatcher.next_wake().is_some_and(|at| at <= now) {
@@ -182,7 +182,7 @@ impl Driver {
                 self.apply(Event::Retry, effects);
             }
             Err(error) => {
-                tracing::error!(route = %self.route.name, error = chain(&error), "can't use the new credentials");
+                tracing::error!(route = %self.route.name, error = causes::chain(&error), "can't use the new credentials");
             }
         }
     }
@@ -332,7 +332,7 @@ impl Driver {
                         return;
                     }
                     Err(error) => {
-                        let held = chain(&error);
+                        let held = causes::chain(&error);
                         if error.is_transient() {
                             tracing::warn!(route = %name, partition, error = held, "can't take the partition over yet");
                         } else {

@@ -46,7 +46,7 @@ pub struct Route {
     /// Talks to the instance.
     pub client: Client,
     /// Reads the credentials anew; `None` where they have not changed since the last call.
-    pub new_credentials: Box<dyn Fn() -> Option<Auth> + Send + Sync>,
+    pub new_credentials: Arc<dyn Fn() -> Option<Auth> + Send + Sync>,
     /// Requests are sent together, in batches; `None`: each alone.
     pub batch: Option<Together>,
     /// The instance's quota, shared by all routes of this process.

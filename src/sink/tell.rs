@@ -81,15 +81,3 @@ pub(super) fn in_words(standing: &Standing, now: u64) -> String {
         Standing::Draining => "shutting down".into(),
     }
 }
-
-/// An error and its causes on one line; each `Display` tells only its own layer.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -92,7 +92,9 @@ pub async fn run(
     let mut owner = Owner { routes, options: options.clone(), drain: sharing.drain, handle, running: HashMap::new() };
     let ended = owner.follow(&mut events, &stop).await;
     owner.stop_all().await;
-    owner.leave(events).await;
+    if !owner.handle.leave(events, sharing.drain + Duration::from_secs(5)).await {
+        tracing::warn!("leaving the group of source routes took too long; its session will end by itself");
+    }
     if ended && !stop.is_cancelled() { Err(Error::Ended { group: sharing.group.clone() }) } else { Ok(()) }
 }
 
@@ -176,23 +178,6 @@ impl Owner {
         }
         for route in &self.routes {
             route.status.state(State::Stopped { reason: String::new() });
-        }
-    }
-
-    /// Leaves the group, so that the others need not wait for the session to end.
-    async fn leave(self, mut events: mpsc::Receiver<PollerEvent>) {
-        self.handle.close();
-        let closed = async {
-            while let Some(event) = events.recv().await {
-                match event {
-                    PollerEvent::Revoked { partition, epoch } => self.handle.release(partition, epoch, None),
-                    PollerEvent::Closed => break,
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(self.drain + Duration::from_secs(5), closed).await.is_err() {
-            tracing::warn!("leaving the group of source routes took too long; its session will end by itself");
         }
     }
 }

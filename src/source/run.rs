@@ -15,10 +15,13 @@ use super::gate::Gate;
 use super::publish::{Loaded, OpenError, Publisher, SourceTopics};
 use super::settings::Settings;
 use super::status::{State, StatusHandle};
-use crate::clock;
 use crate::kafka::{KafkaOptions, TransactionError};
 use crate::model::{Class, Failure};
-use crate::servicenow::{self, Client};
+use crate::servicenow::{self, Auth, Client};
+use crate::{causes, clock};
+
+/// Between two looks whether refused credentials have changed.
+const CREDENTIALS_EVERY: Duration = Duration::from_secs(5);
 
 /// Times of a route.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ pub struct SourceRoute {
     pub timing: Timing,
     /// The instance.
     pub client: Client,
+    /// Looks whether the secret has changed; asked while the instance refuses the present one.
+    pub new_credentials: Arc<dyn Fn() -> Option<Auth> + Send + Sync>,
     /// The pace of the instance.
     pub gate: Arc<dyn Gate>,
     /// Where it tells what it does.
@@ -97,7 +102,7 @@ pub async fn run_owned(
         match session(route, options, owned, stop).await {
             Ok(()) => break,
             Err(error) => {
-                let reason = chain(&error);
+                let reason = causes::chain(&error);
                 tracing::warn!(route = %route.settings.route, reason, "source session ended; it starts over");
                 if route.status.snapshot().stats.polls > polls {
                     delays.reset();
@@ -159,6 +164,7 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
     let mut auth = Delays::new(route.timing.auth_retry);
     loop {
         let got = tokio::select! {
+            biased;
             () = stop.cancelled() => return None,
             got = fetch(route, ask) => got,
         };
@@ -173,7 +179,11 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
             Err(failure) => {
                 let reason = format!("{} of {}: {}", failure.code, ask.table, failure.message);
                 match failure.class {
-                    Class::Unauthorised => (reason, auth.next()),
+                    Class::Unauthorised => {
+                        route.status.update(|s| s.stats.failures += 1);
+                        wait_for_credentials(route, reason, auth.next(), stop).await;
+                        continue;
+                    }
                     Class::Throttled { retry_after } => {
                         (reason, retry_after.map_or_else(|| delays.next(), Duration::from_millis))
                     }
@@ -187,9 +197,6 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
         };
         route.status.update(|s| s.stats.failures += 1);
         wait(route, reason, delay, stop).await;
-        if stop.is_cancelled() {
-            return None;
-        }
     }
 }
 
@@ -275,6 +282,25 @@ async fn wait(route: &SourceRoute, reason: String, delay: Duration, stop: &Cance
     }
 }
 
+/// Waits; not so long where there are other credentials, from their file or because another route has brought them.
+async fn wait_for_credentials(route: &SourceRoute, reason: String, delay: Duration, stop: &CancellationToken) {
+    let known = route.client.credentials_generation();
+    let changed = async {
+        while route.client.credentials_generation() == known {
+            tokio::time::sleep(CREDENTIALS_EVERY).await;
+            let Some(auth) = (route.new_credentials)() else { continue };
+            if let Err(error) = route.client.replace_credentials(auth) {
+                let error = causes::chain(&error);
+                tracing::error!(route = %route.settings.route, error, "can't use the new credentials");
+            }
+        }
+    };
+    tokio::select! {
+        () = wait(route, reason, delay, stop) => {}
+        () = changed => tracing::info!(route = %route.settings.route, "the credentials have changed; tries them"),
+    }
+}
+
 /// Growing delays with jitter.
 struct Delays {
     builder: ExponentialBuilder,
@@ -296,17 +322,6 @@ impl Delays {
     fn reset(&mut self) {
         self.left = self.builder.build();
     }
-}
-
-/// An error with its causes, for people.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -32,10 +32,12 @@ pub(super) const PAGES: &[Page] = &[
         said: "401 User Not Authenticated: Required to provide Auth information",
         means: "Wrong user, password, client or token; or the account is locked out, which happens by itself after a few \
                 wrong logins.",
-        does: "Stops the route, and tries one fresh login a minute at most, so that it never locks the account itself. New \
-               credentials in their files are tried at once. Nothing is lost.",
+        does: "Stops all routes of the instance, and tries the password again after a minute, two and four: once for all of \
+               them. After four refusals in a row it waits, since a fifth may lock the account. New credentials in their \
+               files are tried at once. Nothing is lost.",
         todo: "Put the right credentials into the file or variable that the configuration names. In ServiceNow: is the \
-               user active, not locked out, `web_service_access_only` perhaps set, its password not to be reset?",
+               user active, not locked out, `web_service_access_only` perhaps set, its password not to be reset? \
+               Once it is put right there: `nowbridge resume`.",
     },
     Page {
         number: 4,

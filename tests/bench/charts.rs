@@ -95,8 +95,8 @@ fn bars(rounds: &[(&Round, &Scenario)], bars: &Bars<'_>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "counts of tickets")]
 fn wrong(rounds: &[(&Round, &Scenario)]) -> String {
     let value = |outcome: &Outcome| {
-        let share = 100.0 * outcome.alerts as f64 / outcome.tickets as f64;
-        (share, if outcome.alerts == 0 { "0".into() } else { format!("{} %", short(share.round())) })
+        let share = 100.0 * outcome.mistakes.alerts as f64 / outcome.tickets as f64;
+        (share, if outcome.mistakes.alerts == 0 { "0".into() } else { format!("{} %", short(share.round())) })
     };
     bars(
         rounds,
@@ -233,7 +233,7 @@ fn lag(round: &Round, scenario: &Scenario) -> String {
         let y = y.max(free);
         free = y + 13.0;
         let class = format!("small f{}", colour(outcome));
-        canvas.text(x + 5.0, y + 4.0, Anchor::Start, &class, &outcome.alerts.to_string());
+        canvas.text(x + 5.0, y + 4.0, Anchor::Start, &class, &outcome.mistakes.alerts.to_string());
     }
     canvas.line((LEFT, axis.bottom), (WIDTH - 20.0, axis.bottom), "axis");
     canvas.text(

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::Value;
 
+use crate::feed::producer;
 use crate::oracle::{Verdict, judge, overtaken};
 use crate::outcome::{Outcome, Round};
 use crate::reference::apply;
@@ -106,8 +106,8 @@ pub async fn run(scenario: &Scenario, systems: &[System], broker: &Broker) -> Ro
         let must = ended.is_none().then(|| apply(&trace.events[..fed.count.load(Ordering::Acquire)]));
         for (place, _) in places.iter_mut().filter(|(place, _)| !place.right) {
             let verdict = place.judge(must.as_ref().unwrap_or(&expected)).await;
-            place.samples.push((began.elapsed().as_secs_f64(), verdict.alerts));
-            place.right = ended.is_some() && verdict.alerts == 0;
+            place.samples.push((began.elapsed().as_secs_f64(), verdict.counts.alerts));
+            place.right = ended.is_some() && verdict.counts.alerts == 0;
         }
         if began.elapsed().as_secs() / 10 > told {
             told = began.elapsed().as_secs() / 10;
@@ -220,13 +220,7 @@ impl Place {
             peak_mb: self.peak,
             ended: self.ended,
             samples: self.samples.clone(),
-            doubled: verdict.doubled,
-            missing: verdict.missing,
-            wrong: verdict.wrong,
-            notes_doubled: verdict.notes_doubled,
-            notes_missing: verdict.notes_missing,
-            notes_disordered: verdict.notes_disordered,
-            alerts: verdict.alerts,
+            mistakes: verdict.counts,
         }
     }
 }
@@ -234,12 +228,7 @@ impl Place {
 /// Publishes the trace to all topics at its pace.
 fn feed(trace: Arc<Trace>, fed: Arc<Fed>, bootstrap: String, topics: Vec<String>) -> tokio::task::JoinHandle<()> {
     tokio::task::spawn_blocking(move || {
-        let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", &bootstrap)
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "0")
-            .create()
-            .expect("a producer");
+        let producer = producer(&bootstrap, "0");
         let began = Instant::now();
         for (event, due) in trace.events.iter().zip(&trace.due) {
             // This is the pace of the input, not a wait for anything.

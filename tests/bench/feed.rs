@@ -125,12 +125,7 @@ impl Feed {
     pub fn publish_noting(self, bootstrap: &str, topic: &str, published: Published) -> JoinHandle<()> {
         let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
-            let producer: BaseProducer = ClientConfig::new()
-                .set("bootstrap.servers", &bootstrap)
-                .set("enable.idempotence", "true")
-                .set("linger.ms", "5")
-                .create()
-                .expect("a producer");
+            let producer = producer(&bootstrap, "5");
             let began = Instant::now();
             let mut due = Duration::ZERO;
             for event in &self.events {
@@ -146,6 +141,16 @@ impl Feed {
             producer.flush(Duration::from_secs(60)).expect("acknowledged");
         })
     }
+}
+
+/// A producer of input, with that linger in milliseconds.
+pub fn producer(bootstrap: &str, linger: &str) -> BaseProducer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", linger)
+        .create()
+        .expect("a producer")
 }
 
 fn send(producer: &BaseProducer, topic: &str, event: &Event) {

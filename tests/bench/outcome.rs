@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::oracle::Mistakes;
+
 /// The whole report.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
@@ -44,15 +46,9 @@ pub struct Outcome {
     pub title: String,
     pub events: usize,
     pub tickets: usize,
-    /// See the oracle's verdict.
-    pub doubled: usize,
-    pub missing: usize,
-    pub wrong: usize,
-    pub notes_doubled: usize,
-    pub notes_missing: usize,
-    pub notes_disordered: usize,
-    /// Alerts with which anything is wrong in the end.
-    pub alerts: usize,
+    /// What is wrong in the end.
+    #[serde(flatten)]
+    pub mistakes: Mistakes,
     /// Writes that carry an older event than the write before them.
     pub overtaken: usize,
     pub requests: u64,
@@ -120,12 +116,12 @@ impl Outcome {
     /// Everything that is not as it must be, by kind.
     pub fn faults(&self) -> [(&'static str, usize); 6] {
         [
-            ("tickets doubled", self.doubled),
-            ("tickets missing", self.missing),
-            ("tickets in a wrong state", self.wrong),
-            ("notes doubled", self.notes_doubled),
-            ("notes missing", self.notes_missing),
-            ("notes out of order", self.notes_disordered),
+            ("tickets doubled", self.mistakes.doubled),
+            ("tickets missing", self.mistakes.missing),
+            ("tickets in a wrong state", self.mistakes.wrong),
+            ("notes doubled", self.mistakes.notes_doubled),
+            ("notes missing", self.mistakes.notes_missing),
+            ("notes out of order", self.mistakes.notes_disordered),
         ]
     }
 }

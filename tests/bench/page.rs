@@ -111,7 +111,7 @@ fn table(page: &mut String, round: &Round, scenario: &Scenario) {
         row(page, what, "0", &|outcome| outcome.faults()[at].1.to_string());
     }
     let wrong = format!("alerts with anything wrong, of {}", first.tickets);
-    row(page, &wrong, "0", &|outcome| outcome.alerts.to_string());
+    row(page, &wrong, "0", &|outcome| outcome.mistakes.alerts.to_string());
     row(page, "writes that an older event overtook", "0", &|outcome| outcome.overtaken.to_string());
     let right = format!("{} s: {}", short(limits.right), limits.right_is);
     let patience = format!("not within {} s", round.patience);
@@ -155,7 +155,7 @@ type Less<'a> = (&'a str, &'a dyn Fn(&Outcome) -> Option<f64>);
 #[expect(clippy::cast_precision_loss, reason = "counts of minutes")]
 fn better(page: &mut String, figures: &Figures) {
     let less: [Less<'_>; 8] = [
-        ("alerts with anything wrong", &|outcome| Some(outcome.alerts as f64)),
+        ("alerts with anything wrong", &|outcome| Some(outcome.mistakes.alerts as f64)),
         ("seconds until all tickets are right", &|outcome| outcome.right_after),
         ("seconds to a critical ticket, median", &|outcome| outcome.critical_at(0.5)),
         ("seconds to a critical ticket, worst", &|outcome| outcome.critical_at(1.0)),
@@ -173,8 +173,8 @@ fn better(page: &mut String, figures: &Figures) {
                 let Some(value) = its.filter(|its| mine.is_none_or(|mine| *its < 0.95 * mine)) else { continue };
                 let mine = mine.map_or("never".into(), short);
                 // Few requests and little work are no merit of a system that did not do its work.
-                let undone = if other.alerts > ours.alerts {
-                    format!(" (with {} of {} alerts wrong)", other.alerts, other.tickets)
+                let undone = if other.mistakes.alerts > ours.mistakes.alerts {
+                    format!(" (with {} of {} alerts wrong)", other.mistakes.alerts, other.tickets)
                 } else {
                     String::new()
                 };

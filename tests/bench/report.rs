@@ -44,7 +44,8 @@ pub fn run(names: &[String]) {
     for scenario in scenarios.iter().filter(|scenario| wanted(scenario.name)) {
         eprintln!("{}: {}", scenario.name, scenario.about);
         let round = runtime().block_on(contest::run(scenario, &present, broker));
-        wrong += round.outcomes.iter().filter(|o| o.system == System::Ours.name()).map(|o| o.alerts).sum::<usize>();
+        wrong +=
+            round.outcomes.iter().filter(|o| o.system == System::Ours.name()).map(|o| o.mistakes.alerts).sum::<usize>();
         figures.rounds.push(round);
         write(&folder(names.is_empty()), &figures);
     }

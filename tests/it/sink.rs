@@ -235,6 +235,33 @@ async fn credentials_that_fail_stop_the_route_without_dead_letters() {
     assert!(!scene.log().contains("dead letter"));
 }
 
+/// Five wrong passwords in a row lock the simulated account, as they do a real one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_never_locks_the_account_and_the_right_one_is_taken_from_its_file() {
+    let Some(broker) = kafka::real("sink: lockout") else { return };
+    let more = "sources:\n  changes:\n    table: incident\n    interval: 1s\n";
+    let mut scene = Scene::start(&broker.bootstrap, &broker.options(), more).await;
+    scene.signal("-TERM");
+    scene.bridge.take().expect("a bridge").wait().expect("it ends");
+    std::fs::write(scene.folder.path().join("password"), "wrong").expect("a password");
+    scene.run();
+    scene.alert("one", "open", json!({}));
+    scene.wait_for("the route to give the password up", |s| s.log().contains("refusal 4 in a row"));
+    let refused = |scene: &Scene| -> u64 {
+        let state = scene.simulator.state();
+        let lines = state["requests"].as_array().into_iter().flatten().filter(|line| line["status"] == 401);
+        lines.filter_map(|line| line["count"].as_u64()).sum()
+    };
+    // The routes go on trying by themselves, and ask nothing of the instance.
+    let tries = scene.log().matches("refuses the credentials").count();
+    assert_eq!((refused(&scene), tries > 0), (4, true));
+    assert_eq!(scene.simulator.state()["lockouts"], 0);
+    std::fs::write(scene.folder.path().join("password"), "nowbridge").expect("a password");
+    scene.wait_for("the ticket", |s| s.tickets("one").len() == 1);
+    assert_eq!(refused(&scene), 4);
+    assert!(!scene.log().contains("dead letter"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_down_or_asks_to_wait_is_waited_for() {
     let Some(broker) = kafka::real("sink: instance down") else { return };

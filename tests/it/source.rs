@@ -351,6 +351,7 @@ impl Member {
                 group: format!("{prefix}.{name}"),
                 timing: Timing { interval: Duration::from_millis(300), ..Timing::default() },
                 client: client.clone(),
+                new_credentials: Arc::new(|| None),
                 gate: Arc::new(Arc::clone(&pace)),
                 status: StatusHandle::default(),
             })

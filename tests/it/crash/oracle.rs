@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::reference::Ticket;
 
-/// What is wrong.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+/// How much is wrong, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistakes {
     /// Alerts with more than one ticket.
     pub doubled: usize,
     /// Alerts without one.
@@ -24,6 +25,12 @@ pub struct Verdict {
     pub notes_disordered: usize,
     /// Alerts with which anything is wrong.
     pub alerts: usize,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub counts: Mistakes,
     /// All of it for people, alert by alert.
     pub differences: Vec<String>,
 }
@@ -34,11 +41,11 @@ pub fn judge(rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ti
     for (key, ticket) in expected {
         let before = verdict.differences.len();
         judge_one(&mut verdict, key, rows.get(key).map_or(&[], Vec::as_slice), ticket, topic);
-        verdict.alerts += usize::from(verdict.differences.len() > before);
+        verdict.counts.alerts += usize::from(verdict.differences.len() > before);
     }
     for (key, rows) in rows.iter().filter(|(key, _)| !expected.contains_key(*key)) {
-        verdict.wrong += 1;
-        verdict.alerts += 1;
+        verdict.counts.wrong += 1;
+        verdict.counts.alerts += 1;
         verdict.differences.push(format!("{key}: {} tickets of no alert", rows.len()));
     }
     verdict
@@ -46,7 +53,7 @@ pub fn judge(rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ti
 
 fn judge_one(verdict: &mut Verdict, key: &str, rows: &[Value], ticket: &Ticket, topic: &str) {
     if rows.len() != 1 {
-        *(if rows.is_empty() { &mut verdict.missing } else { &mut verdict.doubled }) += 1;
+        *(if rows.is_empty() { &mut verdict.counts.missing } else { &mut verdict.counts.doubled }) += 1;
         verdict.differences.push(format!("{key}: {} tickets", rows.len()));
     }
     let must = [ticket.state, &ticket.title, ticket.impact, ticket.urgency];
@@ -55,7 +62,7 @@ fn judge_one(verdict: &mut Verdict, key: &str, rows: &[Value], ticket: &Ticket, 
             .map(|name| row[name].as_str().unwrap_or_default().to_owned())
     };
     if !rows.is_empty() && !rows.iter().any(|row| is(row) == must) {
-        verdict.wrong += 1;
+        verdict.counts.wrong += 1;
         verdict.differences.push(format!("{key}: is {:?}, must be {must:?}", rows.iter().map(is).collect::<Vec<_>>()));
     }
     let written: Vec<Vec<String>> = rows.iter().map(|row| lines(row, topic)).collect();
@@ -70,9 +77,9 @@ fn judge_one(verdict: &mut Verdict, key: &str, rows: &[Value], ticket: &Ticket, 
         missing += fed.saturating_sub(stands);
     }
     let disordered: usize = written.iter().map(|notes| disordered(notes, &ticket.notes)).sum();
-    verdict.notes_doubled += doubled;
-    verdict.notes_missing += missing;
-    verdict.notes_disordered += disordered;
+    verdict.counts.notes_doubled += doubled;
+    verdict.counts.notes_missing += missing;
+    verdict.counts.notes_disordered += disordered;
     if doubled + missing + disordered > 0 {
         verdict.differences.push(format!("{key}: notes are {written:?}, must be {:?}", ticket.notes));
     }
@@ -106,10 +113,11 @@ fn disordered(written: &[String], fed: &[String]) -> usize {
     disordered
 }
 
-/// Writes of the log that carry an older event than the write before them, in words; and how many ghosts struck.
+/// Writes of the log that carry an older event than the write before them, in words; and how many ghosts struck. What the
+/// instance refused wrote nothing.
 pub fn overtaken(entries: &[Value]) -> (Vec<String>, usize) {
     let (mut last, mut overtaken, mut ghosts) = (BTreeMap::<&str, usize>::new(), Vec::new(), 0);
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| !entry["refused"].is_string()) {
         let Some(title) = entry["fields"]["short_description"].as_str() else { continue };
         let Some(number) = title.rsplit_once('#').and_then(|(_, n)| n.parse::<usize>().ok()) else { continue };
         if entry["was_ghost"] == true {
@@ -142,38 +150,39 @@ mod tests {
         json!({"state": state, "short_description": "disk #4", "impact": "2", "urgency": "1", "journal": journal})
     }
 
-    fn judged(rows: Vec<Value>, notes: &[&str]) -> Verdict {
+    fn judged(rows: Vec<Value>, notes: &[&str]) -> Mistakes {
         let verdict = judge(&BTreeMap::from([("a".to_owned(), rows)]), &ticket(notes), "t");
-        assert_eq!(verdict.alerts > 0, !verdict.differences.is_empty());
-        Verdict { differences: Vec::new(), alerts: 0, ..verdict }
+        assert_eq!(verdict.counts.alerts > 0, !verdict.differences.is_empty());
+        Mistakes { alerts: 0, ..verdict.counts }
     }
 
     #[test]
     fn what_is_right_is_right_with_markers_and_without() {
         let marked = row("2", &["one\n[t/0/1]\n\ntwo\n[t/0/2]", "one\n[t/0/3]"]);
-        assert_eq!(judged(vec![marked], &["one", "two", "one"]), Verdict::default());
-        assert_eq!(judged(vec![row("2", &["one\ntwo"])], &["one", "two"]), Verdict::default());
+        assert_eq!(judged(vec![marked], &["one", "two", "one"]), Mistakes::default());
+        assert_eq!(judged(vec![row("2", &["one\ntwo"])], &["one", "two"]), Mistakes::default());
     }
 
     #[test]
     fn each_kind_of_wrong_is_counted_as_such() {
-        let none = Verdict::default();
-        assert_eq!(judged(vec![], &["one"]), Verdict { missing: 1, notes_missing: 1, ..none.clone() });
-        assert_eq!(judged(vec![row("1", &[])], &[]), Verdict { wrong: 1, ..none.clone() });
+        let none = Mistakes::default();
+        assert_eq!(judged(vec![], &["one"]), Mistakes { missing: 1, notes_missing: 1, ..none });
+        assert_eq!(judged(vec![row("1", &[])], &[]), Mistakes { wrong: 1, ..none });
         // One of the two stands as it must: the alert is doubled, and not wrong besides.
         let two = vec![row("1", &["one"]), row("2", &["two"])];
-        assert_eq!(judged(two, &["one", "two"]), Verdict { doubled: 1, ..none.clone() });
+        assert_eq!(judged(two, &["one", "two"]), Mistakes { doubled: 1, ..none });
         let twice = vec![row("2", &["one", "one", "three", "two"])];
-        let notes = Verdict { notes_doubled: 1, notes_missing: 1, notes_disordered: 1, ..none };
+        let notes = Mistakes { notes_doubled: 1, notes_missing: 1, notes_disordered: 1, ..none };
         assert_eq!(judged(twice, &["one", "two", "three", "four"]), notes);
         let stray = judge(&BTreeMap::from([("b".to_owned(), vec![row("2", &[])])]), &BTreeMap::new(), "t");
-        assert_eq!((stray.wrong, stray.alerts), (1, 1));
+        assert_eq!((stray.counts.wrong, stray.counts.alerts), (1, 1));
     }
 
     #[test]
     fn an_older_event_that_is_written_later_is_seen_and_a_ghost_is_not_blamed() {
         let write = |title: &str, ghost| json!({"correlation_id": "a", "fields": {"short_description": title}, "was_ghost": ghost});
-        let log = [write("x #1", false), write("x #3", false), write("x #1", true), write("x #2", false)];
+        let refused = json!({"correlation_id": "a", "fields": {"short_description": "x #9"}, "refused": "no"});
+        let log = [write("x #1", false), refused, write("x #3", false), write("x #1", true), write("x #2", false)];
         let (overtaken, ghosts) = overtaken(&log);
         assert_eq!((overtaken.len(), ghosts), (1, 1));
     }

@@ -32,7 +32,7 @@ pub(super) fn open_letters(world: &World) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn keys_of(letters: &[Value]) -> BTreeSet<&str> {
+pub(super) fn keys_of(letters: &[Value]) -> BTreeSet<&str> {
     letters.iter().filter_map(|l| l["key"].as_str()).collect()
 }
 

@@ -15,6 +15,14 @@ use super::oracle::{judge, overtaken};
 use super::reference::{Event, Ticket, notes};
 use crate::support::kafka::{self, Broker};
 
+/// What a check has seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    pub tickets: usize,
+    /// Writes that the instance made after it had cut their connection.
+    pub ghosts: usize,
+}
+
 /// The simulator as a process, and what the bridges need.
 pub struct World {
     bootstrap: String,
@@ -30,6 +38,11 @@ pub struct World {
 
 impl World {
     pub async fn start(broker: &Broker, deadline: u64, settle: u64, more: &str) -> Self {
+        Self::start_scaled(broker, deadline, settle, "", more).await
+    }
+
+    /// With more lines about Kafka.
+    pub async fn start_scaled(broker: &Broker, deadline: u64, settle: u64, kafka_lines: &str, more: &str) -> Self {
         let prefix = kafka::unique("crash");
         let spec = TopicSpec::new(format!("{prefix}.alerts"), Purpose::Input).partitions(4);
         broker.create(&[spec]).await;
@@ -44,11 +57,13 @@ impl World {
             .expect("the simulator starts");
         let folder = tempfile::tempdir().expect("a folder");
         let (bootstrap, name, at) = (broker.bootstrap.clone(), prefix.clone(), url.clone());
+        let scaled = kafka_lines.to_owned();
         let text = move |more: &str| {
             format!(
                 "instances:\n  dev:\n    url: {at}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
-             nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\nkafka:\n  \
-             bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {name}\n  unsafe_topics: true\n  \
+             nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\n    \
+             auth_retry: {{ first: 1s, longest: 4s }}\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: \
+             6s\n{scaled}topics:\n  prefix: {name}\n  unsafe_topics: true\n  \
              replication: 1\nsinks:\n  incidents:\n    topic: {name}.alerts\n    closing: {{ close_code: Solution \
              provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
             )
@@ -214,7 +229,7 @@ impl World {
     }
 
     /// Counts on the simulator's side, from its log of writes: nothing doubled, nothing out of order.
-    pub async fn check(&self, expected: &BTreeMap<String, Ticket>) {
+    pub async fn check(&self, expected: &BTreeMap<String, Ticket>) -> Told {
         let rows = self.rows().await;
         assert_eq!(self.differences(&rows, expected), Vec::<String>::new());
         for (key, rows) in &rows {
@@ -232,7 +247,23 @@ impl World {
             rows.len(),
             disordered.len()
         );
-        assert!(disordered.is_empty(), "{}\n{}", disordered.join("\n"), self.last_log());
+        let told =
+            || disordered.iter().filter_map(|one| Some(self.told_of(one.split_once(": ")?.0))).collect::<String>();
+        assert!(disordered.is_empty(), "{}\n{}", disordered.join("\n"), told());
+        Told { tickets: rows.len(), ghosts }
+    }
+
+    /// What all bridges have told of a key.
+    fn told_of(&self, key: &str) -> String {
+        let quoted = format!("\"{key}\"");
+        let bridges = 0..self.bridges.load(Ordering::Relaxed);
+        let logs = bridges.map(|number| {
+            let log = self.folder.path().join(format!("bridge-{number}.log"));
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains(&quoted)).collect();
+            format!("bridge {number}:\n{}\n", lines.join("\n"))
+        });
+        logs.collect()
     }
 
     fn last_log(&self) -> String {
