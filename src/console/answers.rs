@@ -1,10 +1,13 @@
 //! The addresses of the console and what they answer.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -90,11 +93,14 @@ async fn status(State(console): Shared) -> Response {
 }
 
 /// Lets a sink route go on that stands still. A page elsewhere can make a browser post a form here, but not with this
-/// header.
+/// header; and one whose name was made to point at this machine can, but then the request says that name.
 async fn resume(State(console): Shared, Path(route): Path<String>, headers: HeaderMap) -> Response {
     const TEXT: &str = "text/plain; charset=utf-8";
     if !headers.contains_key(ASKED) {
         return answer(StatusCode::FORBIDDEN, TEXT, format!("send the header {ASKED}, as `nowbridge resume` does\n"));
+    }
+    if !headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(is_no_name) {
+        return answer(StatusCode::FORBIDDEN, TEXT, "ask by address, as `nowbridge resume` does, or by localhost\n");
     }
     match console.routes.iter().find(|(name, _)| *name == route) {
         Some((_, handle)) => {
@@ -103,6 +109,13 @@ async fn resume(State(console): Shared, Path(route): Path<String>, headers: Head
         }
         None => answer(StatusCode::NOT_FOUND, TEXT, "there is no such sink route\n"),
     }
+}
+
+/// Whether a `Host` is an address, or this machine's own name for itself.
+fn is_no_name(host: &str) -> bool {
+    let (bare, _) = host.rsplit_once(':').unwrap_or((host, ""));
+    [host, bare].iter().any(|host| *host == "localhost" || host.parse::<IpAddr>().is_ok())
+        || host.parse::<SocketAddr>().is_ok()
 }
 
 async fn unknown() -> Response {

@@ -76,6 +76,25 @@ async fn readiness_follows_the_routes_and_gives_one_reason_a_line() {
 }
 
 #[tokio::test]
+async fn only_who_asks_by_address_and_by_header_lets_a_route_go_on() {
+    let bench = Bench::start().await;
+    let url = format!("http://{}/routes/incidents/resume", bench.serving.address);
+    let ask = async |host: &str, header: &str| {
+        let request = reqwest::Client::new().post(&url).header(header, "1").header("host", host);
+        request.send().await.expect("answers").status().as_u16()
+    };
+    let port = bench.serving.address.port();
+    assert_eq!(ask(&format!("127.0.0.1:{port}"), "x-other").await, 403, "a page's form has no such header");
+    assert_eq!(ask(&format!("evil.example:{port}"), ASKED).await, 403, "a name that points here");
+    assert!(!bench.sink.take_resume());
+    for host in [format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("localhost:{port}"), "localhost".into()]
+    {
+        assert_eq!(ask(&host, ASKED).await, 200, "{host}");
+        assert!(bench.sink.take_resume());
+    }
+}
+
+#[tokio::test]
 async fn a_stopping_bridge_is_alive_and_not_ready() {
     let bench = Bench::start().await;
     bench.works();

@@ -170,6 +170,7 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
             failed: None,
             redriving: None,
             announced: false,
+            code: "business_rule".into(),
             reason: "no".into(),
         };
         log.write(&LedgerWrite::Park(key.into(), park));

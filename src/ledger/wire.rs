@@ -230,12 +230,13 @@ mod tests {
             failed: None,
             redriving: None,
             announced: false,
+            code: "business_rule".into(),
             reason: "no".into(),
         };
         let (key, value) = encode(&LedgerWrite::Park("a:b".into(), park.clone()));
         assert_eq!(key, b"park:a:b:4");
         let value = value.expect("a value");
-        let golden = r#"{"v":1,"d":{"t":4,"p":{"partition":1,"offset":2,"index":0},"why":"no"}}"#;
+        let golden = r#"{"v":1,"d":{"t":4,"p":{"partition":1,"offset":2,"index":0},"c":"business_rule","why":"no"}}"#;
         assert_eq!(String::from_utf8_lossy(&value), golden);
         let key = decode_key(&key).expect("ours");
         assert_eq!(decode_value(&key, &value).expect("ours"), WireValue::Park(park));

@@ -215,6 +215,9 @@ pub struct Park {
     /// The dead letters may not stand yet: whoever takes over writes them again, and tries nothing of them.
     #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
     pub announced: bool,
+    /// Why, as a stable code; empty in records of releases that did not keep it.
+    #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
     /// Why, in the instance's words.
     #[serde(rename = "why")]
     pub reason: String,

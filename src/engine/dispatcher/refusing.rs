@@ -9,6 +9,19 @@ use crate::model::{Key, Now, Origin, Park, Position, RedriveId};
 /// Why an event becomes a dead letter that might well be applied.
 const BEHIND: &str = "waits behind a refused record of this key";
 
+/// The code where a former owner's release did not keep it.
+const SOME_REFUSAL: &str = "rejected";
+
+/// Why a key is parked behind letters.
+#[derive(Clone, Copy)]
+struct Why<'a> {
+    code: &'a str,
+    reason: &'a str,
+    /// The redrive in which it was refused again, and the one that is under way.
+    failed: Option<RedriveId>,
+    redriving: Option<RedriveId>,
+}
+
 impl Dispatcher {
     /// What the attempt carried can't be applied: dead letters, and the key is parked behind them.
     pub(super) fn refuse(
@@ -37,7 +50,7 @@ impl Dispatcher {
         }
         let letters = self.lane(partition, key).map(|l| letters(&l.held, key, code, reason)).unwrap_or_default();
         let failed = self.lane(partition, key).and_then(|l| l.held.origin().redrive());
-        let park = park.then_some((reason, failed, None));
+        let park = park.then_some(Why { code, reason, failed, redriving: None });
         self.send_letters(partition, key, letters, park, true, now, out);
     }
 
@@ -49,12 +62,18 @@ impl Dispatcher {
         let Some(lane) = self.lane(partition, key) else { return };
         // What a former owner announced it had refused.
         let refused = park.as_ref().zip(lane.held.events().next());
-        let refused =
-            refused.filter(|(park, first)| park.may_have_buried(first.position)).map(|(park, _)| &park.reason);
-        let (code, reason) = refused.map_or(("parked", BEHIND), |reason| ("rejected", reason));
-        let letters = letters(&lane.held, key, code, reason);
+        let refused = refused.filter(|(park, first)| park.may_have_buried(first.position)).map(|(park, _)| park);
+        let code_of = |park: &Park| if park.code.is_empty() { SOME_REFUSAL.to_owned() } else { park.code.clone() };
+        let (code, reason) =
+            refused.map_or_else(|| ("parked".to_owned(), BEHIND), |park| (code_of(park), &park.reason));
+        let letters = letters(&lane.held, key, &code, reason);
         // The parking tells how far the letters go.
-        let park = park.as_ref().map(|park| (park.reason.as_str(), park.failed, park.redriving));
+        let park = park.as_ref().map(|park| Why {
+            code: &park.code,
+            reason: &park.reason,
+            failed: park.failed,
+            redriving: park.redriving,
+        });
         self.send_letters(partition, key, letters, park, false, now, out);
     }
 
@@ -74,19 +93,18 @@ impl Dispatcher {
         lane.held.put_back_apart(segment);
         let letters = letters(&lane.held, key, code, &reason);
         let parked = self.partitions.get(&partition).is_some_and(|p| p.parks.contains_key(key));
-        let park = parked.then_some((reason.as_str(), failed, None));
+        let park = parked.then_some(Why { code, reason: &reason, failed, redriving: None });
         self.send_letters(partition, key, letters, park, true, now, out);
     }
 
-    /// `park`: where the key is parked behind them, why, in which redrive it was refused again, and which one is under
-    /// way. `announce`: what is refused here might be accepted later, so the ledger must know first that letters of it may
+    /// `park`: where the key is parked behind them, why. `announce`: what is refused here might be accepted later, so the ledger must know first that letters of it may
     /// stand; of what waits behind a parked record it does already.
     fn send_letters(
         &mut self,
         partition: i32,
         key: &Key,
         letters: Vec<DeadLetter>,
-        park: Option<(&str, Option<RedriveId>, Option<RedriveId>)>,
+        park: Option<Why<'_>>,
         announce: bool,
         now: Now,
         out: &mut Vec<Effect>,
@@ -99,8 +117,9 @@ impl Dispatcher {
         // Events that a former owner announced may be still to come.
         let before = p.parks.get(key).filter(|park| park.announced && park.position > last);
         let (position, announced) = before.map_or((last, false), |park| (park.position, true));
-        let park = park.map(|(reason, failed, redriving)| {
-            Box::new(Park { token, position, newest: None, failed, redriving, announced, reason: reason.to_owned() })
+        let park = park.map(|Why { code, reason, failed, redriving }| {
+            let (code, reason) = (code.to_owned(), reason.to_owned());
+            Box::new(Park { token, position, newest: None, failed, redriving, announced, code, reason })
         });
         match park {
             Some(park) if announce && !letters.is_empty() => {

@@ -769,16 +769,21 @@ fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
         failed: None,
         redriving: None,
         announced: true,
+        code: "business_rule".into(),
         reason: "no".into(),
     };
     let ledger = Loaded { start: 0, parks: [("k".into(), park)].into_iter().collect(), ..Loaded::default() };
     let (mut b, _) = Bench::loaded(ledger);
     b.lease();
     let first = b.receive(0, Action::Open, "one");
-    assert_eq!(letters_of(&first), [(0, "rejected")], "although an opening event of a key without a ticket is tried");
+    assert_eq!(
+        letters_of(&first),
+        [(0, "business_rule")],
+        "although an opening event of a key without a ticket is tried"
+    );
     b.ack_all(&first);
     let second = b.receive(1, Action::Update, "two");
-    assert_eq!(letters_of(&second), [(1, "rejected")]);
+    assert_eq!(letters_of(&second), [(1, "business_rule")]);
     let stands = b.ack(&second);
     let parks = stands.iter().find_map(|e| match e {
         Effect::Produce { write: LedgerWrite::Park(_, park), .. } => Some(park.announced),

@@ -83,6 +83,7 @@ fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
             failed: None,
             redriving: None,
             announced: false,
+            code: "business_rule".into(),
             reason: "no".into(),
         },
     )
