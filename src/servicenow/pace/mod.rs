@@ -170,7 +170,8 @@ impl Pace {
         let part = self.part(ask.spender);
         let mut inner = self.lock();
         let out = inner.slots - inner.free.len();
-        let at_once = inner.concurrency.limit();
+        // The most urgent has one more than the instance seems to bear: what has the others wait must not hold it up too.
+        let at_once = inner.concurrency.limit() + usize::from(ask.spender == Spender::Urgent);
         let is_source = ask.spender == Spender::Source;
         // Many ask for what comes free, and a source asks seldom.
         let spoken_for = usize::from(!is_source && now < inner.source_next);

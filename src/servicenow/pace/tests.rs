@@ -57,6 +57,18 @@ fn no_more_are_out_than_the_instance_bears() {
 }
 
 #[test]
+fn the_most_urgent_has_one_more_and_never_more_than_is_configured() {
+    let pace = Pace::new(&PaceSettings { slots: 6, ..PaceSettings::default() });
+    let granted = |spender| matches!(pace.try_take(ask(spender), 0), Take::Granted { .. });
+    assert!((0..4).all(|_| granted(Spender::Sink)), "as many as in the beginning");
+    assert!(!granted(Spender::Sink));
+    assert_eq!((granted(Spender::Urgent), granted(Spender::Urgent)), (true, false));
+    let small = Pace::new(&PaceSettings { slots: 1, ..PaceSettings::default() });
+    assert!(matches!(small.try_take(ask(Spender::Sink), 0), Take::Granted { .. }));
+    assert!(matches!(small.try_take(ask(Spender::Urgent), 0), Take::Busy));
+}
+
+#[test]
 fn a_denied_method_is_held_and_others_are_not() {
     let pace = Pace::new(&PaceSettings::default());
     let denied = Pressure { requests: 1, denied: Some(3_600_000), ..Pressure::default() };
