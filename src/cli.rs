@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod ledger;
+
+pub use ledger::{KeyState, Ledger, ListArgs};
+
 /// Joins Apache Kafka and ServiceNow: each alert one ticket, each change one record.
 #[derive(Debug, Parser)]
 #[command(name = "nowbridge", version, max_term_width = 100)]
@@ -178,23 +182,7 @@ pub enum Topics {
     },
 }
 
-/// Ledger commands.
-#[derive(Debug, Subcommand)]
-pub enum Ledger {
-    /// Show what the ledger remembers of an alert key: its ticket, what was written last, whether it is parked.
-    Get {
-        /// Which configuration.
-        #[command(flatten)]
-        file: ConfigFile,
-        /// Sink route; default: the only one.
-        #[arg(long)]
-        route: Option<String>,
-        /// The alert's key.
-        key: String,
-    },
-}
-
-/// Whose dead letters.
+/// Which sink route.
 #[derive(Debug, Args)]
 pub struct RouteArgs {
     /// Which configuration.

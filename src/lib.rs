@@ -26,3 +26,4 @@ pub mod source;
 pub mod supervise;
 pub mod taxonomy;
 pub mod telemetry;
+pub mod upkeep;

@@ -121,7 +121,7 @@ fn filter(args: LetterArgs) -> Result<Filter> {
 }
 
 /// An instant, or how long ago.
-fn time(text: &str) -> Result<i64> {
+pub(super) fn time(text: &str) -> Result<i64> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(at.as_millisecond());
     }
@@ -152,7 +152,7 @@ fn tell_exhausted(choice: &Choice, most: u32) {
     }
 }
 
-fn when(ms: i64) -> String {
+pub(super) fn when(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| format!("{at:.0}"))
 }
 

@@ -10,16 +10,18 @@ mod explain;
 mod ledger;
 mod publish;
 mod rekey;
+mod renamed;
 mod resume;
 mod run;
 mod simulate;
 mod topics;
+mod upkeep;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::cli::{Check, Cli, Command, ConfigCommand, Ledger, RouteArgs, Topics};
+use crate::cli::{Check, Cli, Command, ConfigCommand, RouteArgs, Topics};
 use crate::{config, telemetry};
 
 /// Runs a command; prints what went wrong once, with its causes.
@@ -42,6 +44,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             | Command::Publish(_)
             | Command::Topics(_)
             | Command::DeadLetters(_)
+            | Command::Ledger(_)
             | Command::Explain { .. }
     );
     // The log of a command whose output is for people would only be in the way.
@@ -72,7 +75,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Topics(Topics::Create { file, print, partitions }) => {
             done(topics::create(config::load(&file.config)?, print, partitions))
         }
-        Command::Ledger(Ledger::Get { file, route, key }) => done(ledger::get(config::load(&file.config)?, route, key)),
+        Command::Ledger(command) => done(upkeep::run(command)),
         Command::DeadLetters(command) => verdict(runtime()?.block_on(dead_letters::run(command))?),
         Command::Resume(RouteArgs { file, route }) => done(resume::resume(config::load(&file.config)?, route)),
         Command::Demo(options) => verdict(runtime()?.block_on(demo::demo(options))?),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::clients::{self, Clients};
-use super::{rekey, topics};
+use super::{rekey, renamed, topics};
 use crate::config::{Config, OnLost, Sink, Source, SourceStart, Write};
 use crate::console::{self, Console};
 use crate::doctor;
@@ -108,6 +108,7 @@ pub async fn start(
     let dates = greet(config, &mut clients).await?;
     for (sink, &partitions) in config.sinks.iter().zip(&inputs).filter(|_| !strictness.embedded) {
         rekey::refuse_switch(sink, &options, partitions).await?;
+        renamed::refuse(config, sink, &options).await?;
     }
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace =
@@ -181,6 +182,20 @@ async fn greet<'a>(config: &'a Config, clients: &mut Clients) -> Result<BTreeMap
     Ok(dates)
 }
 
+/// What the ledger of a route belongs to. `partitions` are those of the topic that the sink reads.
+pub(super) fn identity(sink: &Sink, cluster_id: Option<String>, partitions: i32) -> Identity {
+    Identity {
+        cluster_id,
+        topic: sink.reads().to_owned(),
+        partitions,
+        instance: sink.instance.url.clone(),
+        route: sink.name.clone(),
+        table: sink.table.clone(),
+        key_rule: KEY_RULE.into(),
+        incarnation: 0,
+    }
+}
+
 fn sink_route(
     config: &Config,
     sink: &Sink,
@@ -190,16 +205,6 @@ fn sink_route(
     client: Client,
     pace: Arc<Pace>,
 ) -> Route {
-    let identity = Identity {
-        cluster_id,
-        topic: sink.reads().to_owned(),
-        partitions,
-        instance: sink.instance.url.clone(),
-        route: sink.name.clone(),
-        table: sink.table.clone(),
-        key_rule: KEY_RULE.into(),
-        reprocess: 0,
-    };
     Route {
         name: sink.name.as_str().into(),
         kafka: options.clone(),
@@ -224,7 +229,7 @@ fn sink_route(
         new_credentials: clients::new_credentials(&sink.instance),
         pace,
         settings: sink.settings.clone(),
-        identity,
+        identity: identity(sink, cluster_id, partitions),
         // Of a re-keyed route the stage begins where the user wants; what it has written is all to be applied.
         start: if sink.rekeyed.is_some() { StartAt::Earliest } else { rekey::start_at(sink) },
         on_lost: match sink.on_lost {

@@ -78,6 +78,8 @@ pub struct Base<'a> {
     pub row: Option<&'a Row>,
     /// Unix milliseconds now; decides whether the entry's sight of the row is fresh.
     pub now: i64,
+    /// Of the positions: see [`super::event::Loaded::incarnation`].
+    pub incarnation: u32,
 }
 
 /// Decides. `kept` receives the columns in which a person's value was kept.
@@ -85,7 +87,7 @@ pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut
     let Some(entry) = base.entry else {
         return match &segment.post {
             Some(_) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-            Some(post) => Decision::Write(create(post, segment, None, settings)),
+            Some(post) => Decision::Write(create(base, post, segment, None, settings)),
             None => Decision::Skip("no ticket for this key, and the event does not open one"),
         };
     };
@@ -111,7 +113,7 @@ fn decide_for_ticket(
     match (phase, &segment.post) {
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
         (Phase::Closed, Some(_)) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-        (Phase::Closed, Some(post)) => Decision::Write(create(post, segment, Some(entry), settings)),
+        (Phase::Closed, Some(post)) => Decision::Write(create(base, post, segment, Some(entry), settings)),
         (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
             match update(base, entry, &segment.pre, false, phase, settings, kept) {
                 // What came before the opening event still belongs to the old ticket.
@@ -123,7 +125,7 @@ fn decide_for_ticket(
                     Decision::Write(plan)
                 }
                 _ if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-                _ => Decision::Write(create(post, segment, Some(entry), settings)),
+                _ => Decision::Write(create(base, post, segment, Some(entry), settings)),
             }
         }
         (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, base.row, segment) => {
@@ -159,7 +161,7 @@ fn is_older_than_resolution(entry: &Entry, row: Option<&Row>, segment: &Segment)
     segment.last_open_at.is_some_and(|at| at < resolved_at(entry, row))
 }
 
-fn create(post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settings) -> Box<Plan> {
+fn create(base: Base<'_>, post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settings) -> Box<Plan> {
     let phase = post.apply(Phase::None);
     let mut fields = post.fields.clone();
     let state = settings.states.raw(phase).map(str::to_owned);
@@ -170,13 +172,13 @@ fn create(post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settin
     let mut known: Vec<String> = old.map(|e| e.earlier.clone()).unwrap_or_default();
     known.extend(old.map(|e| e.sys_id.clone()));
     let before = segment.pre.notes.len();
-    let (mut notes, mut rest) = take_notes(&post.notes, settings);
+    let (mut notes, mut rest) = take_notes(base, &post.notes, settings);
     if let Rest::Notes { keep, .. } = &mut rest {
         *keep += before;
     }
     if let (Some(old), Some(by)) = (old, segment.opened_by) {
         let text = format!("Follows {}.", old.number);
-        notes.insert(0, MarkedNote { text, marker: marker(settings, by, Some("follows".into())) });
+        notes.insert(0, MarkedNote { text, marker: marker(base, settings, by, Some("follows".into())) });
     }
     Box::new(Plan {
         kind: ClaimKind::Create { known },
@@ -208,7 +210,7 @@ fn update(
     if resolves {
         add_all(&mut fields, &part.closing);
     }
-    let (notes, rest) = take_notes(&part.notes, settings);
+    let (notes, rest) = take_notes(base, &part.notes, settings);
     let resolved_at = match after {
         Phase::Resolved if resolves => part.closed_at,
         // Reopened and resolved again in one fold: the state does not change, the time does.
@@ -306,7 +308,7 @@ fn add_all(fields: &mut Vec<(Column, String)>, more: &[(Column, String)]) {
 }
 
 /// As many notes as one write carries, each with its marker; a note longer than the limit is split into parts.
-fn take_notes(notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, Rest) {
+fn take_notes(base: Base<'_>, notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, Rest) {
     let mut taken = Vec::new();
     let mut room = settings.note_limit;
     for (at, note) in notes.iter().enumerate() {
@@ -319,7 +321,7 @@ fn take_notes(notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, R
             }
             room = room.saturating_sub(size);
             let part = (parts.len() > 1).then(|| format!("{}/{}", number + 1, parts.len()));
-            taken.push(MarkedNote { text: (*text).to_owned(), marker: marker(settings, note.position, part) });
+            taken.push(MarkedNote { text: (*text).to_owned(), marker: marker(base, settings, note.position, part) });
         }
     }
     (taken, Rest::None)
@@ -339,9 +341,10 @@ fn split_text(text: &str, limit: usize) -> Vec<&str> {
 }
 
 /// The text by which a note is recognised in the journal. It is stored in tickets: never change its form.
-pub fn marker(settings: &Settings, at: Position, part: Option<String>) -> String {
+fn marker(base: Base<'_>, settings: &Settings, at: Position, part: Option<String>) -> String {
     let part = part.map_or_else(String::new, |p| format!(" {p}"));
-    format!("[{}/{}/{}.{}{part}]", settings.marker_prefix, at.partition, at.offset, at.index)
+    let incarnation = if base.incarnation == 0 { String::new() } else { format!("@{:x}", base.incarnation) };
+    format!("[{}{incarnation}/{}/{}.{}{part}]", settings.marker_prefix, at.partition, at.offset, at.index)
 }
 
 fn to_i64(ms: u64) -> i64 {

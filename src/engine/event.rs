@@ -188,19 +188,19 @@ pub struct Loaded {
     pub mark: i64,
     /// Entries by key.
     pub entries: Entries,
-    /// Claims by key, with how many milliseconds of the broker's time had passed from the first record that was written
-    /// under a higher token to our `owner` record (0 where none was).
+    /// Claims by key, with the broker's milliseconds from the first record under a higher token to our own (0: none was).
     pub claims: FastMap<Key, (Token, Claim, u64)>,
     /// Parked keys.
     pub parks: FastMap<Key, Park>,
     /// Former owners that the mark names.
     pub former: Vec<Former>,
-    /// Tokens of former owners whose records, `owner` records included, were seen.
+    /// Tokens of former owners of whom anything was seen.
     pub tokens: Vec<Token>,
     /// Records of lower tokens that still stand, to be tombstoned when their kind is next written for the key.
     pub stale: Vec<(LedgerKey, Token)>,
-    /// True where the ledger can't be trusted to know every key (it was lost, or the topic grew): unknown keys are
-    /// looked up before a ticket is made.
+    /// Stands in the markers of notes, where it is not 0: a topic that was made anew has the same positions again.
+    pub incarnation: u32,
+    /// The ledger may not know every key (it was lost, or the topic grew): unknown keys are looked up.
     pub unproven: bool,
 }
 
@@ -324,7 +324,7 @@ pub struct DeadLetter {
     pub code: String,
     /// What the instance or the decoder said.
     pub reason: String,
-    /// Offsets of records whose values it superseded and that would have been written with it.
+    /// Records whose values it superseded.
     pub superseded: Vec<Position>,
 }
 

@@ -76,6 +76,8 @@ pub struct Partition {
     pub mark: (i64, i64, u64),
     /// Unknown keys are looked up before a ticket is made.
     pub unproven: bool,
+    /// Of its positions: see [`Loaded::incarnation`].
+    pub incarnation: u32,
     /// Lanes prepared ahead of a permit: critical ones, and the others.
     pub prepared: [usize; 2],
     /// Answers of the ledger or the instance that a drain waits for.
@@ -114,6 +116,7 @@ impl Partition {
             committed: (-1, 0),
             mark: (-1, -1, 0),
             unproven: false,
+            incarnation: 0,
             prepared: [0; 2],
             awaited: 0,
             confirmed: false,
@@ -129,6 +132,7 @@ impl Partition {
         self.entries = ledger.entries;
         self.parks = ledger.parks;
         self.unproven = ledger.unproven;
+        self.incarnation = ledger.incarnation;
         self.mark = (ledger.mark, ledger.mark, 0);
         self.former = former(ledger.former, ledger.tokens, ledger.token, now);
         self.stale.clear();

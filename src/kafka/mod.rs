@@ -7,6 +7,7 @@
 //! the engine's and the ledger's.
 
 mod committer;
+pub mod groups;
 mod judge;
 pub mod options;
 mod outlet;

@@ -135,6 +135,33 @@ pub fn progress(
     Ok(all)
 }
 
+/// The first offset that exists in a partition. Blocks.
+pub fn low(options: &KafkaOptions, topic: &str, partition: i32, timeout: Duration) -> Result<i64, Error> {
+    let fail = |error| Error::call(format!("can't learn the ends of {topic}/{partition}"), error);
+    let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
+    lookup.fetch_watermarks(topic, partition, timeout).map(|(low, _)| low).map_err(fail)
+}
+
+/// The first offset whose record is not older than this Unix time in milliseconds; the partition's end where all are
+/// older. Blocks.
+pub fn offset_for_time(
+    options: &KafkaOptions,
+    topic: &str,
+    partition: i32,
+    time: i64,
+    timeout: Duration,
+) -> Result<i64, Error> {
+    let fail = |error| Error::call(format!("can't find the offset of that time in {topic}/{partition}"), error);
+    let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(time)).map_err(fail)?;
+    let found = lookup.offsets_for_times(list, timeout).map_err(fail)?;
+    match found.find_partition(topic, partition).map(|element| element.offset()) {
+        Some(Offset::Offset(offset)) => Ok(offset),
+        _ => lookup.fetch_watermarks(topic, partition, timeout).map(|(_, high)| high).map_err(fail),
+    }
+}
+
 struct Reader<'a> {
     what: &'a TableRead,
     consumer: BaseConsumer<Logging>,

@@ -161,6 +161,17 @@ impl Topics {
         self.look(move |client| Ok(client.client().fetch_cluster_id(timeout))).await
     }
 
+    /// Names of all topics that this user may see.
+    pub async fn names(&self) -> Result<Vec<String>, Error> {
+        let timeout = self.timeout;
+        let ask = move |client: &BaseConsumer<Logging>| {
+            let all = client.client().fetch_metadata(None, timeout);
+            all.map_err(|error| Error::call("can't list the topics", error))
+        };
+        let all = self.look(ask).await?;
+        Ok(all.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// Partitions of a topic; `None` where there is none. Asks for nothing else, so the embedded broker answers, too.
     pub async fn partitions(&self, name: &str) -> Result<Option<i32>, Error> {
         Ok(self.shape(name, false).await?.map(|state| state.partitions))

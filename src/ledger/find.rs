@@ -13,9 +13,6 @@ use crate::kafka::table::{self, TableRead, Until};
 use crate::kafka::topics::Topics;
 use crate::kafka::{self, KafkaOptions};
 
-/// A header stands among the first so many records: behind the `owner` records of take-overs that were cut short.
-const FIRST_RECORDS: i64 = 64;
-
 /// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
 ///
 /// # Errors
@@ -65,7 +62,7 @@ pub async fn find(
     Ok(found.into_iter().map(|(_, value)| value).collect())
 }
 
-/// The header that a partition begins with; `None` where it has none yet. Blocks.
+/// A partition's header; `None` where it has none yet. It may stand anywhere, since commands write it anew. Blocks.
 ///
 /// # Errors
 /// The cluster does not answer.
@@ -80,7 +77,7 @@ pub(super) fn header(
         topic: Arc::clone(topic),
         partition,
         isolation: Isolation::Uncommitted,
-        until: Until::Including(FIRST_RECORDS),
+        until: Until::End,
         group: group.to_owned(),
         patience: timeout,
     };

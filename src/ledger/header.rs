@@ -24,8 +24,9 @@ pub struct Identity {
     pub table: String,
     /// How keys become correlations; changes with the rule.
     pub key_rule: String,
-    /// How many times a person asked for reprocessing.
-    pub reprocess: u32,
+    /// 0, or when positions began to count anew, Unix seconds. The ledger alone knows.
+    #[serde(rename = "reprocess", default)]
+    pub incarnation: u32,
 }
 
 /// The record.
@@ -52,30 +53,38 @@ pub struct Difference {
 }
 
 impl Header {
-    /// The first difference that matters, if any. More partitions than before are none: keys have moved, which makes
-    /// the ledger unproven, not wrong.
+    /// The first difference that matters, if any.
     pub fn differs_from(&self, route: &Identity) -> Option<Difference> {
+        self.differences(route).into_iter().next()
+    }
+
+    /// All differences that matter. More partitions than before are none: keys have moved, which makes the ledger
+    /// unproven, not wrong. What a cluster does not tell of itself differs from nothing.
+    pub fn differences(&self, route: &Identity) -> Vec<Difference> {
         let ledger = &self.identity;
-        let text = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".into());
         let both = |what, ledger: &str, route: &str, command| {
             (ledger != route).then(|| Difference { what, ledger: ledger.into(), route: route.into(), command })
         };
-        let clusters = match (&ledger.cluster_id, &route.cluster_id) {
-            (Some(_), Some(_)) => both("cluster", &text(&ledger.cluster_id), &text(&route.cluster_id), REBUILD),
-            _ => None,
-        };
-        clusters
-            .or_else(|| both("input topic", &ledger.topic, &route.topic, REBUILD))
-            .or_else(|| both("instance", &ledger.instance, &route.instance, ADOPT))
-            .or_else(|| both("table", &ledger.table, &route.table, REBUILD))
-            .or_else(|| both("route", &ledger.route, &route.route, RENAME))
-            .or_else(|| both("key rule", &ledger.key_rule, &route.key_rule, REBUILD))
-            .or_else(|| both("reprocess count", &ledger.reprocess.to_string(), &route.reprocess.to_string(), REBUILD))
-            .or_else(|| {
-                let fewer = route.partitions < ledger.partitions;
-                let (ledger, route) = (ledger.partitions.to_string(), route.partitions.to_string());
-                fewer.then_some(Difference { what: "number of input partitions", ledger, route, command: REBUILD })
-            })
+        let clusters = ledger.cluster_id.as_ref().zip(route.cluster_id.as_ref());
+        let fewer = route.partitions < ledger.partitions;
+        let (had, has) = (ledger.partitions.to_string(), route.partitions.to_string());
+        [
+            clusters.and_then(|(ledger, route)| both("cluster", ledger, route, REBUILD)),
+            both("input topic", &ledger.topic, &route.topic, REBUILD),
+            both("instance", &ledger.instance, &route.instance, ADOPT),
+            both("table", &ledger.table, &route.table, REBUILD),
+            both("route", &ledger.route, &route.route, RENAME),
+            both("key rule", &ledger.key_rule, &route.key_rule, REBUILD),
+            fewer.then_some(Difference {
+                what: "number of input partitions",
+                ledger: had,
+                route: has,
+                command: REBUILD,
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Whether keys may have moved here from other partitions since the ledger was begun.

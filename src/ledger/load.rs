@@ -119,7 +119,7 @@ pub enum LoadError {
     /// The ledger belongs to something else.
     #[error(
         "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: set it back, or \
-         resolve it with `{command}` (comes with a later release; until then give the route a new name)"
+         resolve it with `{command}`"
     )]
     Mismatch {
         /// The ledger topic.
@@ -136,8 +136,7 @@ pub enum LoadError {
     /// What is said to be done lies behind the input's end: it was made anew, or truncated.
     #[error(
         "partition {partition} of {input} ends at {end}, and records up to {done} count as done: the topic was made \
-         anew. Resolve it with `nowbridge ledger rebuild` (comes with a later release; until then give the route a \
-         new name)"
+         anew. Stop all bridges, and resolve it with `nowbridge ledger rebuild --from earliest`"
     )]
     Recreated {
         /// The input topic.
@@ -151,9 +150,9 @@ pub enum LoadError {
     },
     /// Records were applied, and the ledger does not know of them.
     #[error(
-        "records of {input}/{partition} up to {done} were read, but the ledger {topic} is empty: it was lost. Resolve \
-         it with `nowbridge ledger rebuild` (comes with a later release), or set `on_lost: look_up` on the route to \
-         look every unknown key up before a ticket is made"
+        "records of {input}/{partition} up to {done} were read, but the ledger {topic} is empty: it was lost. Stop \
+         all bridges and begin it anew with `nowbridge ledger rebuild`, or set `on_lost: look_up` on the route: either \
+         way every key is looked up in the instance at its next event"
     )]
     Lost {
         /// The ledger topic.
@@ -199,9 +198,11 @@ impl Loader {
         let offsets = self.offsets(partition).await?;
         let unproven = self.compare(partition, &collector, &offsets).await?;
         let start = self.start(partition, &collector, &offsets).await?;
+        let incarnation = collector.header().map_or(0, |header| header.identity.incarnation);
         let mut loaded = collector.finish(token);
         loaded.start = start;
         loaded.unproven = unproven;
+        loaded.incarnation = incarnation;
         Ok(loaded)
     }
 
@@ -307,7 +308,7 @@ impl Loader {
     }
 
     /// A partition without a ledger may be one that was added to the input: then its keys were another's before. The
-    /// header of partition 0 knows; it stands at its very beginning, and compaction keeps it there.
+    /// header of partition 0 knows.
     async fn topic_has_grown(&self, partition: i32) -> Result<bool, LoadError> {
         if partition == 0 {
             return Ok(false);

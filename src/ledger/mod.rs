@@ -8,8 +8,10 @@ mod collect;
 pub mod find;
 pub mod header;
 pub mod load;
+pub mod survey;
 pub mod wire;
 
 pub use find::{find, identity};
 pub use header::{Header, Identity};
 pub use load::{LoadError, Loader, OnLost, StartAt};
+pub use survey::{Place, Survey, SurveyError};

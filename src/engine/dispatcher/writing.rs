@@ -90,7 +90,7 @@ impl Dispatcher {
                 self.let_wait(partition, key, until);
                 return;
             }
-            if self.must_discover(partition, key, &segment) {
+            if self.must_discover(partition, key) {
                 self.put_back(partition, key, segment);
                 self.make_want(partition, key, Stage::Wants(Wish::Discover), now);
                 return;
@@ -156,18 +156,18 @@ impl Dispatcher {
         apart.is_some_and(|hi| !p.tracker.has_seen(hi.offset))
     }
 
-    fn must_discover(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
+    /// Whether the key must be looked for: the ledger may have lost it. Not only where a ticket would be made, since what
+    /// closes a ticket must find it, too.
+    fn must_discover(&self, partition: i32, key: &Key) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
-        p.unproven
-            && segment.post.is_some()
-            && !p.entries.contains_key(key)
-            && p.lanes.get(key).is_some_and(|l| !l.proven)
+        p.unproven && !p.entries.contains_key(key) && p.lanes.get(key).is_some_and(|l| !l.proven)
     }
 
     fn decide(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now, out: &mut Vec<Effect>) -> Decision {
         let row = self.lane(partition, key).and_then(|l| l.row.take());
         let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
-        let base = Base { entry: entry.as_deref(), row: row.as_deref(), now: now.unix };
+        let incarnation = self.partitions.get(&partition).map_or(0, |p| p.incarnation);
+        let base = Base { entry: entry.as_deref(), row: row.as_deref(), now: now.unix, incarnation };
         let decision = decide(base, segment, &self.settings, &mut self.kept);
         for column in std::mem::take(&mut self.kept) {
             Self::observe(out, Observation::PersonKept(key.clone(), column));

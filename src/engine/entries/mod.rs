@@ -114,6 +114,13 @@ impl Entries {
         None
     }
 
+    /// All entries, those at rest unpacked for the occasion, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, Entry)> {
+        let awake = self.awake.iter().map(|(key, entry)| (key.clone(), entry.clone()));
+        let resting = self.index.iter().filter_map(|&at| packing::unpack(self.arena.record(at), &self.words));
+        awake.chain(resting.map(|(key, entry)| (key.into(), entry)))
+    }
+
     fn find(&self, key: &str) -> Option<Address> {
         let hash = self.hasher.hash_one(key);
         self.index.find(hash, |&at| packing::key_of(self.arena.record(at)) == key).copied()

@@ -8,6 +8,7 @@ mod redrive;
 mod reference;
 mod rekey;
 mod trace;
+mod upkeep;
 mod world;
 
 use std::time::{Duration, Instant};

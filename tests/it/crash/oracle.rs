@@ -87,14 +87,20 @@ fn judge_one(verdict: &mut Verdict, key: &str, rows: &[Value], ticket: &Ticket, 
 
 /// The notes of a row's journal, in the order in which they stand, markers left out.
 fn lines(row: &Value, topic: &str) -> Vec<String> {
-    let marker = format!("[{topic}/");
     let journal = row["journal"].as_array().into_iter().flatten();
     journal
         .flat_map(|entry| entry["value"].as_str().unwrap_or_default().lines())
         .map(str::trim)
-        .filter(|line| !(line.is_empty() || line.starts_with(&marker) && line.ends_with(']')))
+        .filter(|line| !(line.is_empty() || is_marker(line, topic)))
         .map(str::to_owned)
         .collect()
+}
+
+/// Whether a line recognises the note above it: it names the topic and a place in it, after the ledger was begun anew the
+/// incarnation too.
+pub fn is_marker(line: &str, topic: &str) -> bool {
+    let place = line.strip_prefix('[').and_then(|line| line.strip_prefix(topic));
+    place.is_some_and(|place| place.starts_with(['/', '@']) && place.ends_with(']'))
 }
 
 /// How many stand behind one that was fed later. Of a text that was fed several times the next place counts.

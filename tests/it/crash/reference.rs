@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::oracle::is_marker;
+
 /// One alert event of the input.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -103,7 +105,7 @@ pub fn notes(row: &Value, prefix: &str) -> Vec<(String, String)> {
     for entry in row["journal"].as_array().into_iter().flatten() {
         let mut text: Vec<&str> = Vec::new();
         for line in entry["value"].as_str().unwrap_or_default().lines() {
-            if line.starts_with(&format!("[{prefix}/")) && line.ends_with(']') {
+            if is_marker(line, prefix) {
                 notes.push((text.join("\n").trim().to_owned(), line.to_owned()));
                 text.clear();
             } else {

@@ -34,7 +34,7 @@ async fn the_embedded_broker_carries_poller_producer_and_ledger() {
         route: "route".into(),
         table: "incident".into(),
         key_rule: "plain".into(),
-        reprocess: 0,
+        incarnation: 0,
     };
     let loader = Loader {
         options: options.clone(),

@@ -39,7 +39,7 @@ impl Route {
             route: "route".into(),
             table: "incident".into(),
             key_rule: "plain".into(),
-            reprocess: 0,
+            incarnation: 0,
         };
         let (producer, _) = Producer::new(&options, PATIENCE).expect("a producer");
         let loader = Loader {

@@ -1,0 +1,188 @@
+//! What a ledger belongs to, set right by a person: taken along with the instance to its new address, or begun anew.
+//!
+//! **Begun anew** means that nothing of what stood in it counts: its records are removed, the group's offsets and the
+//! mark are set to where reading goes on, and the header says that the ledger does not know every key. From then on each
+//! key that it does not know is looked up in the instance at its next event, before anything is written: open tickets
+//! are found and kept, at the price of one request a key. Not known any more are positions (so nothing may be read
+//! again that was applied), who wrote which value last (a value that a person put there may be overwritten), and which
+//! notes stand.
+
+use std::time::Duration;
+
+use super::{Error, Site, blocking};
+use crate::kafka::options::Isolation;
+use crate::kafka::{groups, table};
+use crate::ledger::header::{ADOPT, Difference};
+use crate::ledger::{Header, Identity, StartAt, wire};
+use crate::model::{Mark, Token};
+
+/// Where reading goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the group's offset.
+    Committed,
+    /// There.
+    At(StartAt),
+}
+
+/// In what the ledger differs from what the route is now, partition by partition; partitions without a header are left
+/// out.
+///
+/// # Errors
+/// The cluster does not answer, or the ledger can't be read.
+pub async fn differences(site: &Site) -> Result<Vec<(i32, Vec<Difference>)>, Error> {
+    let mut all = Vec::new();
+    for partition in 0..site.partitions {
+        if let Some(header) = site.survey(partition, |_| ()).await?.header {
+            all.push((partition, header.differences(&site.identity)));
+        }
+    }
+    Ok(all)
+}
+
+/// Takes the ledger along to the instance's new address. With `proven` a person says that it knows every open ticket,
+/// though it was begun anew or its input has grown: keys are not looked up any more. Answers how many headers were
+/// written.
+///
+/// # Errors
+/// It differs in something else, a partition has no header, or the cluster does not answer.
+pub async fn adopt(site: &Site, proven: bool) -> Result<usize, Error> {
+    let mut headers = Vec::new();
+    for partition in 0..site.partitions {
+        let Some(header) = site.survey(partition, |_| ()).await?.header else {
+            return Err(Error::NoHeader { topic: site.ledger.to_string(), partition });
+        };
+        if let Some(other) = header.differences(&site.identity).into_iter().find(|one| one.command != ADOPT) {
+            return Err(site.otherwise(other));
+        }
+        let unproven = (header.unproven || header.has_grown(&site.identity)) && !proven;
+        let wanted = Header { identity: site.identity_in(header.identity.incarnation), unproven };
+        if header != wanted {
+            headers.push((partition, wanted));
+        }
+    }
+    for (partition, header) in &headers {
+        site.write_header(*partition, header).await?;
+    }
+    Ok(headers.len())
+}
+
+/// Begins the ledger anew. Waits until no write of before can strike any more: `span` after the ledger's newest record.
+/// `tell` hears of each partition: where it begins, and how many records were removed.
+///
+/// # Errors
+/// Where to begin can't be told, or the cluster does not answer; the command may be given again.
+pub async fn rebuild(
+    site: &Site,
+    begin: Begin,
+    span: Duration,
+    tell: &mut (dyn FnMut(i32, i64, usize) + Send),
+) -> Result<(), Error> {
+    let starts = starts(site, begin).await?;
+    let now = u32::try_from(crate::clock::unix() / 1_000).unwrap_or(u32::MAX);
+    for (partition, start) in &starts {
+        site.wait_out(*partition, span).await?;
+        let place = site.place(*partition);
+        // What is read on from the group's offset has the positions that it had, if that is known.
+        let known = site.header(*partition).await?.filter(|_| begin == Begin::Committed);
+        let incarnation = known.map_or(now, |header| header.identity.incarnation);
+        // First of all what makes every key be looked up, whatever becomes of the rest.
+        let header = Header { identity: site.identity_in(incarnation), unproven: true };
+        site.write_header(*partition, &header).await?;
+        let standing = blocking("reading the ledger", move || Ok(place.standing()?)).await?;
+        let removed = standing.len();
+        site.write(&site.ledger, *partition, standing.into_iter().map(|key| (key, None))).await?;
+        site.write_mark(*partition, *start).await?;
+        tell(*partition, *start, removed);
+    }
+    let (options, group, input) = (site.options.clone(), site.group.clone(), site.input.clone());
+    blocking("setting the group's offsets", move || Ok(groups::commit(&options, &group, &input, &starts)?)).await
+}
+
+async fn starts(site: &Site, begin: Begin) -> Result<Vec<(i32, i64)>, Error> {
+    let (options, input, group, timeout) = (site.options.clone(), site.input.clone(), site.group.clone(), site.timeout);
+    let partitions = site.partitions;
+    blocking("a look at the input", move || {
+        let progress = table::progress(&options, &input, partitions, &group, timeout)?;
+        let mut starts = Vec::new();
+        for (partition, one) in (0..).zip(progress) {
+            let low = table::low(&options, &input, partition, timeout)?;
+            let start = match begin {
+                Begin::At(StartAt::Earliest) => low,
+                Begin::At(StartAt::Latest) => one.end,
+                Begin::At(StartAt::Time(time)) => table::offset_for_time(&options, &input, partition, time, timeout)?,
+                Begin::Committed => match one.committed.filter(|offset| (low..=one.end).contains(offset)) {
+                    Some(offset) => offset,
+                    // Nothing was ever read of an empty partition.
+                    None if one.end == 0 && one.committed.is_none() => 0,
+                    None => {
+                        let committed = one.committed.map_or("has no offset there".into(), |o| format!("is at {o}"));
+                        return Err(Error::From { input, partition, low, high: one.end, group, committed });
+                    }
+                },
+            };
+            starts.push((partition, start));
+        }
+        Ok(starts)
+    })
+    .await
+}
+
+impl Site {
+    pub(super) fn otherwise(&self, difference: Difference) -> Error {
+        let Difference { what, ledger, route, command } = difference;
+        Error::Otherwise { topic: self.ledger.to_string(), what, ledger, route, command }
+    }
+
+    /// What the route is now, its positions those of that incarnation.
+    pub(super) fn identity_in(&self, incarnation: u32) -> Identity {
+        Identity { incarnation, ..self.identity.clone() }
+    }
+
+    async fn header(&self, partition: i32) -> Result<Option<Header>, Error> {
+        let place = self.place(partition);
+        blocking("reading the ledger", move || Ok(place.header()?)).await
+    }
+
+    pub(super) async fn write_header(&self, partition: i32, header: &Header) -> Result<(), Error> {
+        self.write(&self.ledger, partition, [(b"header".to_vec(), Some(wire::encode_header(header)))]).await?;
+        Ok(())
+    }
+
+    /// Under a token of our own, as an owner's.
+    pub(super) async fn write_mark(&self, partition: i32, watermark: i64) -> Result<(), Error> {
+        let owner = wire::Owner {
+            member: "nowbridge ledger".into(),
+            host: String::new(),
+            route: self.identity.route.clone(),
+            at: crate::clock::unix(),
+        };
+        let owner = [(b"owner".to_vec(), Some(wire::encode_owner(&owner)))];
+        let token = Token(self.write(&self.ledger, partition, owner).await?.unwrap_or(0));
+        let mark = wire::encode(&crate::engine::event::LedgerWrite::Mark(token, Mark::at(watermark)));
+        self.write(&self.ledger, partition, [mark]).await?;
+        Ok(())
+    }
+
+    /// Waits until the newest record of a partition is so old.
+    async fn wait_out(&self, partition: i32, span: Duration) -> Result<(), Error> {
+        let place = self.place(partition);
+        let newest = blocking("reading the ledger", move || {
+            let what = crate::kafka::table::TableRead {
+                topic: place.topic,
+                partition,
+                isolation: Isolation::Uncommitted,
+                until: table::Until::End,
+                group: place.group,
+                patience: place.timeout,
+            };
+            let mut newest = None;
+            table::read(&place.options, &what, &mut |record| newest = newest.max(record.timestamp))?;
+            Ok(newest)
+        })
+        .await?;
+        let age = newest.map_or(u64::MAX, |at: i64| u64::try_from(crate::clock::unix() - at).unwrap_or(0));
+        tokio::time::sleep(span.saturating_sub(Duration::from_millis(age))).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What the ledger remembers, key by key, filtered and counted.
+
+use std::collections::BTreeMap;
+
+use crate::ledger::Survey;
+use crate::mapping::matches;
+use crate::model::{Key, Phase, StateModel};
+
+/// How a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Its ticket is neither resolved nor closed, as far as was last seen.
+    Open,
+    /// Its ticket is resolved, and may be reopened.
+    Resolved,
+    /// Its ticket is closed or gone.
+    Closed,
+    /// Refused records lie before newer ones, which wait behind them in the dead letters.
+    Parked,
+    /// Its last write is not settled.
+    InDoubt,
+}
+
+impl Standing {
+    /// All of them.
+    pub const ALL: [Standing; 5] =
+        [Standing::Open, Standing::Resolved, Standing::Closed, Standing::Parked, Standing::InDoubt];
+
+    /// For people and filters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Resolved => "resolved",
+            Self::Closed => "closed",
+            Self::Parked => "parked",
+            Self::InDoubt => "in-doubt",
+        }
+    }
+}
+
+/// Which keys.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// The key; `*` stands for any text.
+    pub key: Option<String>,
+    /// How it stands.
+    pub standing: Option<Standing>,
+    /// Last written before this instant, Unix milliseconds.
+    pub before: Option<i64>,
+}
+
+/// A key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The key.
+    pub key: Key,
+    /// The partition that it belongs to.
+    pub partition: i32,
+    /// How it stands.
+    pub standing: Standing,
+    /// Number and sys_id of its ticket; empty where none is known.
+    pub number: String,
+    /// See `number`.
+    pub sys_id: String,
+    /// How many tickets it has had.
+    pub generation: u32,
+    /// Raw state of the ticket, as last seen.
+    pub state: String,
+    /// When the ledger last wrote of it, Unix milliseconds; 0 where no ticket is known.
+    pub written_at: i64,
+    /// Why it is parked.
+    pub why: Option<String>,
+}
+
+/// What a partition, or all of them, comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Keys by how they stand, of all keys.
+    pub keys: BTreeMap<Standing, usize>,
+    /// Partitions without a header: never taken over, or lost.
+    pub unclaimed: usize,
+    /// Partitions whose ledger does not know every key.
+    pub unproven: usize,
+}
+
+/// The keys of a partition that the filter lets through, in no order; all are counted in the summary.
+pub fn lines<'a>(
+    partition: i32,
+    survey: &'a Survey,
+    states: &'a StateModel,
+    filter: &'a Filter,
+    summary: &mut Summary,
+) -> Vec<Line> {
+    summary.unclaimed += usize::from(survey.header.is_none());
+    summary.unproven += usize::from(survey.header.as_ref().is_some_and(|header| header.unproven));
+    let loaded = &survey.loaded;
+    let ticketed = loaded.entries.iter().map(|(key, entry)| {
+        let standing = match states.phase(&entry.seen.state) {
+            Phase::Resolved => Standing::Resolved,
+            Phase::Closed => Standing::Closed,
+            _ => Standing::Open,
+        };
+        let (number, sys_id, state) = (entry.number, entry.sys_id, entry.seen.state);
+        let (generation, written_at) = (entry.generation, entry.written_at);
+        Line { key, partition, standing, number, sys_id, generation, state, written_at, why: None }
+    });
+    let other = loaded.claims.keys().chain(loaded.parks.keys()).filter(|key| !loaded.entries.contains_key(key));
+    let mut other: Vec<Key> = other.cloned().collect();
+    other.sort();
+    other.dedup();
+    let ticketless = other.into_iter().map(|key| Line {
+        key,
+        partition,
+        standing: Standing::Open,
+        number: String::new(),
+        sys_id: String::new(),
+        generation: 0,
+        state: String::new(),
+        written_at: 0,
+        why: None,
+    });
+    let mut chosen = Vec::new();
+    for mut line in ticketed.chain(ticketless) {
+        if let Some(park) = loaded.parks.get(&line.key) {
+            (line.standing, line.why) = (Standing::Parked, Some(park.reason.clone()));
+        } else if loaded.claims.contains_key(&line.key) {
+            line.standing = Standing::InDoubt;
+        }
+        *summary.keys.entry(line.standing).or_default() += 1;
+        if filter.fits(&line) {
+            chosen.push(line);
+        }
+    }
+    chosen
+}
+
+impl Filter {
+    fn fits(&self, line: &Line) -> bool {
+        self.key.as_ref().is_none_or(|pattern| matches(pattern, &line.key))
+            && self.standing.is_none_or(|standing| standing == line.standing)
+            && self.before.is_none_or(|before| line.written_at < before)
+    }
+}

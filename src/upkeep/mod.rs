@@ -1,0 +1,263 @@
+//! A route's ledger over the years, by command: what stands in it, a key forgotten, the ledger taken along when the
+//! instance's address or the route's name changes, or begun anew when it is lost or no longer fits.
+//!
+//! Whatever changes the ledger here does what a member would do after it had taken the partition over, so it refuses
+//! while the route's groups have members, and says that none may be started meanwhile: that is looked at, not
+//! prevented. Each change may be cut short anywhere and be given again. Nothing here speaks to ServiceNow.
+
+pub mod forget;
+pub mod headers;
+pub mod list;
+pub mod rename;
+
+pub use forget::{Traces, forget, traces};
+pub use headers::{Begin, adopt, differences, rebuild};
+pub use list::{Filter, Line, Standing, Summary, lines};
+pub use rename::{Old, rename};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::kafka::{self, KafkaOptions, Outcome, ProduceError, ProduceRequest, Producer, groups};
+use crate::ledger::{Identity, Place, Survey, SurveyError};
+use crate::model::StateModel;
+
+/// Records on their way at once.
+const TOGETHER: usize = 500;
+
+/// A route's ledger, and what it should belong to.
+#[derive(Clone)]
+pub struct Site {
+    /// The cluster.
+    pub options: KafkaOptions,
+    /// Writes the ledger.
+    pub producer: Producer,
+    /// The ledger topic; it exists.
+    pub ledger: Arc<str>,
+    /// Its partitions.
+    pub partitions: i32,
+    /// The topic that the sink reads.
+    pub input: String,
+    /// The route's consumer group.
+    pub group: String,
+    /// What the route is now.
+    pub identity: Identity,
+    /// The route's state values.
+    pub states: StateModel,
+    /// For each call to the cluster.
+    pub timeout: Duration,
+}
+
+/// Why a command was not done, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Bridges are running.
+    #[error(
+        "the group {group} has members ({members}): stop all bridges of this route first, and start none until this is \
+         done"
+    )]
+    Running {
+        /// The group.
+        group: String,
+        /// Who.
+        members: String,
+    },
+    /// It differs in what this command does not resolve.
+    #[error(
+        "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: that is resolved by \
+         `{command}`"
+    )]
+    Otherwise {
+        /// The ledger topic.
+        topic: String,
+        /// What differs.
+        what: &'static str,
+        /// What the ledger says.
+        ledger: String,
+        /// What the route says.
+        route: String,
+        /// The command.
+        command: &'static str,
+    },
+    /// A partition has no header.
+    #[error(
+        "partition {partition} of the ledger {topic} does not say what it belongs to: the bridge has never had it, or it \
+         was lost. `nowbridge ledger rebuild` begins it anew"
+    )]
+    NoHeader {
+        /// The ledger topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+    },
+    /// Where reading goes on can't be told.
+    #[error(
+        "{input}/{partition} holds {low} to {high}, and the group {group} {committed}: say from where to read on with \
+         `--from earliest`, `--from latest` or `--from 2026-01-31T00:00:00Z`"
+    )]
+    From {
+        /// The topic.
+        input: String,
+        /// The partition.
+        partition: i32,
+        /// First offset that exists.
+        low: i64,
+        /// One above the last.
+        high: i64,
+        /// The group.
+        group: String,
+        /// Its offset, in words.
+        committed: String,
+    },
+    /// What is to be copied has writes whose outcome nobody knows yet.
+    #[error(
+        "{count} writes of the old ledger are unsettled, such as that of key {key}: start the bridge once under the old \
+         name, until `/readyz` says ready, stop it in order, and give the command again"
+    )]
+    Unsettled {
+        /// How many.
+        count: usize,
+        /// One of them.
+        key: String,
+    },
+    /// The copy would be mixed with what is there.
+    #[error(
+        "the ledger {0} is not empty: the bridge has run under the new name already. Give the route a name that was never \
+         used, or delete that ledger, if what was done under it may be forgotten"
+    )]
+    NotEmpty(String),
+    /// The two ledgers have not as many partitions.
+    #[error("the ledger {from} has {old} partitions, and {to} has {new}: they must have as many, as the input has")]
+    Partitions {
+        /// The old one.
+        from: String,
+        /// Its partitions.
+        old: i32,
+        /// The new one.
+        to: String,
+        /// Its partitions.
+        new: i32,
+    },
+    /// There is no such ledger.
+    #[error("there is no topic {0}; `--from-ledger` names the old ledger where it had another name")]
+    NoLedger(String),
+    /// A ledger can't be read.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// Kafka did not do what was asked.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// A record was not taken.
+    #[error("can't write to {topic}/{partition}; what was written stands, and the command may be given again")]
+    Produce {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Why.
+        #[source]
+        source: ProduceError,
+    },
+    /// A record was not acknowledged.
+    #[error("{topic}/{partition} did not acknowledge a record: {why}; the command may be given again")]
+    NotAcked {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// What the producer said.
+        why: String,
+    },
+    /// A task was cut short.
+    #[error("{0} was cut short")]
+    Cut(&'static str),
+}
+
+impl Site {
+    /// Refuses while any of these groups has members.
+    ///
+    /// # Errors
+    /// One has, or the cluster does not say.
+    pub async fn refuse_members(&self, groups: &[String]) -> Result<(), Error> {
+        let (options, timeout, names) = (self.options.clone(), self.timeout, groups.to_vec());
+        let look = move || {
+            for group in names {
+                let members = groups::members(&options, &group, timeout)?;
+                if !members.is_empty() {
+                    return Err(Error::Running { group, members: members.join(", ") });
+                }
+            }
+            Ok(())
+        };
+        blocking("a look at the groups", look).await
+    }
+
+    /// Where a partition is read.
+    pub fn place(&self, partition: i32) -> Place {
+        Place {
+            options: self.options.clone(),
+            topic: Arc::clone(&self.ledger),
+            group: self.group.clone(),
+            partition,
+            timeout: self.timeout,
+        }
+    }
+
+    /// What stands in a partition; `progress` is told how many records have been read.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub async fn survey(
+        &self,
+        partition: i32,
+        mut progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<Survey, Error> {
+        let place = self.place(partition);
+        blocking("reading the ledger", move || Ok(place.survey(&mut progress)?)).await
+    }
+
+    /// Produces records to a partition, in no promised order, and waits for all of them; the highest offset.
+    async fn write(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        records: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<Option<i64>, Error> {
+        let mut records = records.into_iter().peekable();
+        let mut last = None;
+        while records.peek().is_some() {
+            let mut waiting = tokio::task::JoinSet::new();
+            for (key, value) in records.by_ref().take(TOGETHER) {
+                let topic = Arc::clone(topic);
+                let request = ProduceRequest {
+                    topic,
+                    partition: Some(partition),
+                    key: Some(key),
+                    value,
+                    headers: vec![],
+                    tag: 0,
+                };
+                let producer = self.producer.clone();
+                waiting.spawn(async move { producer.produce_and_wait(request).await });
+            }
+            while let Some(ended) = waiting.join_next().await {
+                let topic = topic.to_string();
+                match ended.map_err(|_| Error::Cut("writing"))? {
+                    Ok(Outcome::Acked { offset, .. }) => last = last.max(Some(offset)),
+                    Ok(Outcome::Refused(why) | Outcome::Unknown(why)) => {
+                        return Err(Error::NotAcked { topic, partition, why });
+                    }
+                    Err(source) => return Err(Error::Produce { topic, partition, source }),
+                }
+            }
+        }
+        Ok(last)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(Error::Cut(what)))
+}
