@@ -74,10 +74,10 @@ pub enum Ledger {
         /// Its old name.
         #[arg(long, value_name = "ROUTE")]
         from: String,
-        /// Its old ledger; default: <prefix>.<old name>.ledger
+        /// Its old ledger; default: PREFIX.ROUTE.ledger
         #[arg(long, value_name = "TOPIC")]
         from_ledger: Option<String>,
-        /// Its old group; default: <prefix>.<old name>
+        /// Its old group; default: PREFIX.ROUTE
         #[arg(long, value_name = "GROUP")]
         from_group: Option<String>,
         /// Do it. Without this the command only says what it would do.
