@@ -99,3 +99,35 @@ pub const REBUILD: &str = "nowbridge ledger rebuild";
 pub const ADOPT: &str = "nowbridge ledger adopt";
 /// The command that renames the route in its ledger.
 pub const RENAME: &str = "nowbridge ledger rename";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_differs_is_told_each_with_its_command() {
+        let before = Identity {
+            cluster_id: Some("a".into()),
+            topic: "alerts".into(),
+            partitions: 4,
+            instance: "https://old".into(),
+            route: "old".into(),
+            table: "incident".into(),
+            key_rule: "plain".into(),
+            incarnation: 7,
+        };
+        let header = Header { identity: before.clone(), unproven: false };
+        let told =
+            |route: Identity| header.differences(&route).into_iter().map(|d| (d.what, d.command)).collect::<Vec<_>>();
+        let moved = Identity { instance: "https://new".into(), route: "new".into(), ..before.clone() };
+        assert_eq!(told(moved), [("instance", ADOPT), ("route", RENAME)]);
+        let grown = Identity { partitions: 6, cluster_id: None, incarnation: 0, ..before.clone() };
+        assert_eq!(
+            told(grown.clone()),
+            [],
+            "more partitions, a cluster that does not say and a count of ours are none"
+        );
+        assert!(header.has_grown(&grown));
+        assert_eq!(told(Identity { partitions: 3, ..before }), [("number of input partitions", REBUILD)]);
+    }
+}

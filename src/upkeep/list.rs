@@ -141,3 +141,69 @@ impl Filter {
             && self.before.is_none_or(|before| line.written_at < before)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::event::Loaded;
+    use crate::model::{AttemptId, Entry, Park, Position, Seen, Token};
+
+    fn entry(state: &str, written_at: i64) -> Entry {
+        Entry {
+            token: Token(1),
+            attempt: AttemptId { token: Token(1), number: 1 },
+            sys_id: "0".repeat(32),
+            number: "INC1".into(),
+            generation: 1,
+            position: Position::new(0, 1, 0),
+            partial: None,
+            fields: Vec::new(),
+            earlier: Vec::new(),
+            occurred_at: 0,
+            resolved_at: None,
+            event_ids: Vec::new(),
+            seen: Seen { state: state.into(), ..Seen::default() },
+            written_at,
+        }
+    }
+
+    fn park() -> Park {
+        Park {
+            token: Token(1),
+            position: Position::new(0, 1, 0),
+            newest: None,
+            failed: None,
+            redriving: None,
+            announced: false,
+            code: "acl".into(),
+            reason: "no".into(),
+        }
+    }
+
+    #[test]
+    fn every_key_is_counted_by_how_it_stands_and_those_that_fit_are_shown() {
+        let entries = [("open", "2"), ("done", "6"), ("shut", "7"), ("held", "2")];
+        let loaded = Loaded {
+            entries: entries.into_iter().zip(1..).map(|((key, state), at)| (key.into(), entry(state, at))).collect(),
+            parks: ["held", "never made"].into_iter().map(|key| (key.into(), park())).collect(),
+            ..Loaded::default()
+        };
+        let survey = Survey { header: None, mark: None, loaded, newest: None };
+        let shown = |filter: &Filter| {
+            let mut summary = Summary::default();
+            let lines = lines(0, &survey, &StateModel::default(), filter, &mut summary);
+            let mut keys: Vec<String> = lines.into_iter().map(|line| line.key.to_string()).collect();
+            keys.sort();
+            (keys, summary)
+        };
+        let (all, summary) = shown(&Filter::default());
+        assert_eq!(all, ["done", "held", "never made", "open", "shut"]);
+        let counted: Vec<usize> = summary.keys.values().copied().collect();
+        assert_eq!((counted, summary.unclaimed), (vec![1, 1, 1, 2], 1), "open, resolved, closed, parked");
+        assert_eq!(shown(&Filter { standing: Some(Standing::Parked), ..Filter::default() }).0, ["held", "never made"]);
+        assert_eq!(
+            shown(&Filter { key: Some("*e*".into()), before: Some(3), ..Filter::default() }).0,
+            ["done", "never made", "open"]
+        );
+    }
+}
