@@ -164,6 +164,11 @@ impl Collector {
         }
     }
 
+    /// Whether the `owner` record with this token stands.
+    pub(super) fn knows_owner(&self, token: Token) -> bool {
+        self.owners.contains_key(&token)
+    }
+
     pub(super) fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }

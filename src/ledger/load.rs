@@ -11,10 +11,9 @@ use std::time::Duration;
 use super::collect::Collector;
 use super::find;
 use super::header::{Difference, Header, Identity};
-use super::wire::{self, Owner, WireError};
+use super::survey::{Place, SurveyError};
+use super::wire::{self, Owner};
 use crate::engine::event::Loaded;
-use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, TableRecord, Until};
 use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, ProduceRequest, Producer};
 use crate::model::Token;
 
@@ -103,19 +102,9 @@ pub enum LoadError {
         /// What the producer said.
         why: String,
     },
-    /// Something stands in the ledger that this release can't read.
-    #[error("partition {partition} of the ledger {topic} can't be read at offset {offset}")]
-    Unreadable {
-        /// The ledger topic.
-        topic: String,
-        /// Its partition.
-        partition: i32,
-        /// Where.
-        offset: i64,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
+    /// Something stands in the ledger that this release can't read; or it could not be read, which is worth trying again.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// The ledger belongs to something else.
     #[error(
         "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: set it back, or \
@@ -169,7 +158,10 @@ pub enum LoadError {
 impl LoadError {
     /// Whether trying again by itself may help. Else a person must act, and the message names the command.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Kafka { .. } | Self::Produce { .. } | Self::NotAcked { .. })
+        matches!(
+            self,
+            Self::Kafka { .. } | Self::Survey(SurveyError::Kafka { .. }) | Self::Produce { .. } | Self::NotAcked { .. }
+        )
     }
 }
 
@@ -234,38 +226,18 @@ impl Loader {
         token: Token,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Collector, LoadError> {
-        let what = TableRead {
+        let place = Place {
+            options: self.options.clone(),
             topic: Arc::clone(&self.topic),
-            partition,
-            isolation: Isolation::Uncommitted,
-            until: Until::End,
             group: self.group.clone(),
-            patience: self.timeout,
+            partition,
+            timeout: self.timeout,
         };
         let loader = self.clone();
         self.blocking(partition, move || {
-            let mut collector = Collector::default();
-            let mut broken = None;
-            let (mut count, mut seen_own) = (0, false);
-            let mut each = |record: TableRecord<'_>| {
-                count += 1;
-                if count % 10_000 == 0 {
-                    progress(count);
-                }
-                seen_own |= record.offset == token.0;
-                let (key, time) = (record.key.unwrap_or_default(), record.timestamp.unwrap_or(0));
-                if let Err(source) = collector.take(key, record.value, record.offset, time) {
-                    broken.get_or_insert((record.offset, source));
-                }
-            };
-            table::read(&loader.options, &what, &mut each).map_err(|source| loader.kafka(partition, source))?;
-            progress(count);
-            if let Some((offset, source)) = broken {
-                let topic = loader.topic.to_string();
-                return Err(LoadError::Unreadable { topic, partition, offset, source });
-            }
+            let collector = place.collect(&mut |count| progress(count))?;
             // Another owner's `owner` record replaces ours when the log is compacted: then we are the owner no more.
-            if seen_own {
+            if collector.knows_owner(token) {
                 return Ok(collector);
             }
             let what = format!("our `owner` record at {} is gone: another member has taken over", token.0);

@@ -40,8 +40,6 @@ pub struct Survey {
     pub mark: Option<i64>,
     /// What the next owner would find.
     pub loaded: Loaded,
-    /// When the newest record was written, Unix milliseconds of the broker.
-    pub newest: Option<i64>,
 }
 
 /// Why a partition can't be surveyed.
@@ -94,14 +92,20 @@ impl Place {
     /// # Errors
     /// The cluster does not answer, or a record can't be read.
     pub fn survey(&self, progress: &mut dyn FnMut(u64)) -> Result<Survey, SurveyError> {
+        let collector = self.collect(progress)?;
+        let (header, mark) = (collector.header().cloned(), collector.mark());
+        Ok(Survey { header, mark, loaded: collector.finish(Token(i64::MAX)) })
+    }
+
+    /// What its records add up to. Blocks.
+    pub(super) fn collect(&self, progress: &mut dyn FnMut(u64)) -> Result<Collector, SurveyError> {
         let mut collector = Collector::default();
-        let (mut count, mut newest, mut broken) = (0, None, None);
+        let (mut count, mut broken) = (0, None);
         table::read(&self.options, &self.reading(), &mut |record| {
             count += 1;
             if count % 10_000 == 0 {
                 progress(count);
             }
-            newest = newest.max(record.timestamp);
             let (key, time) = (record.key.unwrap_or_default(), record.timestamp.unwrap_or(0));
             if let Err(source) = collector.take(key, record.value, record.offset, time) {
                 broken.get_or_insert((record.offset, source));
@@ -113,8 +117,7 @@ impl Place {
             let (topic, partition) = (self.topic.to_string(), self.partition);
             return Err(SurveyError::Unreadable { topic, partition, offset, source });
         }
-        let (header, mark) = (collector.header().cloned(), collector.mark());
-        Ok(Survey { header, mark, loaded: collector.finish(Token(i64::MAX)), newest })
+        Ok(collector)
     }
 
     /// What it belongs to, whatever else stands in it; `None` where nothing says so. Blocks.
@@ -124,6 +127,17 @@ impl Place {
     pub fn header(&self) -> Result<Option<Header>, SurveyError> {
         let found = find::header(&self.options, &self.topic, &self.group, self.partition, self.timeout);
         found.map_err(|source| self.kafka(source))
+    }
+
+    /// The broker's time of the newest record, whatever it is. Blocks.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn newest(&self) -> Result<Option<i64>, SurveyError> {
+        let mut newest = None;
+        let read = table::read(&self.options, &self.reading(), &mut |record| newest = newest.max(record.timestamp));
+        read.map_err(|source| self.kafka(source))?;
+        Ok(newest)
     }
 
     /// The keys of all records that stand, headers and owners left out, whatever their values: also of what this release

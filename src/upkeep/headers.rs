@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use super::{Error, Site, blocking};
-use crate::kafka::options::Isolation;
 use crate::kafka::{groups, table};
 use crate::ledger::header::{ADOPT, Difference};
 use crate::ledger::{Header, Identity, StartAt, wire};
@@ -167,20 +166,7 @@ impl Site {
     /// Waits until the newest record of a partition is so old.
     async fn wait_out(&self, partition: i32, span: Duration) -> Result<(), Error> {
         let place = self.place(partition);
-        let newest = blocking("reading the ledger", move || {
-            let what = crate::kafka::table::TableRead {
-                topic: place.topic,
-                partition,
-                isolation: Isolation::Uncommitted,
-                until: table::Until::End,
-                group: place.group,
-                patience: place.timeout,
-            };
-            let mut newest = None;
-            table::read(&place.options, &what, &mut |record| newest = newest.max(record.timestamp))?;
-            Ok(newest)
-        })
-        .await?;
+        let newest = blocking("reading the ledger", move || Ok(place.newest()?)).await?;
         let age = newest.map_or(u64::MAX, |at: i64| u64::try_from(crate::clock::unix() - at).unwrap_or(0));
         tokio::time::sleep(span.saturating_sub(Duration::from_millis(age))).await;
         Ok(())

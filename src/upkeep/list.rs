@@ -188,7 +188,7 @@ mod tests {
             parks: ["held", "never made"].into_iter().map(|key| (key.into(), park())).collect(),
             ..Loaded::default()
         };
-        let survey = Survey { header: None, mark: None, loaded, newest: None };
+        let survey = Survey { header: None, mark: None, loaded };
         let shown = |filter: &Filter| {
             let mut summary = Summary::default();
             let lines = lines(0, &survey, &StateModel::default(), filter, &mut summary);
