@@ -51,12 +51,12 @@ pub struct Events {
 
 /// One event as it is sent.
 pub(super) fn record(events: &Events, sent: &Request) -> Result<Vec<u8>, Failure> {
-    let bad = |code: &str, why: &str| failure(Class::Rejected, code, why);
+    let bad = |why: &str| failure(Class::Rejected, "request", why);
     let Request::Event { correlation, fields, notes, .. } = sent else {
-        return Err(bad("request", "only an event can be sent as an event"));
+        return Err(bad("only an event can be sent as an event"));
     };
     let (Some(attempt), Some(ticket)) = (attempt(notes), ticket(sent)) else {
-        return Err(bad("request", "an event without the marker of its attempt could not be found again"));
+        return Err(bad("an event without the marker of its attempt could not be found again"));
     };
     let mut record = Map::new();
     let mut info = Map::new();
@@ -77,14 +77,14 @@ pub(super) fn record(events: &Events, sent: &Request) -> Result<Vec<u8>, Failure
     if !matches!(severity, "0" | "1" | "2" | "3" | "4" | "5") {
         let why =
             format!("the severity {severity:?} is none of 1 (critical) to 5 (info) or 0 (clear); look at `fields`");
-        return Err(bad("event_severity", &why));
+        return Err(failure(Class::Rejected, "event_severity", &why));
     }
     let told: Vec<Note> = notes.iter().filter(|note| !note.text.is_empty()).cloned().collect();
     if !told.is_empty() {
         info.insert(NOTE.into(), journal::render(&told).into());
     }
     record.insert("additional_info".into(), Value::Object(info).to_string().into());
-    serde_json::to_vec(&record).map_err(|error| bad("request", &error.to_string()))
+    serde_json::to_vec(&record).map_err(|error| bad(&error.to_string()))
 }
 
 /// The marker of the attempt: that of the note without text.
@@ -110,7 +110,7 @@ pub(super) fn judge(
     answers: &mut [Option<Answer>],
 ) -> Result<(), Failure> {
     let told = classify::result::<Map<String, Value>>(Kind::Create, &heard.head, &heard.body)?;
-    let says = told.values().filter_map(Value::as_str).next().unwrap_or_default();
+    let says = told.values().find_map(Value::as_str).unwrap_or_default();
     let count = says.split_whitespace().next().and_then(|word| word.parse::<usize>().ok());
     match count {
         Some(count) if count == sent.len() => {
@@ -261,7 +261,7 @@ impl Client {
         match (replies.refused, replies.each.pop()) {
             (Some(refused), reply) => Err(Missed::Failed(refused, reply.and_then(|reply| reply.instance_date))),
             (None, Some(reply)) => Ok((reply.answer, reply.instance_date)),
-            (None, None) => Err(failure(Class::Transient, "no_answer", "nothing was sent").into()),
+            (None, None) => Err(failure(Class::Transient, "request", "nothing was sent").into()),
         }
     }
 

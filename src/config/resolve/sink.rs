@@ -55,10 +55,8 @@ pub(super) fn resolve(
     if correlation_display.is_empty() || correlation_display.chars().count() > 100 {
         context.error(&key("correlation_display"), "use 1 to 100 characters");
     }
-    let states = match is_event {
-        true => event::states(),
-        false => states(raw.states.take().unwrap_or_default(), &key("states"), context),
-    };
+    let states =
+        if is_event { event::states() } else { states(raw.states.take().unwrap_or_default(), &key("states"), context) };
     let write = write(&raw, &name, at, context);
     let mut settings = engine_settings(&raw, at, &instance, kafka, context);
     let defaults =
