@@ -41,7 +41,7 @@ pub fn rows(alerts: &[Value], events: &[Value]) -> BTreeMap<String, Vec<Value>> 
         let key = text(event, "message_key");
         assert_eq!(event["severity"], "0", "an event of {key} made no alert: {event}");
         let row = over.entry(key).or_insert_with(|| json!({"message_key": key, "state": "Closed"}));
-        if text(event, "description") != "" {
+        if !text(event, "description").is_empty() {
             row["description"] = event["description"].clone();
         }
     }
