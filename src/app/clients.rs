@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::{self, Instance, Secret, Sink, Source, Write};
 use crate::kafka::KafkaOptions;
 use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
-use crate::servicenow::{Auth, Client, Connection, Credentials, ImportSet, Pace, PaceSettings};
+use crate::servicenow::{Auth, Client, Connection, Credentials, Events, ImportSet, Pace, PaceSettings};
 
 /// How to reach Kafka.
 pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
@@ -99,6 +99,10 @@ fn of_sink(sink: &Sink) -> Connection {
     if let Write::ImportSet { staging, prefix, coalesce } = &sink.write {
         connection.import =
             Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
+    }
+    if let Write::Event { source, class, .. } = &sink.write {
+        connection.correlation_column = "message_key".into();
+        connection.events = Some(Events { source: source.clone(), class: class.clone() });
     }
     connection
 }

@@ -223,7 +223,7 @@ fn sink_route(
         correlation_display: sink.correlation_display.clone(),
         batch: match sink.write {
             Write::Table | Write::ImportSet { .. } => None,
-            Write::Batch { size, linger } => Some(Together { size, linger }),
+            Write::Batch { size, linger } | Write::Event { size, linger, .. } => Some(Together { size, linger }),
         },
         client,
         new_credentials: clients::new_credentials(&sink.instance),

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use sink::{
-    RawBy, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWeight, RawWrite,
+    RawBy, RawEvent, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWeight,
+    RawWrite,
 };
 
 /// Configuration of nowbridge.

@@ -228,6 +228,17 @@ pub enum Write {
         /// Its column with the ticket's sys_id.
         coalesce: String,
     },
+    /// Each write is an event, many in one request.
+    Event {
+        /// Their `source`.
+        source: String,
+        /// Their `event_class`; empty: none.
+        class: String,
+        /// Most events in one request.
+        size: usize,
+        /// How long an event waits for others.
+        linger: Duration,
+    },
 }
 
 /// A route from Kafka to ServiceNow.

@@ -233,7 +233,7 @@ fn batches_are_asked_for_and_their_settings_need_them() {
     assert_eq!(batch.1, plain.1 + 19, "as many claims stand ready as go into one request");
     let wrong = complaints(&with("    write: batches\n    batch: { size: 1, linger: 1m }\n"));
     for part in [
-        "sinks.incidents.write: `batches` is not among what is accepted here: table, batch, import_set",
+        "sinks.incidents.write: `batches` is not among what is accepted here: table, batch, import_set, event",
         "sinks.incidents.batch.size",
         "sinks.incidents.batch.linger: must be between 0 and 10s",
         "`batch` belongs to `write: batch`; remove it or set that",
@@ -258,6 +258,39 @@ fn an_import_set_needs_its_staging_table_and_a_column_of_its_own_for_the_ticket(
         ),
         ("    write: import_set\n    import_set: { staging: a/b, prefix: '' }\n", "sinks.incidents.import_set.staging"),
         ("    write: import_set\n    import_set: { staging: t, coalesce: sys_id }\n", "the staging row's own"),
+    ] {
+        let wrong = complaints(&with(lines));
+        assert!(wrong.contains(said), "{lines}: not said: {said}\n\n{wrong}");
+    }
+}
+
+#[test]
+fn events_have_rules_of_their_own_and_no_rows() {
+    let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
+    let lines = "    write: event\n    event: { size: 10 }\n    fields: { additional_info.team: x, metric_name: }\n";
+    let config = read(&with(lines)).unwrap_or_else(|errors| panic!("{errors}"));
+    let sink = &config.sinks[0];
+    let Write::Event { source, class, size, linger } = &sink.write else { panic!("no events") };
+    assert_eq!((source.as_str(), class.as_str(), *size, linger.as_millis()), ("nowbridge", "incidents", 10, 100));
+    assert_eq!((sink.table.as_str(), sink.settings.states.column.as_str()), ("em_event", "severity"));
+    assert!(sink.settings.whole && sink.settings.row_freshness == u64::MAX, "each says everything, nothing is read");
+    assert_eq!(sink.settings.note_limit, 2_000);
+    let columns: Vec<String> = sink.mapping.columns().iter().map(ToString::to_string).collect();
+    for (column, is) in [("severity", true), ("additional_info.team", true), ("metric_name", false), ("impact", false)]
+    {
+        assert_eq!(columns.iter().any(|known| known == column), is, "{column}: {columns:?}");
+    }
+    for (lines, said) in [
+        ("    event: {}\n", "`event` belongs to `write: event`"),
+        ("    write: event\n    row_freshness: 1m\n", "`row_freshness` has no meaning for `write: event`"),
+        ("    write: event\n    people: { node: keep }\n", "`people` has no meaning"),
+        ("    write: event\n    states: { new: 1 }\n", "`states` has no meaning"),
+        ("    write: event\n    table: incident\n", "events go to `em_event`"),
+        ("    write: event\n    event: { source: '' }\n", "sinks.incidents.event.source"),
+        ("    write: event\n    fields: { message_key: x }\n", "kept by the bridge"),
+        ("    write: event\n    fields: { additional_info.note: x }\n", "kept by the bridge"),
+        ("    write: event\n    fields: { additional_info.A: x }\n", "is no name of a ServiceNow table or column"),
+        ("    fields: { additional_info.team: x }\n", "is no name of a ServiceNow table or column"),
     ] {
         let wrong = complaints(&with(lines));
         assert!(wrong.contains(said), "{lines}: not said: {said}\n\n{wrong}");

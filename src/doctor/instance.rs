@@ -2,11 +2,11 @@
 
 use super::greeting::{self, Greeting};
 use super::rounds::{Rounds, Verdict, in_words};
-use super::{Subject, choices, journal, probe, staging, table};
+use super::{Subject, choices, events, journal, probe, staging, table};
 use crate::clock;
 use crate::config::{Instance, Sink, Source, Write};
 use crate::model::{Class, Failure};
-use crate::servicenow::{Client, ImportSet};
+use crate::servicenow::{Client, Events, ImportSet};
 
 /// Seconds of skew that are told.
 const SKEW: i64 = 60;
@@ -71,7 +71,7 @@ fn client(
 /// False where the instance must be asked no more.
 async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, client: Client) -> bool {
     rounds.looking(&format!("sink {}: table {}", sink.name, sink.table));
-    let client = match through_import_set(sink, client) {
+    let client = match as_the_route_writes(sink, client) {
         Ok(client) => client,
         Err(why) => {
             let what = format!("table {} can be written", sink.table);
@@ -79,6 +79,10 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
             return true;
         }
     };
+    if client.connection().events.is_some() {
+        let visit = table::Visit { name: format!("sink.{}", sink.name), table: &sink.table, client: &client };
+        return events::check(rounds, &visit, sink, subject.options.write_probe).await;
+    }
     let mut wanted = vec![sink.settings.states.column.clone(), "correlation_display".into()];
     wanted.extend(sink.mapping.columns().iter().map(ToString::to_string));
     let visit = table::Visit { name: format!("sink.{}", sink.name), table: &sink.table, client: &client };
@@ -105,11 +109,19 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
 }
 
 /// The client that writes as the route will.
-fn through_import_set(sink: &Sink, client: Client) -> Result<Client, String> {
-    let Write::ImportSet { staging, prefix, coalesce } = &sink.write else { return Ok(client) };
+fn as_the_route_writes(sink: &Sink, client: Client) -> Result<Client, String> {
     let mut connection = client.connection().clone();
-    connection.import =
-        Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
+    match &sink.write {
+        Write::Table | Write::Batch { .. } => return Ok(client),
+        Write::ImportSet { staging, prefix, coalesce } => {
+            connection.import =
+                Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
+        }
+        Write::Event { source, class, .. } => {
+            connection.correlation_column = "message_key".into();
+            connection.events = Some(Events { source: source.clone(), class: class.clone() });
+        }
+    }
     Client::new(connection, clock::mono).map_err(|error| error.to_string())
 }
 

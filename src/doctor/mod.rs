@@ -7,6 +7,7 @@
 
 mod choices;
 mod cluster;
+mod events;
 mod greeting;
 mod instance;
 mod journal;

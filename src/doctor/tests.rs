@@ -351,3 +351,22 @@ async fn a_staging_table_is_looked_at_and_tried_only_on_demand() {
     bench.config.sinks[0].write = write("u_no_such_table", "u_");
     assert_eq!(outcome(&bench.check(false).await, "sink.incidents.staging"), Outcome::Fail);
 }
+
+#[tokio::test]
+async fn events_are_looked_at_and_one_is_sent_only_on_demand() {
+    let mut bench = Bench::start(|options| options.users[0].roles = vec!["evt_mgmt_integration".into()]).await;
+    let write = config::Write::Event { source: "s".into(), class: String::new(), size: 1, linger: Duration::ZERO };
+    bench.config.sinks[0].write = write;
+    bench.config.sinks[0].table = "em_event".into();
+    bench.config.sinks[0].settings.states.column = "severity".into();
+    let report = bench.check(false).await;
+    assert_eq!(outcome(&report, "sink.incidents.send"), Outcome::Pass, "{report}");
+    assert_eq!(bench.running.rows("em_event", 0, 0)["total"], 0, "nothing is sent unasked");
+    let report = bench.check(true).await;
+    assert_eq!(outcome(&report, "sink.incidents.probe.event"), Outcome::Pass, "{report}");
+    assert_eq!(bench.running.rows("em_event", 0, 0)["total"], 1);
+    assert_eq!(bench.running.rows("em_alert", 0, 0)["total"], 0, "and no alert came of it");
+    let hidden = json!({"hidden_columns": ["em_event.additional_info"]});
+    bench.running.set_faults(&hidden).expect("faults");
+    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.read"), Outcome::Fail);
+}

@@ -9,7 +9,7 @@ use super::event::MarkedNote;
 use super::fold::{Part, PendingNote, Segment};
 use super::settings::Settings;
 use crate::model::entry::ClaimKind;
-use crate::model::{Column, Entry, FieldDigest, Phase, Position, Row};
+use crate::model::{AttemptId, Column, Entry, FieldDigest, Phase, Position, Row};
 
 /// What to do with a segment.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +153,9 @@ fn resolved_at(entry: &Entry, row: Option<&Row>) -> i64 {
 }
 
 fn needs_new_ticket(entry: &Entry, row: Option<&Row>, segment: &Segment, settings: &Settings) -> bool {
+    if settings.whole {
+        return false;
+    }
     let resolved = resolved_at(entry, row);
     segment.first_open_at.is_some_and(|at| at.saturating_sub(resolved) > to_i64(settings.reopen_window))
 }
@@ -164,7 +167,11 @@ fn is_older_than_resolution(entry: &Entry, row: Option<&Row>, segment: &Segment)
 fn create(base: Base<'_>, post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settings) -> Box<Plan> {
     let phase = post.apply(Phase::None);
     let mut fields = post.fields.clone();
-    let state = settings.states.raw(phase).map(str::to_owned);
+    let state = if settings.whole {
+        Some(whole_state(phase, &fields, old, settings))
+    } else {
+        settings.states.raw(phase).map(str::to_owned)
+    };
     add_state(&mut fields, state.as_deref(), settings);
     if phase == Phase::Resolved {
         add_all(&mut fields, &post.closing);
@@ -176,7 +183,7 @@ fn create(base: Base<'_>, post: &Part, segment: &Segment, old: Option<&Entry>, s
     if let Rest::Notes { keep, .. } = &mut rest {
         *keep += before;
     }
-    if let (Some(old), Some(by)) = (old, segment.opened_by) {
+    if let (Some(old), Some(by), false) = (old, segment.opened_by, settings.whole) {
         let text = format!("Follows {}.", old.number);
         notes.insert(0, MarkedNote { text, marker: marker(base, settings, by, Some("follows".into())) });
     }
@@ -203,9 +210,15 @@ fn update(
     kept: &mut Vec<Column>,
 ) -> Decision {
     let after = next_phase(base, entry, part, before, settings);
-    let mut fields = changed_fields(&part.fields, entry, base.row, settings, kept);
-    let state = if after == before { None } else { settings.states.raw(after).map(str::to_owned) };
-    add_state(&mut fields, state.as_deref(), settings);
+    let (mut fields, state) = if settings.whole {
+        let state = whole_state(after, &part.fields, Some(entry), settings);
+        (changed_or_all(part, &state, entry, settings), Some(state))
+    } else {
+        let mut fields = changed_fields(&part.fields, entry, base.row, settings, kept);
+        let state = if after == before { None } else { settings.states.raw(after).map(str::to_owned) };
+        add_state(&mut fields, state.as_deref(), settings);
+        (fields, state)
+    };
     let resolves = after == Phase::Resolved && before != Phase::Resolved;
     if resolves {
         add_all(&mut fields, &part.closing);
@@ -224,7 +237,7 @@ fn update(
     let outcome = match (resolves, before == Phase::Resolved && after.is_open()) {
         (true, _) => "resolved",
         (_, true) => "reopened",
-        _ if fields.is_empty() => "noted",
+        _ if fields.is_empty() || settings.whole && part.fields.is_empty() => "noted",
         _ => "updated",
     };
     Decision::Write(Box::new(Plan {
@@ -237,6 +250,27 @@ fn update(
         rest,
         outcome,
     }))
+}
+
+/// What stands in the state column of a write that stands for itself: that the alert is over; else what its events say;
+/// else what stood there before.
+fn whole_state(after: Phase, fields: &[(Column, String)], old: Option<&Entry>, settings: &Settings) -> String {
+    let states = &settings.states;
+    if after == Phase::Resolved {
+        return states.resolved.clone();
+    }
+    let told = fields.iter().find(|(column, _)| **column == *states.column).map(|(_, value)| value);
+    let stood = old.map(|entry| &entry.seen.state).filter(|state| states.phase(state).is_open());
+    told.or(stood).unwrap_or(&states.new).clone()
+}
+
+/// All columns of a part that has a note, or that would change one of them; else none.
+fn changed_or_all(part: &Part, state: &str, entry: &Entry, settings: &Settings) -> Vec<(Column, String)> {
+    let mut all = part.fields.clone();
+    add_state(&mut all, Some(state), settings);
+    let mut nobody = Vec::new();
+    let changes = !changed_fields(&all, entry, None, settings, &mut nobody).is_empty();
+    if changes || !part.notes.is_empty() { all } else { Vec::new() }
 }
 
 /// The phase after, with one exception to the table: "not acknowledged any more" takes back only a state that we set.
@@ -345,6 +379,13 @@ fn marker(base: Base<'_>, settings: &Settings, at: Position, part: Option<String
     let part = part.map_or_else(String::new, |p| format!(" {p}"));
     let incarnation = if base.incarnation == 0 { String::new() } else { format!("@{:x}", base.incarnation) };
     format!("[{}{incarnation}/{}/{}.{}{part}]", settings.marker_prefix, at.partition, at.offset, at.index)
+}
+
+/// The text by which one attempt is recognised, where each write carries one. Its time tells it from attempts of an earlier
+/// ledger, whose tokens may be the same.
+pub fn attempt_marker(settings: &Settings, partition: i32, attempt: AttemptId, time: i64) -> String {
+    let AttemptId { token, number } = attempt;
+    format!("[{}/{partition} {}.{number} {time}]", settings.marker_prefix, token.0)
 }
 
 fn to_i64(ms: u64) -> i64 {

@@ -51,6 +51,10 @@ pub struct Settings {
     pub note_limit: usize,
     /// Columns that the bridge overwrites even where a person changed them.
     pub overwrite: BTreeSet<Column>,
+    /// Each write stands for itself, as an event does: it carries all columns of its fold, the state in each, and a marker
+    /// of its attempt by which a doubt about it is settled. The state column then holds what the mapping says (a
+    /// severity), and `states.resolved` where the alert is over; one ticket stands for a key as long as it is remembered.
+    pub whole: bool,
     /// What names this route's notes: the input topic.
     pub marker_prefix: String,
     /// Seed of the jitter.
@@ -81,6 +85,7 @@ impl Default for Settings {
             budget: (100_000, 64 << 20),
             note_limit: 16_000,
             overwrite: BTreeSet::new(),
+            whole: false,
             marker_prefix: "alerts".into(),
             seed: 0,
         }

@@ -51,6 +51,10 @@ pub struct Rules {
     pub only: Vec<String>,
     /// The state column, which the engine writes and rules may not.
     pub state_column: String,
+    /// Further columns that rules may not write.
+    pub reserved: Vec<&'static str>,
+    /// Begins the names of columns that are parts of one (`additional_info.`), if there is one.
+    pub parted: Option<&'static str>,
 }
 
 /// Something wrong with the rules.
@@ -170,6 +174,8 @@ impl Default for Rules {
             .collect(),
             only: Vec::new(),
             state_column: "state".into(),
+            reserved: Vec::new(),
+            parted: None,
         }
     }
 }

@@ -193,7 +193,7 @@ fn refusal(column: &str, rules: &Rules) -> Option<String> {
     if JOURNAL_COLUMNS.contains(&column) {
         return Some("journal columns append with every write; use `notes`".into());
     }
-    if RESERVED_COLUMNS.contains(&column) {
+    if RESERVED_COLUMNS.contains(&column) || rules.reserved.contains(&column) {
         return Some(format!("`{column}` is kept by the bridge or by ServiceNow itself; choose another column"));
     }
     None

@@ -190,7 +190,9 @@ pub fn check(kind: Kind, connection: &Connection, sent: &Request, row: &Row) -> 
             }
             fields
         }
-        Request::Read { .. } | Request::Find { .. } => return Ok(Vec::new()),
+        Request::Event { .. } | Request::Events { .. } | Request::Read { .. } | Request::Find { .. } => {
+            return Ok(Vec::new());
+        }
     };
     let mut warnings = Vec::new();
     for (column, value) in fields {

@@ -7,6 +7,8 @@
 //! server. A call that got no answer, or none that can be read, leaves every write in it in doubt. A call that the
 //! instance refused as a whole ran nothing, and says nothing of its items: they have to be sent singly.
 //!
+//! Events ([`super::events`]) go together in the same way, by an interface of their own; looks at them don't.
+//!
 //! What is not known of real instances is in which order items run; this takes it to be the order in which they were
 //! sent, which their documentation shows and does not promise.
 
@@ -23,7 +25,7 @@ use crate::model::{Answer, Class, Failure};
 use super::classify::{self, Head, Kind, doubt, failure};
 use super::client::{Heard, Missed};
 use super::pace::concurrency::Sign;
-use super::{Client, Reply, Request, journal, lookup, request};
+use super::{Client, Reply, Request, events, journal, lookup, request};
 
 /// Where calls go, within the instance.
 const PATH: &str = "/api/now/v1/batch";
@@ -38,7 +40,8 @@ pub struct Replies {
     pub each: Vec<Reply>,
     /// They tell of one and the same failure, that of the call.
     pub as_one: bool,
-    /// The instance refused the call as a whole, for this reason: nothing ran, and all are `NotSent`.
+    /// The instance did not take the call as a whole, for this reason, and the next requests are better sent singly: it
+    /// refused it, so that nothing ran and all are `NotSent`; or it took some events of it, and all are in doubt.
     pub refused: Option<Failure>,
 }
 
@@ -84,6 +87,19 @@ struct Served {
 }
 
 impl Client {
+    /// By which name the pace knows requests that carry several.
+    pub fn called_as(&self) -> &'static str {
+        if self.connection().events.is_some() { events::TABLE } else { TABLE }
+    }
+
+    /// Whether a request can be sent together with others.
+    pub fn goes_together(&self, request: &Request) -> bool {
+        match self.connection().events {
+            Some(_) => matches!(request, Request::Event { .. }),
+            None => request.is_one_exchange(),
+        }
+    }
+
     /// Performs several requests on a slot as one call; each must be one exchange ([`Request::is_one_exchange`]).
     /// `may_send` is asked for each immediately before the call leaves, after any token was fetched: where it says why
     /// not, that request is left out and answered `NotSent`.
@@ -96,7 +112,11 @@ impl Client {
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(requests.len());
         let mut items: Vec<(usize, Vec<u8>)> = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
-            match self.item(at, request) {
+            let item = match &self.connection().events {
+                Some(events) => events::record(events, request),
+                None => self.item(at, request),
+            };
+            match item {
                 Ok(item) => items.push((at, item)),
                 Err(failure) => {
                     answers.resize_with(at + 1, || None);
@@ -105,10 +125,14 @@ impl Client {
             }
         }
         answers.resize_with(requests.len(), || None);
+        let (path, begins): (&str, &[u8]) = match self.connection().events {
+            Some(_) => (events::PATH, b"{\"records\":["),
+            None => (PATH, b"{\"batch_request_id\":\"1\",\"rest_requests\":["),
+        };
         let mut sent = Vec::new();
         let mut compose = || {
             sent.clear();
-            let mut body = b"{\"batch_request_id\":\"1\",\"rest_requests\":[".to_vec();
+            let mut body = begins.to_vec();
             for (at, item) in &items {
                 match may_send(*at) {
                     Ok(()) => {
@@ -124,7 +148,7 @@ impl Client {
             body.extend_from_slice(b"]}");
             if sent.is_empty() { Err("no request of the batch may be sent".to_owned()) } else { Ok(Some(body)) }
         };
-        let outcome = match request::parse(&self.urls().path(PATH, &[])) {
+        let outcome = match request::parse(&self.urls().path(path, &[])) {
             Ok(url) => self.exchange(slot, Kind::Create, Method::POST, url, &mut compose).await,
             Err(failure) => Err(failure.into()),
         };
@@ -135,6 +159,9 @@ impl Client {
     /// One request as an item, its id its place.
     fn item(&self, at: usize, request: &Request) -> Result<Vec<u8>, Failure> {
         let (method, url, body) = match request {
+            Request::Event { .. } | Request::Events { .. } => {
+                return Err(failure(Class::Transient, "request", "an event can't be part of a batch"));
+            }
             Request::Create { .. } | Request::Update { .. } => {
                 let wire = request.wire(self.connection(), self.urls())?;
                 let method = if wire.kind == Kind::Create { "POST" } else { "PATCH" };
@@ -177,8 +204,15 @@ impl Client {
             Err(Missed::Failed(_, date)) => *date,
             Err(Missed::NotSent(_)) => None,
         };
-        match outcome.and_then(|heard| parse(&heard).map(|answered| (heard.head, answered)).map_err(Missed::from)) {
-            Ok((head, answered)) => self.judge(requests, sent, &head, answered, &mut answers),
+        let judged = outcome.and_then(|heard| {
+            let judged = match self.connection().events {
+                Some(_) => events::judge(self, requests, sent, &heard, &mut answers),
+                None => parse(&heard).map(|answered| self.judge(requests, sent, &heard.head, answered, &mut answers)),
+            };
+            judged.map_err(Missed::from)
+        });
+        match judged {
+            Ok(()) => {}
             Err(Missed::NotSent(reason)) => fill(&mut answers, |_| Answer::NotSent { reason: reason.clone() }),
             Err(Missed::Failed(failure, _)) => {
                 let failure = self.scrubbed(failure);
@@ -189,6 +223,8 @@ impl Client {
                 } else {
                     fill(&mut answers, |at| Answer::Failed(of_whole(&requests[at], failure.clone())));
                     as_one = true;
+                    // Some of them may be what the instance can't take: each gets an answer of its own the next time.
+                    refused = (failure.code == "events_missing").then_some(failure);
                 }
             }
         }
@@ -240,6 +276,9 @@ impl Client {
         let head = Head { status: one.status_code, date: head.date, retry_after, total: None };
         let heard = Heard { head, body };
         match request {
+            Request::Event { .. } | Request::Events { .. } => {
+                Err(failure(Class::Transient, "request", "an event can't be part of a batch"))
+            }
             Request::Create { .. } | Request::Update { .. } => self.written(kind(request), request, &heard),
             Request::Read { sys_id, columns, .. } => journal::row_of(self, sys_id, columns, &heard)
                 .map(|row| Answer::Rows { rows: vec![row], journal: None }),
@@ -250,10 +289,10 @@ impl Client {
 
 fn kind(request: &Request) -> Kind {
     match request {
-        Request::Create { .. } => Kind::Create,
+        Request::Create { .. } | Request::Event { .. } => Kind::Create,
         Request::Update { .. } => Kind::Update,
         Request::Read { .. } => Kind::Row,
-        Request::Find { .. } => Kind::List,
+        Request::Find { .. } | Request::Events { .. } => Kind::List,
     }
 }
 

@@ -15,7 +15,7 @@ use super::pace::concurrency::Sign;
 use super::request::{self, Urls};
 use super::slot::{Parts, Slot};
 use super::text::is_name;
-use super::{Auth, Connection, Error, Request, headers, journal, lookup};
+use super::{Auth, Connection, Error, Request, events, headers, journal, lookup};
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +159,8 @@ impl Client {
         mut may_send: impl FnMut() -> Result<(), String> + Send,
     ) -> Reply {
         let outcome = match &request {
+            Request::Event { .. } => self.send_event(slot, request, &mut may_send).await,
+            Request::Events { .. } => events::look(self, slot, &request, &mut may_send).await,
             Request::Create { .. } | Request::Update { .. } => self.write(slot, &request, &mut may_send).await,
             Request::Read { sys_id, columns, markers } => {
                 journal::read(self, slot, sys_id, columns, markers, &mut may_send).await

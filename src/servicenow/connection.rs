@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::ImportSet;
+use super::{Events, ImportSet};
 
 /// How requests prove who they are.
 #[derive(Debug, Clone)]
@@ -76,6 +76,8 @@ pub struct Connection {
     pub user_agent: String,
     /// Writes go through a staging table; `None`: by the Table API.
     pub import: Option<ImportSet>,
+    /// Writes are events, and `table` is theirs; `None`: writes make and change rows.
+    pub events: Option<Events>,
     /// The state column, compared in the answers of writes.
     pub state_column: String,
     /// The journal column that notes are written to, never compared.
@@ -109,6 +111,7 @@ impl Connection {
             ca_file: None,
             user_agent: concat!("nowbridge/", env!("CARGO_PKG_VERSION")).into(),
             import: None,
+            events: None,
             state_column: "state".into(),
             journal_column: "work_notes".into(),
             correlation_column: "correlation_id".into(),

@@ -74,6 +74,7 @@ impl Client {
         let connection = self.connection();
         match (&connection.import, verb) {
             (Some(import), Verb::Post | Verb::Patch) => (&import.staging, Verb::Post),
+            (None, Verb::Patch) if connection.events.is_some() => (&connection.table, Verb::Post),
             _ => (&connection.table, verb),
         }
     }
@@ -286,7 +287,7 @@ fn refused(done: &Done) -> Failure {
 fn fields(request: &Request) -> &[(Column, String)] {
     match request {
         Request::Create { fields, .. } | Request::Update { fields, .. } => fields,
-        Request::Read { .. } | Request::Find { .. } => &[],
+        _ => &[],
     }
 }
 
@@ -295,7 +296,7 @@ fn markers(request: &Request) -> Vec<String> {
         Request::Create { notes, .. } | Request::Update { notes, .. } => {
             notes.iter().map(|note| note.marker.clone()).collect()
         }
-        Request::Read { .. } | Request::Find { .. } => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -333,7 +334,7 @@ fn body(connection: &Connection, import: &ImportSet, sent: &Request) -> Result<V
             (Some((import.coalesce.clone(), sys_id)), None, fields, notes)
         }
         Request::Update { .. } => return Err(bad("an update whose sys_id is none")),
-        Request::Read { .. } | Request::Find { .. } => return Err(bad("a read is not a write")),
+        _ => return Err(bad("no write of a row")),
     };
     let mut body = Vec::with_capacity(256);
     let mut json = serde_json::Serializer::new(&mut body);

@@ -54,7 +54,7 @@ pub(super) fn found(client: &Client, correlation: &str, columns: &[Column], hear
 }
 
 /// The rows that carry the correlation; a failure where the answer as a whole cannot be trusted.
-fn ours(column: &str, correlation: &str, found: Vec<Fields>) -> Result<Vec<Fields>, Failure> {
+pub(super) fn ours(column: &str, correlation: &str, found: Vec<Fields>) -> Result<Vec<Fields>, Failure> {
     let full = found.len() >= LIMIT;
     let mut unreadable = 0_usize;
     let mut strangers = BTreeSet::new();

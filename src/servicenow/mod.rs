@@ -17,6 +17,9 @@ mod batch_tests;
 mod classify;
 pub mod client;
 pub mod connection;
+pub mod events;
+#[cfg(test)]
+mod events_tests;
 mod headers;
 pub mod import_set;
 #[cfg(test)]
@@ -38,6 +41,7 @@ mod tests;
 pub use batch::Replies;
 pub use client::{Client, Credentials, Reply};
 pub use connection::{Auth, Connection, Error};
+pub use events::Events;
 pub use import_set::ImportSet;
 pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};
 pub use query::{Query, QueryError};

@@ -44,6 +44,26 @@ pub enum Request {
         /// Work notes in order, written as one journal entry.
         notes: Vec<Note>,
     },
+    /// Send an event. Answered by `Applied`, or why not.
+    Event {
+        /// Its message key.
+        correlation: String,
+        /// The ticket that it belongs to; `None` for the one that opens an alert.
+        ticket: Option<String>,
+        /// Columns and raw values, the severity among them.
+        fields: Vec<(Column, String)>,
+        /// Notes in order, and one without text, whose marker names the attempt.
+        notes: Vec<Note>,
+    },
+    /// Look at events. Answered by `Rows`: of a ticket one at most, with its journal; else all tickets, oldest first.
+    Events {
+        /// Their message key, compared byte for byte.
+        correlation: String,
+        /// The ticket.
+        ticket: Option<String>,
+        /// Markers to look for in its events.
+        markers: Vec<String>,
+    },
     /// Read a ticket. Answered by `Rows` with one row, or `Failed(Gone)`.
     Read {
         /// The ticket.
@@ -65,7 +85,7 @@ pub enum Request {
 impl Request {
     /// True where it changes something on the instance.
     pub fn writes(&self) -> bool {
-        matches!(self, Request::Create { .. } | Request::Update { .. })
+        matches!(self, Request::Create { .. } | Request::Update { .. } | Request::Event { .. })
     }
 
     /// True where it is one HTTP request for certain; a look for markers pages through a journal.
@@ -91,8 +111,8 @@ impl Request {
             Request::Update { sys_id, fields, notes } => {
                 (Kind::Update, urls.row_with(sys_id, fields)?, None, fields, notes)
             }
-            Request::Read { .. } | Request::Find { .. } => {
-                return Err(failure(Class::Rejected, "request", "a read is not a write"));
+            Request::Event { .. } | Request::Events { .. } | Request::Read { .. } | Request::Find { .. } => {
+                return Err(failure(Class::Rejected, "request", "no write of a row"));
             }
         };
         let body = serde_json::to_vec(&Body { connection, correlation, fields, notes })

@@ -238,6 +238,7 @@ const EM_ALERT: &[ColumnLine] = &[
     ("state", "State", Text, 40, "Open"),
     ("description", "Description", Text, 0, ""),
     ("additional_info", "Additional information", Text, 0, ""),
+    ("last_event_time", "Last event", DateTime, 40, ""),
 ];
 
 /// A staging table as an administrator would make it for the default columns.

@@ -72,6 +72,8 @@ pub struct Faults {
     pub import_error_before_commit: f64,
     /// The caller can't read the staging table: 201 with an empty body.
     pub import_unreadable: bool,
+    /// Probability of: one of several events in a request is not taken, which only the count tells.
+    pub event_not_taken: f64,
     /// Probability of a slow request, and how slow in milliseconds.
     pub slow: f64,
     /// Extra time of a slow request.
@@ -140,6 +142,7 @@ impl Default for Faults {
             import_error_after_commit: 0.0,
             import_error_before_commit: 0.0,
             import_unreadable: false,
+            event_not_taken: 0.0,
             slow: 0.0,
             slow_ms: 5_000,
             hibernating: false,

@@ -143,6 +143,11 @@ impl Strikes {
         self.chance(faults, "import_error_before_commit", faults.import_error_before_commit).then_some(false)
     }
 
+    /// Whether an event among several is not taken.
+    pub fn loses_event(&mut self, faults: &Faults) -> bool {
+        self.chance(faults, "event_not_taken", faults.event_not_taken)
+    }
+
     /// Puts a list into another order.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         self.rng.shuffle(list);

@@ -73,6 +73,7 @@ impl World {
                 Some("sys_choice" | "sys_properties" | "sys_dictionary" | "sys_db_object") => &["name"],
                 Some("sys_user") => &["user_name", "name"],
                 Some("sys_user_group") => &["name"],
+                Some("em_event" | "em_alert") => &["message_key"],
                 Some("cmdb_ci") => &["name", "correlation_id"],
                 _ => &[],
             };

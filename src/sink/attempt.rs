@@ -52,7 +52,7 @@ pub fn spawn(
 ) {
     let Attempt { id, right, body, slot, spender } = attempt;
     let verb = body.verb();
-    let request = request(body, correlation_display);
+    let request = request(body, client, correlation_display);
     let (client, poller, tenures) = (client.clone(), poller.clone(), tenures.clone());
     let mut guard = Guard {
         id,
@@ -146,10 +146,26 @@ impl Drop for Guard {
     }
 }
 
-pub(super) fn request(body: RequestBody, correlation_display: &str) -> Request {
+pub(super) fn request(body: RequestBody, client: &Client, correlation_display: &str) -> Request {
     let notes = |notes: Vec<crate::engine::event::MarkedNote>| {
         notes.into_iter().map(|n| Note { text: n.text, marker: n.marker }).collect()
     };
+    if client.connection().events.is_some() {
+        return match body {
+            RequestBody::Create { key, fields, notes: list, .. } => {
+                Request::Event { correlation: correlation(&key), ticket: None, fields, notes: notes(list) }
+            }
+            RequestBody::Update { key, sys_id, fields, notes: list, .. } => {
+                Request::Event { correlation: correlation(&key), ticket: Some(sys_id), fields, notes: notes(list) }
+            }
+            RequestBody::Read { key, sys_id, markers, .. } => {
+                Request::Events { correlation: correlation(&key), ticket: Some(sys_id), markers }
+            }
+            RequestBody::Find { key, .. } => {
+                Request::Events { correlation: correlation(&key), ticket: None, markers: Vec::new() }
+            }
+        };
+    }
     match body {
         RequestBody::Create { key, fields, notes: list, .. } => Request::Create {
             correlation: correlation(&key),

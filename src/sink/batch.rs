@@ -3,7 +3,7 @@
 //! One token and one slot pay for a call. The engine knows nothing of calls: it is given a permit for each request that
 //! fits in, and the lease of each is compared with the clock immediately before the call leaves. To fill a call it
 //! waits a little for further requests, but for a critical one. Looks for work notes page through a journal and can't
-//! be part of a call; they follow it on the same slot. Where the instance refuses a call as a whole (it is too large,
+//! be part of a call, nor can looks at events; they follow it on the same slot. Where the instance refuses a call as a whole (it is too large,
 //! the interface is not allowed), nothing of it ran; requests are then sent singly for a while, so that one which can't
 //! be sent with others gets an answer of its own.
 
@@ -22,7 +22,7 @@ use crate::engine::dispatcher::Wanted;
 use crate::engine::event::{Effect, Event, RequestId};
 use crate::kafka::PollerHandle;
 use crate::model::{Answer, Plan, Verb, Verbs};
-use crate::servicenow::{Ask, Client, Pace, Reply, Request, Spender, batch};
+use crate::servicenow::{Ask, Client, Pace, Reply, Request, Spender};
 
 /// How calls are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,8 @@ struct Part {
 }
 
 /// What the pace is asked for a call.
-fn ask(spender: Spender) -> Ask<'static> {
-    Ask { table: batch::TABLE, verb: Verb::Post, spender }
+fn ask(client: &Client, spender: Spender) -> Ask<'static> {
+    Ask { table: client.called_as(), verb: Verb::Post, spender }
 }
 
 impl Driver {
@@ -92,7 +92,7 @@ impl Driver {
                 let (table, verb) = self.route.client.counted_as(wanted.verb);
                 Ask { table, verb, spender }
             }
-            Some(_) => ask(spender),
+            Some(_) => ask(&self.route.client, spender),
         }
     }
 
@@ -100,7 +100,7 @@ impl Driver {
     pub(super) fn plan(&self) -> Plan {
         match self.together() {
             None => self.pace().plan(self.route.client.counted_as(Verb::Post).0),
-            Some(size) => Plan { per_call: Some(size), ..self.pace().plan(batch::TABLE) },
+            Some(size) => Plan { per_call: Some(size), ..self.pace().plan(self.route.client.called_as()) },
         }
     }
 
@@ -128,7 +128,7 @@ impl Driver {
                 match effect {
                     Effect::Request { id, partition, epoch, lease_until, body } => {
                         let right = Right { partition, epoch, tenure: self.tenures.of(partition), lease_until };
-                        let request = attempt::request(body, &self.route.correlation_display);
+                        let request = attempt::request(body, &self.route.client, &self.route.correlation_display);
                         bytes += size_of(&request);
                         parts.push(Part { id, right, request });
                     }
@@ -153,7 +153,7 @@ impl Driver {
         let (poller, tenures) = (self.poller.clone(), self.tenures.clone());
         tokio::spawn(async move {
             if let Some(why) = call.send(slot, parts, &poller, &tenures).await {
-                tracing::warn!(route = %name, why, "the instance refused a batch; sends requests singly for a minute");
+                tracing::warn!(route = %name, why, "the instance did not take a batch as a whole; sends requests singly for a minute");
                 singly_until.store(clock::mono() + SINGLY, Ordering::Release);
             }
         });
@@ -163,11 +163,13 @@ impl Driver {
 /// Bytes of what a request writes.
 fn size_of(request: &Request) -> usize {
     match request {
-        Request::Create { fields, notes, .. } | Request::Update { fields, notes, .. } => {
+        Request::Create { fields, notes, .. }
+        | Request::Update { fields, notes, .. }
+        | Request::Event { fields, notes, .. } => {
             let fields: usize = fields.iter().map(|(column, value)| column.len() + value.len()).sum();
             fields + notes.iter().map(|note| note.text.len() + note.marker.len()).sum::<usize>()
         }
-        Request::Read { .. } | Request::Find { .. } => 0,
+        _ => 0,
     }
 }
 
@@ -185,7 +187,7 @@ impl Call {
     /// Sends the requests; says why where the instance refused the call as a whole.
     async fn send(mut self, slot: usize, parts: Vec<Part>, poller: &PollerHandle, tenures: &Tenures) -> Option<String> {
         let (together, alone): (Vec<Part>, Vec<Part>) =
-            parts.into_iter().partition(|part| part.request.is_one_exchange());
+            parts.into_iter().partition(|part| self.client.goes_together(&part.request));
         if together.iter().any(|part| part.request.writes()) {
             crash_point::pass(Point::Send);
             crash_point::pass_soon(Point::InFlight, Duration::from_millis(5));
@@ -218,7 +220,7 @@ impl Call {
     /// Gives the slot back, before the last answers: who hears them finds it free.
     fn release(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.pace.hear(ask(self.spender), &self.client.take_pressure(slot), clock::mono());
+            self.pace.hear(ask(&self.client, self.spender), &self.client.take_pressure(slot), clock::mono());
             self.pace.release(slot);
         }
     }

@@ -268,4 +268,23 @@ pub(super) const PAGES: &[Page] = &[
         does: "Looks for the ticket before anything else is written.",
         todo: "Nothing for single ones. All of them: the staging table must transform at once, not by a schedule.",
     },
+    Page {
+        number: 27,
+        codes: &["event_not_taken", "event_severity"],
+        title: "an event was not taken",
+        said: "\"0 events were inserted\"; the severity \"critical\" is none of 1 to 5 or 0",
+        means: "Event Management does not say why. Nothing of it was written.",
+        does: "A dead letter, and the key is parked; after several the brake stops the route.",
+        todo: "Look at `fields`: `severity` must render to a number, and columns must be those of em_event. Try an event with \
+               `nowbridge check --write-probe`. Then redrive.",
+    },
+    Page {
+        number: 28,
+        codes: &["events_missing", "events_unreadable"],
+        title: "whether events were taken can't be told from the answer",
+        said: "6 events were sent, and the instance says \"5 events were inserted\"; events came without additional_info",
+        means: "Only the count is told. Which of them stand is seen in em_event, if the bridge's user may read it there.",
+        does: "Looks for each by its marker, sends what is not there again, and sends events singly for a minute.",
+        todo: "Nothing for single ones. Else let the user read em_event with additional_info, severity and message_key.",
+    },
 ];

@@ -440,7 +440,7 @@ async fn where_batches_are_refused_requests_are_sent_singly() {
     let keys: Vec<String> = (0..10).map(|n| format!("single-{n}")).collect();
     keys.iter().for_each(|key| scene.alert(key, "open", json!({})));
     scene.wait_for("every ticket", |s| keys.iter().all(|key| s.tickets(key).len() == 1));
-    assert!(scene.log().contains("refused a batch; sends requests singly"), "{}", scene.log());
+    assert!(scene.log().contains("did not take a batch as a whole; sends requests singly"), "{}", scene.log());
     assert!(!scene.log().contains("dead letter") && !scene.log().contains("in doubt"), "{}", scene.log());
     assert_eq!(requests(&scene, "incident"), 10);
 }

@@ -26,12 +26,14 @@ pub(in super::super) struct RawSink {
     /// Table to write. Default `incident`.
     pub table: Option<String>,
     /// How the table is written: each write a request of its own (`table`), many in one (`batch`), or rows of a staging
-    /// table (`import_set`). Default `table`.
+    /// table (`import_set`); or each is an event of Event Management (`event`). Default `table`.
     pub write: Option<RawWrite>,
     /// For `write: batch`: how requests are put together.
     pub batch: Option<RawBatch>,
     /// For `write: import_set`: the staging table.
     pub import_set: Option<RawImportSet>,
+    /// For `write: event`: what the events say of their sender, and how they are put together.
+    pub event: Option<RawEvent>,
     /// Value of `correlation_display`, which names this bridge in its tickets. Default `nowbridge`.
     pub correlation_display: Option<String>,
     /// Columns and the templates of their values, beside and over the defaults (short_description, description,
@@ -100,6 +102,23 @@ pub(in super::super) enum RawWrite {
     Batch,
     /// By the Import Set API: a transform map writes the table.
     ImportSet,
+    /// As events of Event Management, of which the instance makes alerts.
+    Event,
+}
+
+/// What events say of their sender, and how they are put together.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RawEvent {
+    /// Their `source`. Default `nowbridge`.
+    pub source: Option<String>,
+    /// Their `event_class`, the instance of the source. Default: the route's name.
+    pub class: Option<String>,
+    /// Most events in one request. Default 50.
+    #[schemars(range(min = 1, max = 1000))]
+    pub size: Option<u32>,
+    /// How long an event waits for others to leave with; critical alerts don't. Default `100ms`.
+    pub linger: Option<String>,
 }
 
 /// The staging table of an import set. Its transform map must coalesce on one column, which holds the ticket's sys_id.

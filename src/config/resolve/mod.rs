@@ -2,6 +2,7 @@
 //! together. Every problem is noted with its key and the work goes on, so that all come out together.
 
 mod context;
+mod event;
 mod instance;
 mod kafka;
 mod rules;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::mapping::{ActionRule, Rules, Weight, action_names};
-use crate::model::StateModel;
 
 use super::super::raw::{RawSink, RawWeight};
 use super::super::shape::join;
@@ -14,13 +13,16 @@ pub(super) const LONGEST_HOLD: (&str, &str) = ("0s", "1h");
 
 const SEVERITIES: [&str; 6] = ["critical", "high", "medium", "low", "info", "unknown"];
 
-pub(super) fn resolve(raw: &mut RawSink, at: &str, states: &StateModel, context: &mut Context<'_>) -> Rules {
-    let mut rules = Rules { state_column: states.column.clone(), ..Rules::default() };
+/// What the file says, over `rules`.
+pub(super) fn resolve(raw: &mut RawSink, at: &str, mut rules: Rules, context: &mut Context<'_>) -> Rules {
+    let parted = rules.parted;
     for (what, given, into) in
         [("fields", raw.fields.take(), &mut rules.fields), ("closing", raw.closing.take(), &mut rules.closing)]
     {
         for (column, template) in given.unwrap_or_default() {
-            context.column_name(&join(&join(at, what), &column), &column);
+            // A part of a column that holds several values by their names.
+            let name = parted.and_then(|parted| column.strip_prefix(parted)).unwrap_or(&column);
+            context.column_name(&join(&join(at, what), &column), name);
             into.insert(column, template);
         }
     }

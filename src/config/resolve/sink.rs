@@ -16,7 +16,7 @@ use super::super::raw::{
 };
 use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics, Write};
 use super::super::shape::join;
-use super::{Context, rules};
+use super::{Context, event, rules};
 
 pub(super) fn resolve(
     name: String,
@@ -42,7 +42,12 @@ pub(super) fn resolve(
     let dead_letters = own_topic(raw.dead_letters.take(), "dead_letters", ".dead-letters");
     let ledger = own_topic(raw.ledger.take(), "ledger", ".ledger");
     let rekeyed = rekeyed(&raw, at, own_topic(raw.rekeyed.clone(), "rekeyed", ".rekeyed"), context);
-    let table = raw.table.take().unwrap_or_else(|| "incident".into());
+    let is_event = raw.write == Some(RawWrite::Event);
+    if is_event {
+        event::refuse_others(&raw, at, context);
+    }
+    let table = if is_event { event::TABLE } else { "incident" };
+    let table = raw.table.take().unwrap_or_else(|| table.into());
     context.column_name(&key("table"), &table);
     let decoder = decoder(&raw, &key("by"), context);
     let start = start(raw.start.as_deref(), &key("start"), context);
@@ -50,11 +55,17 @@ pub(super) fn resolve(
     if correlation_display.is_empty() || correlation_display.chars().count() > 100 {
         context.error(&key("correlation_display"), "use 1 to 100 characters");
     }
-    let states = states(raw.states.take().unwrap_or_default(), &key("states"), context);
-    let write = write(&raw, at, context);
+    let states =
+        if is_event { event::states() } else { states(raw.states.take().unwrap_or_default(), &key("states"), context) };
+    let write = write(&raw, &name, at, context);
     let mut settings = engine_settings(&raw, at, &instance, kafka, context);
-    let rules = rules::resolve(&mut raw, at, &states, context);
-    if let Write::Batch { size, .. } = write {
+    let defaults =
+        if is_event { event::rules() } else { Rules { state_column: states.column.clone(), ..Rules::default() } };
+    let rules = rules::resolve(&mut raw, at, defaults, context);
+    if is_event {
+        event::settle(&mut settings, raw.note_limit);
+    }
+    if let Write::Batch { size, .. } | Write::Event { size, .. } = write {
         // A permit finds as many claims as go into one request.
         settings.claims_ahead += size - 1;
     }
@@ -99,7 +110,7 @@ fn rekeyed(raw: &RawSink, at: &str, topic: String, context: &mut Context<'_>) ->
 }
 
 /// How the table is written.
-fn write(raw: &RawSink, at: &str, context: &mut Context<'_>) -> Write {
+fn write(raw: &RawSink, route: &str, at: &str, context: &mut Context<'_>) -> Write {
     let batch_at = join(at, "batch");
     let batch = raw.batch.as_ref();
     let linger = batch.and_then(|batch| batch.linger.as_deref());
@@ -111,7 +122,11 @@ fn write(raw: &RawSink, at: &str, context: &mut Context<'_>) -> Write {
         let why = "`import_set` belongs to `write: import_set`; remove it or set that";
         context.error(&join(at, "import_set"), why);
     }
+    if raw.event.is_some() && raw.write != Some(RawWrite::Event) {
+        context.error(&join(at, "event"), "`event` belongs to `write: event`; remove it or set that");
+    }
     match raw.write {
+        Some(RawWrite::Event) => event::write(raw.event.as_ref(), route, &join(at, "event"), context),
         Some(RawWrite::Batch) => {
             let size = batch.and_then(|batch| batch.size).unwrap_or(20);
             Write::Batch { size: usize::try_from(size).unwrap_or(20).max(2), linger }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::engine::event::{Content, LedgerKey, Loaded, ProduceOutcome, Received, RequestBody};
+use crate::engine::event::{Content, LedgerKey, Loaded, MarkedNote, ProduceOutcome, Received, RequestBody};
 use crate::model::{
     Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Origin, Park, Position, Record, RedriveId, Row,
-    Seen, Token,
+    Seen, StateModel, Token,
 };
 
 const EPOCH: Epoch = Epoch(1);
@@ -29,8 +29,12 @@ impl Bench {
 
     /// A partition with what its ledger says.
     fn loaded(ledger: Loaded) -> (Self, Vec<Effect>) {
+        Self::loaded_with(Settings::default(), ledger)
+    }
+
+    fn loaded_with(settings: Settings, ledger: Loaded) -> (Self, Vec<Effect>) {
         let mut bench = Self {
-            dispatcher: Dispatcher::new(Settings::default()),
+            dispatcher: Dispatcher::new(settings),
             writes: 0,
             now: Now { mono: 1_000, unix: 1_800_000_000_000 },
         };
@@ -793,4 +797,93 @@ fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
     b.ack_all(&stands);
     let open = b.receive(2, Action::Open, "three");
     assert_eq!((letters_of(&open), claims(&open)), (Vec::new(), 1));
+}
+
+/// Writes that stand for themselves: events, whose state is a severity.
+struct Whole(Bench);
+
+impl Whole {
+    fn new() -> Self {
+        let mut states = StateModel { column: "severity".into(), new: "3".into(), ..StateModel::default() };
+        states.resolved = "0".into();
+        (states.on_hold, states.closed) = (Vec::new(), Vec::new());
+        let settings = Settings { states, whole: true, row_freshness: u64::MAX, ..Settings::default() };
+        let mut bench = Bench::loaded_with(settings, Loaded::default()).0;
+        bench.lease();
+        Self(bench)
+    }
+
+    fn receive(&mut self, offset: i64, action: Action, values: Option<(&str, &str)>, note: Option<&str>) -> bool {
+        let mut intent = self.0.intent(offset, action, "");
+        intent.fields = values.map_or(Vec::new(), |(title, severity)| {
+            vec![("description".into(), title.into()), ("severity".into(), severity.into())]
+        });
+        intent.note = note.map(str::to_owned);
+        let effects = self.0.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        self.0.ack_all(&effects);
+        self.0.dispatcher.wants_permit(self.0.now)
+    }
+
+    /// Sends what is wanted; the row that its ticket is then, its columns, and its notes with the attempt's marker last.
+    fn send(&mut self) -> (RequestId, Row, Vec<String>, Vec<MarkedNote>) {
+        let (id, body) = self.0.permit();
+        let (RequestBody::Create { fields, notes, .. } | RequestBody::Update { fields, notes, .. }) = body else {
+            panic!("no write: {body:?}")
+        };
+        let state = fields.iter().find(|(c, _)| &**c == "severity").expect("each tells its severity").1.clone();
+        let told = fields.iter().map(|(column, value)| format!("{column}={value}")).collect();
+        (id, Row { state, mod_count: 0, ..row() }, told, notes)
+    }
+
+    /// What is sent and applied: columns, and notes with text.
+    fn write(&mut self) -> (Vec<String>, Vec<String>) {
+        let (id, row, told, notes) = self.send();
+        assert_eq!(notes.iter().filter(|note| note.text.is_empty()).count(), 1, "one names the attempt: {notes:?}");
+        let effects = self.0.answer(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
+        self.0.ack_all(&effects);
+        (told, notes.into_iter().map(|note| note.text).filter(|text| !text.is_empty()).collect())
+    }
+}
+
+#[test]
+fn a_write_that_stands_for_itself_says_everything_or_is_not_made() {
+    let mut b = Whole::new();
+    let told = |title: &str, severity: &str| vec![format!("description={title}"), format!("severity={severity}")];
+    assert!(b.receive(0, Action::Open, Some(("disk", "1")), None));
+    assert_eq!(b.write().0, told("disk", "1"));
+    assert!(!b.receive(1, Action::Update, Some(("disk", "1")), None), "nothing new");
+    assert!(b.receive(2, Action::Update, Some(("disk full", "1")), None));
+    assert_eq!(b.write().0, told("disk full", "1"), "all columns for one that changed");
+    assert!(b.receive(3, Action::Note, None, Some("looked")));
+    assert_eq!(b.write(), (vec!["severity=1".to_owned()], vec!["looked".to_owned()]), "the severity that stood last");
+    assert!(b.receive(4, Action::Resolve, Some(("disk", "1")), None));
+    assert_eq!(b.write().0, told("disk", "0"));
+    assert!(b.receive(5, Action::Update, Some(("disk again", "2")), None));
+    assert_eq!(b.write().0, told("disk again", "0"), "an update opens nothing");
+    assert!(b.receive(6, Action::Note, None, Some("was it")));
+    assert_eq!(b.write().0, ["severity=0"]);
+    assert!(b.receive(7, Action::Open, Some(("disk again", "2")), None));
+    assert_eq!(b.write().0, told("disk again", "2"));
+    assert_eq!(b.0.watermark(), 8);
+}
+
+#[test]
+fn a_doubt_about_it_is_settled_by_the_marker_of_its_attempt() {
+    let mut b = Whole::new();
+    b.receive(0, Action::Open, Some(("disk", "1")), None);
+    b.write();
+    for (offset, there) in [(1, true), (2, false)] {
+        assert!(b.receive(offset, Action::Update, Some((&format!("disk {offset}"), "1")), None));
+        let (id, row, _, notes) = b.send();
+        let effects = b.0.answer(id, failed(Class::Ambiguous { ended: true }));
+        b.0.ack_all(&effects);
+        let (look, body) = b.0.permit();
+        let RequestBody::Read { markers, .. } = body else { panic!("no look: {body:?}") };
+        assert_eq!(markers, [notes.last().expect("a marker").marker.clone()]);
+        let journal = Some(crate::model::answer::Journal::Read(if there { markers } else { Vec::new() }));
+        let effects = b.0.answer(look, Answer::Rows { rows: vec![row], journal });
+        b.0.ack_all(&effects);
+        assert_eq!(b.0.watermark(), 2);
+        assert_eq!(b.0.dispatcher.wants_permit(b.0.now), !there, "what is not there is sent again");
+    }
 }

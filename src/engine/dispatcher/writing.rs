@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use super::{Dispatcher, Op};
-use crate::engine::decide::{Base, Decision, Plan, Rest, decide};
+use crate::engine::decide::{Base, Decision, Plan, Rest, attempt_marker, decide};
 use crate::engine::digest::digest;
-use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, OpId, ProduceOutcome, Report};
+use crate::engine::event::{Effect, LedgerKey, LedgerWrite, MarkedNote, Observation, OpId, ProduceOutcome, Report};
 use crate::engine::fold::{REMEMBERED_IDS, Segment};
 use crate::engine::lane::{Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
@@ -231,7 +231,7 @@ impl Dispatcher {
         partition: i32,
         key: &Key,
         mut segment: Segment,
-        plan: Box<Plan>,
+        mut plan: Box<Plan>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -251,7 +251,12 @@ impl Dispatcher {
             Rest::Post => segment.split_post(),
             Rest::Notes { keep, parts, .. } => Some(segment.split_notes(keep, parts)),
         };
-        let claim = self.make_claim(partition, key, &segment, rest.as_ref(), &plan, occurred_at, now);
+        let mut claim = self.make_claim(partition, key, &segment, rest.as_ref(), &plan, occurred_at, now);
+        if self.settings.whole {
+            let marker = attempt_marker(&self.settings, partition, claim.attempt, claim.instance_time);
+            claim.markers.push(marker.clone());
+            plan.notes.push(MarkedNote { text: String::new(), marker });
+        }
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let (life, token) = (p.life, p.token);
         let Some(lane) = p.lanes.get_mut(key) else { return };

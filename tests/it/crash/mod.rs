@@ -2,6 +2,7 @@
 //! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
 //! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
 
+mod alerts;
 mod lives;
 mod oracle;
 mod redrive;
@@ -128,6 +129,28 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_import_s
     let wrote = |r: &&Value| r["table"] == "incident" && r["method"] != "GET";
     assert_eq!(requests.iter().filter(wrote).count(), 0, "nothing was written but by the staging table: {requests:?}");
     println!("{} rows were staged", state["counts"]["import_rows"]);
+}
+
+/// As events, of which the instance makes alerts, and of which it tells only how many it took.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_events() {
+    let plain = size();
+    let size = Size {
+        events: if is_full() { 9_000 } else { 1_500 },
+        keys: if is_full() { 600 } else { 150 },
+        per_second: if is_full() { 50 } else { 40 },
+        // Requests are few, and come between kills that are about seven seconds apart.
+        throttled_every_ms: 3_000,
+        ..plain
+    };
+    let faults = json!({"event_not_taken": size.worse * 0.002});
+    let lines = "    write: event\n    event: { size: 6, linger: 200ms }\n";
+    let mode = Mode { name: "crash test of events", lines, faults, struck: &["event_not_taken"] };
+    let Some(state) = crash(mode, size).await else { return };
+    let requests = state["requests"].as_array().expect("counts");
+    let wrote = |r: &&Value| r["method"] != "GET" && r["table"] != "em_event";
+    assert_eq!(requests.iter().filter(wrote).count(), 0, "nothing was written but events: {requests:?}");
+    println!("{} requests carried events", state["counts"]["event_requests"]);
 }
 
 /// Runs, kills and checks; the instance's counts at the end.

@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
+use super::alerts;
 use super::oracle::{judge, overtaken};
 use super::reference::{Event, Ticket, notes};
 use crate::support::kafka::{self, Broker};
@@ -59,13 +60,14 @@ impl World {
         let (bootstrap, name, at) = (broker.bootstrap.clone(), prefix.clone(), url.clone());
         let scaled = kafka_lines.to_owned();
         let text = move |more: &str| {
+            let closing = "    closing: { close_code: Solution provided }\n";
+            let closing = if more.contains("write: event") { "" } else { closing };
             format!(
                 "instances:\n  dev:\n    url: {at}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
              nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\n    \
              auth_retry: {{ first: 1s, longest: 4s }}\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: \
              6s\n{scaled}topics:\n  prefix: {name}\n  unsafe_topics: true\n  \
-             replication: 1\nsinks:\n  incidents:\n    topic: {name}.alerts\n    closing: {{ close_code: Solution \
-             provided }}\n{more}admin:\n  listen: 127.0.0.1:0\n",
+             replication: 1\nsinks:\n  incidents:\n    topic: {name}.alerts\n{closing}{more}admin:\n  listen: 127.0.0.1:0\n",
             )
         };
         let world = Self {
@@ -119,8 +121,12 @@ impl World {
         assert!(sent.status().is_success(), "{act}: {}", sent.text().await.unwrap_or_default());
     }
 
-    /// Incidents by correlation.
+    /// Incidents by correlation; where the route writes events, alerts by message key.
     pub async fn rows(&self) -> BTreeMap<String, Vec<Value>> {
+        if self.writes_events() {
+            let (alerts, events) = (self.get_rows("em_alert").await, self.get_rows("em_event").await);
+            return alerts::rows(&alerts, &events);
+        }
         let page = self.get("/simulator/rows?table=incident&limit=100000").await.expect("rows");
         let mut rows: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for row in page["rows"].as_array().expect("rows") {
@@ -176,12 +182,24 @@ impl World {
     }
 
     fn differences(&self, rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>) -> Vec<String> {
+        if self.writes_events() {
+            return judge(rows, &alerts::expected(expected), &self.topic()).differences;
+        }
         judge(rows, expected, &self.topic()).differences
     }
 
     /// The topic that the sink reads, which its notes name.
     pub fn topic(&self) -> String {
         format!("{}.{}", self.prefix, if self.is_rekeyed() { "incidents.rekeyed" } else { "alerts" })
+    }
+
+    fn writes_events(&self) -> bool {
+        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains("write: event"))
+    }
+
+    async fn get_rows(&self, table: &str) -> Vec<Value> {
+        let page = self.get(&format!("/simulator/rows?table={table}&limit=1000000")).await.expect("rows");
+        page["rows"].as_array().expect("rows").clone()
     }
 
     fn is_rekeyed(&self) -> bool {
@@ -240,7 +258,9 @@ impl World {
             assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
         }
         let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
-        let (disordered, ghosts) = overtaken(log["entries"].as_array().expect("entries"));
+        let entries = log["entries"].as_array().expect("entries");
+        let (disordered, ghosts) =
+            if self.writes_events() { overtaken(&alerts::writes(entries)) } else { overtaken(entries) };
         assert_eq!(self.state().await["writes_to_closed_rows"], 0);
         println!(
             "{} tickets, 0 doubled, 0 missing, {} writes out of order, {ghosts} ghosts struck, all repaired",
