@@ -32,7 +32,8 @@ pub const TABLE: &str = "em_event";
 /// Begins the names of columns that are part of `additional_info`.
 pub const INFO: &str = "additional_info.";
 
-/// What an event says of itself in `additional_info`, where rules may not write it (`config::resolve::event`): the attempt's marker, the ticket, and the notes it carries.
+/// What an event says of itself in `additional_info`, where rules may not write it (`config::resolve::event`): the
+/// attempt's marker, the ticket, and the notes it carries.
 const ATTEMPT: &str = "nowbridge_attempt";
 const TICKET: &str = "nowbridge_ticket";
 const NOTE: &str = "note";

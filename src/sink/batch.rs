@@ -3,9 +3,9 @@
 //! One token and one slot pay for a call. The engine knows nothing of calls: it is given a permit for each request that
 //! fits in, and the lease of each is compared with the clock immediately before the call leaves. To fill a call it
 //! waits a little for further requests, but for a critical one. Looks for work notes page through a journal and can't
-//! be part of a call, nor can looks at events; they follow it on the same slot. Where the instance refuses a call as a whole (it is too large,
-//! the interface is not allowed), nothing of it ran; requests are then sent singly for a while, so that one which can't
-//! be sent with others gets an answer of its own.
+//! be part of a call, nor can looks at events; they follow it on the same slot. Where the instance refuses a call as a
+//! whole (it is too large, the interface is not allowed), nothing of it ran; requests are then sent singly for a while,
+//! so that one which can't be sent with others gets an answer of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +153,8 @@ impl Driver {
         let (poller, tenures) = (self.poller.clone(), self.tenures.clone());
         tokio::spawn(async move {
             if let Some(why) = call.send(slot, parts, &poller, &tenures).await {
-                tracing::warn!(route = %name, why, "the instance did not take a batch as a whole; sends requests singly for a minute");
+                let told = "the instance did not take a batch as a whole; sends requests singly for a minute";
+                tracing::warn!(route = %name, why, "{told}");
                 singly_until.store(clock::mono() + SINGLY, Ordering::Release);
             }
         });

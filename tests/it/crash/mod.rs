@@ -143,7 +143,7 @@ async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_events()
         throttled_every_ms: 3_000,
         ..plain
     };
-    let faults = json!({"event_not_taken": size.worse * 0.002});
+    let faults = json!({"event_not_taken": size.worse * 0.004});
     let lines = "    write: event\n    event: { size: 6, linger: 200ms }\n";
     let mode = Mode { name: "crash test of events", lines, faults, struck: &["event_not_taken"] };
     let Some(state) = crash(mode, size).await else { return };

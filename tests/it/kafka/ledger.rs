@@ -176,7 +176,10 @@ async fn foreign_and_later_records_are_refused() {
     let later = request(&topic, 0, "park:k:1", Some(r#"{"v":2,"d":{}}"#));
     route.loader.producer.produce_and_wait(later).await.expect("written");
     let refused = route.load().await.expect_err("too new");
-    assert!(matches!(&refused, LoadError::Survey(SurveyError::Unreadable { .. })) && !refused.is_transient(), "{refused}");
+    assert!(
+        matches!(&refused, LoadError::Survey(SurveyError::Unreadable { .. })) && !refused.is_transient(),
+        "{refused}"
+    );
     let source = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
     assert!(source.contains("version 2"), "{source}");
     assert_eq!(route.input, route.loader.identity.topic);
