@@ -124,7 +124,9 @@ impl World {
     /// Incidents by correlation; where the route writes events, alerts by message key.
     pub async fn rows(&self) -> BTreeMap<String, Vec<Value>> {
         if self.writes_events() {
-            let (alerts, events) = (self.get_rows("em_alert").await, self.get_rows("em_event").await);
+            // Alerts are looked at last, since every event that was seen has made its alert by then.
+            let events = self.get_rows("em_event").await;
+            let alerts = self.get_rows("em_alert").await;
             return alerts::rows(&alerts, &events);
         }
         let page = self.get("/simulator/rows?table=incident&limit=100000").await.expect("rows");
