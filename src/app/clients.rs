@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use secrecy::SecretString;
 
-use crate::clock;
-use crate::config::{self, Instance, Secret, Sink, Source, Write};
+use crate::config::{self, Instance, Secret, Sink, Source};
 use crate::kafka::KafkaOptions;
 use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
-use crate::servicenow::{Auth, Client, Connection, Credentials, Events, ImportSet, Pace, PaceSettings};
+use crate::servicenow::{Auth, Client, Connection, Credentials, Pace, PaceSettings};
+use crate::{clock, doctor};
 
 /// How to reach Kafka.
 pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
@@ -96,14 +96,7 @@ impl Clients {
 
 fn of_sink(sink: &Sink) -> Connection {
     let mut connection = connection(&sink.instance, &sink.table, &sink.settings.states.column);
-    if let Write::ImportSet { staging, prefix, coalesce } = &sink.write {
-        connection.import =
-            Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
-    }
-    if let Write::Event { source, class, .. } = &sink.write {
-        connection.correlation_column = "message_key".into();
-        connection.events = Some(Events { source: source.clone(), class: class.clone() });
-    }
+    doctor::write_by(&mut connection, &sink.write);
     connection
 }
 

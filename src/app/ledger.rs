@@ -8,7 +8,7 @@ use serde_json::json;
 use super::clients;
 use crate::config::{Config, Sink};
 use crate::kafka::topics::Topics;
-use crate::ledger;
+use crate::ledger::{self, Place};
 
 /// Prints the records of a key as JSON.
 ///
@@ -22,7 +22,14 @@ pub async fn get(config: Config, route: Option<String>, key: String) -> Result<(
     let partitions = state.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?;
     let mut found = Vec::new();
     for partition in 0..partitions {
-        let records = ledger::find(&options, &sink.ledger, &sink.group, partition, &key, timeout).await?;
+        let place = Place {
+            options: options.clone(),
+            topic: sink.ledger.as_str().into(),
+            group: sink.group.clone(),
+            partition,
+            timeout,
+        };
+        let records = ledger::find(place, &key).await?;
         found.extend(records.into_iter().map(|record| json!({ "partition": partition, "record": record })));
     }
     if found.is_empty() {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::config::{Config, Sink, Start};
 use crate::kafka::topics::Topics;
 use crate::kafka::{KafkaOptions, table};
-use crate::ledger::{self, StartAt};
+use crate::ledger::{Identity, StartAt};
 use crate::rekey::{Spread, Stage};
 
 /// For each call to the cluster.
@@ -39,15 +39,19 @@ pub fn stage(config: &Config, sink: &Sink, options: &KafkaOptions, partitions: i
     })
 }
 
-/// Whether the route has been run the other way before, or its internal topic has changed its partitions.
+/// Whether the route has been run the other way before, or its internal topic has changed its partitions. `known` is what
+/// its ledger belongs to, where it has one.
 ///
 /// # Errors
 /// It has: what to do. Or the cluster does not answer.
-pub async fn refuse_switch(sink: &Sink, options: &KafkaOptions, partitions: i32) -> Result<()> {
+pub async fn refuse_switch(
+    sink: &Sink,
+    options: &KafkaOptions,
+    partitions: i32,
+    known: Option<&Identity>,
+) -> Result<()> {
     let name = &sink.name;
-    let known = ledger::identity(options, &sink.ledger, &sink.group, TIMEOUT).await;
-    let known = known.with_context(|| format!("can't learn what the ledger {} belongs to", sink.ledger))?;
-    let before = known.as_ref().map(|identity| identity.topic.as_str());
+    let before = known.map(|identity| identity.topic.as_str());
     const ANEW: &str = "or give the route a new name (and with it a ledger and a group of its own) at a time when few \
                         alerts are open, for it will not know the tickets that this one has made";
     let Some(topic) = &sink.rekeyed else {

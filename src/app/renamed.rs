@@ -1,4 +1,4 @@
-//! Whether a route that begins is an old one under another name: then its ledger is empty, and it would make every ticket
+//! Whether a route that has no ledger yet is an old one under another name: then its ledger is empty, and it would make every ticket
 //! anew.
 //!
 //! Told by a ledger that no route of the configuration uses and that was written for the same topic, instance and table.
@@ -12,40 +12,30 @@ use anyhow::{Context, Result, bail};
 use crate::config::{Config, Sink};
 use crate::kafka::topics::Topics;
 use crate::kafka::{KafkaOptions, groups};
-use crate::ledger;
+use crate::{causes, ledger};
 
 /// For each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Refuses a route that is most likely an old one.
+/// Refuses a route without a ledger that is most likely an old one.
 ///
 /// # Errors
 /// It is: what to do. Or the cluster does not answer.
 pub async fn refuse(config: &Config, sink: &Sink, options: &KafkaOptions) -> Result<()> {
-    let of = |topic: String| async move {
-        let found = ledger::identity(options, &topic, &sink.group, TIMEOUT).await;
-        found.with_context(|| format!("can't learn what the ledger {topic} belongs to"))
-    };
-    if of(sink.ledger.clone()).await?.is_some() {
-        return Ok(());
-    }
     let (first, last) = (format!("{}.", config.topics.prefix), ".ledger");
     let all = Topics::new(options, TIMEOUT).names().await.context("can't list the topics")?;
     let unused = |name: &String| config.sinks.iter().all(|sink| sink.ledger != *name);
     for topic in all.into_iter().filter(|name| name.starts_with(&first) && name.ends_with(last)).filter(unused) {
-        let old = match of(topic.clone()).await {
-            Ok(old) => old,
+        let old = match ledger::identity(options, &topic, &sink.group, TIMEOUT).await {
+            Ok(Some(old)) => old,
+            Ok(None) => continue,
             Err(error) => {
                 // Another bridge's, perhaps, which we may not read.
-                tracing::warn!(
-                    topic,
-                    error = format!("{error:#}"),
-                    "can't tell whether a ledger is this route's old one"
-                );
+                let error = causes::chain(&error);
+                tracing::warn!(topic, error, "can't tell whether a ledger is this route's old one");
                 continue;
             }
         };
-        let Some(old) = old else { continue };
         let is_same = old.topic == sink.reads() && old.instance == sink.instance.url && old.table == sink.table;
         if !is_same || old.route == sink.name {
             continue;

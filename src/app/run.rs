@@ -107,8 +107,12 @@ pub async fn start(
     let mut clients = Clients::default();
     let dates = greet(config, &mut clients).await?;
     for (sink, &partitions) in config.sinks.iter().zip(&inputs).filter(|_| !strictness.embedded) {
-        rekey::refuse_switch(sink, &options, partitions).await?;
-        renamed::refuse(config, sink, &options).await?;
+        let known = ledger::identity(&options, &sink.ledger, &sink.group, TIMEOUT).await;
+        let known = known.with_context(|| format!("can't learn what the ledger {} belongs to", sink.ledger))?;
+        rekey::refuse_switch(sink, &options, partitions, known.as_ref()).await?;
+        if known.is_none() {
+            renamed::refuse(config, sink, &options).await?;
+        }
     }
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
         let pace =

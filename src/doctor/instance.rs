@@ -6,7 +6,7 @@ use super::{Subject, choices, events, journal, probe, staging, table};
 use crate::clock;
 use crate::config::{Instance, Sink, Source, Write};
 use crate::model::{Class, Failure};
-use crate::servicenow::{Client, Events, ImportSet};
+use crate::servicenow::{Client, Connection, Events, ImportSet};
 
 /// Seconds of skew that are told.
 const SKEW: i64 = 60;
@@ -110,9 +110,18 @@ async fn of_sink(rounds: &mut Rounds<'_>, subject: &Subject<'_>, sink: &Sink, cl
 
 /// The client that writes as the route will.
 fn as_the_route_writes(sink: &Sink, client: Client) -> Result<Client, String> {
+    if matches!(sink.write, Write::Table | Write::Batch { .. }) {
+        return Ok(client);
+    }
     let mut connection = client.connection().clone();
-    match &sink.write {
-        Write::Table | Write::Batch { .. } => return Ok(client),
+    write_by(&mut connection, &sink.write);
+    Client::new(connection, clock::mono).map_err(|error| error.to_string())
+}
+
+/// Sets a connection to write as a route does; for the check and for the route itself, so that they can't differ.
+pub fn write_by(connection: &mut Connection, write: &Write) {
+    match write {
+        Write::Table | Write::Batch { .. } => {}
         Write::ImportSet { staging, prefix, coalesce } => {
             connection.import =
                 Some(ImportSet { staging: staging.clone(), prefix: prefix.clone(), coalesce: coalesce.clone() });
@@ -122,7 +131,6 @@ fn as_the_route_writes(sink: &Sink, client: Client) -> Result<Client, String> {
             connection.events = Some(Events { source: source.clone(), class: class.clone() });
         }
     }
-    Client::new(connection, clock::mono).map_err(|error| error.to_string())
 }
 
 /// False where the instance must be asked no more.

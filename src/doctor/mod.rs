@@ -25,6 +25,7 @@ use crate::kafka::topics::{Strictness, TopicSpec};
 use crate::servicenow::Client;
 
 pub use greeting::{Greeting, greet, instance_date};
+pub use instance::write_by;
 pub use report::{Check, Outcome, Report};
 
 /// What is checked, and with which clients. The clients are made by whoever makes those of `run`, so that the check

@@ -87,7 +87,7 @@ pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut
     let Some(entry) = base.entry else {
         return match &segment.post {
             Some(_) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-            Some(post) => Decision::Write(create(base, post, segment, None, settings)),
+            Some(post) => Decision::Write(create(base, post, segment, settings)),
             None => Decision::Skip("no ticket for this key, and the event does not open one"),
         };
     };
@@ -113,7 +113,7 @@ fn decide_for_ticket(
     match (phase, &segment.post) {
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
         (Phase::Closed, Some(_)) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-        (Phase::Closed, Some(post)) => Decision::Write(create(base, post, segment, Some(entry), settings)),
+        (Phase::Closed, Some(post)) => Decision::Write(create(base, post, segment, settings)),
         (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
             match update(base, entry, &segment.pre, false, phase, settings, kept) {
                 // What came before the opening event still belongs to the old ticket.
@@ -125,7 +125,7 @@ fn decide_for_ticket(
                     Decision::Write(plan)
                 }
                 _ if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
-                _ => Decision::Write(create(base, post, segment, Some(entry), settings)),
+                _ => Decision::Write(create(base, post, segment, settings)),
             }
         }
         (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, base.row, segment) => {
@@ -164,7 +164,8 @@ fn is_older_than_resolution(entry: &Entry, row: Option<&Row>, segment: &Segment)
     segment.last_open_at.is_some_and(|at| at < resolved_at(entry, row))
 }
 
-fn create(base: Base<'_>, post: &Part, segment: &Segment, old: Option<&Entry>, settings: &Settings) -> Box<Plan> {
+fn create(base: Base<'_>, post: &Part, segment: &Segment, settings: &Settings) -> Box<Plan> {
+    let old = base.entry;
     let phase = post.apply(Phase::None);
     let mut fields = post.fields.clone();
     let state = if settings.whole {

@@ -5,38 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::header::{Header, Identity};
-use super::wire::{self, WireKey, WireValue};
+use super::header::Identity;
+use super::survey::Place;
+use super::wire::{self, WireKey};
 use crate::engine::event::LedgerKey;
-use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
 use crate::kafka::topics::Topics;
-use crate::kafka::{self, KafkaOptions};
+use crate::kafka::{self, KafkaOptions, table};
 
 /// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn find(
-    options: &KafkaOptions,
-    topic: &str,
-    group: &str,
-    partition: i32,
-    key: &str,
-    timeout: Duration,
-) -> Result<Vec<serde_json::Value>, kafka::Error> {
-    let what = TableRead {
-        topic: topic.into(),
-        partition,
-        isolation: Isolation::Uncommitted,
-        until: Until::End,
-        group: group.to_owned(),
-        patience: timeout,
-    };
-    let (options, key): (KafkaOptions, Arc<str>) = (options.clone(), key.into());
+pub async fn find(place: Place, key: &str) -> Result<Vec<serde_json::Value>, kafka::Error> {
+    let (topic, key): (_, Arc<str>) = (Arc::clone(&place.topic), key.into());
     let read = tokio::task::spawn_blocking(move || {
         let mut standing: BTreeMap<Vec<u8>, (i64, serde_json::Value)> = BTreeMap::new();
-        table::read(&options, &what, &mut |record| {
+        table::read(&place.options, &place.reading(), &mut |record| {
             let Some(name) = record.key.filter(|k| is_about(k, &key)) else { return };
             match record.value {
                 None => {
@@ -62,36 +46,6 @@ pub async fn find(
     Ok(found.into_iter().map(|(_, value)| value).collect())
 }
 
-/// A partition's header; `None` where it has none yet. It may stand anywhere, since commands write it anew. Blocks.
-///
-/// # Errors
-/// The cluster does not answer.
-pub(super) fn header(
-    options: &KafkaOptions,
-    topic: &Arc<str>,
-    group: &str,
-    partition: i32,
-    timeout: Duration,
-) -> Result<Option<Header>, kafka::Error> {
-    let what = TableRead {
-        topic: Arc::clone(topic),
-        partition,
-        isolation: Isolation::Uncommitted,
-        until: Until::End,
-        group: group.to_owned(),
-        patience: timeout,
-    };
-    let mut found = None;
-    table::read(options, &what, &mut |record| {
-        if let (Some(b"header"), Some(value)) = (record.key, record.value)
-            && let Ok(WireValue::Header(header)) = wire::decode_value(&WireKey::Header, value)
-        {
-            found = Some(header);
-        }
-    })?;
-    Ok(found)
-}
-
 /// What the ledger belongs to, by the header of its first partition; `None` where that has none yet, or there is no
 /// ledger.
 ///
@@ -106,8 +60,8 @@ pub async fn identity(
     if Topics::new(options, timeout).partitions(topic).await?.is_none() {
         return Ok(None);
     }
-    let (options, name, group): (_, Arc<str>, _) = (options.clone(), topic.into(), group.to_owned());
-    let read = tokio::task::spawn_blocking(move || header(&options, &name, &group, 0, timeout));
+    let place = Place { options: options.clone(), topic: topic.into(), group: group.to_owned(), partition: 0, timeout };
+    let read = tokio::task::spawn_blocking(move || place.header());
     let found = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
     Ok(found.map(|header| header.identity))
 }

@@ -52,6 +52,13 @@ pub struct Difference {
     pub command: &'static str,
 }
 
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, ledger, route, .. } = self;
+        write!(f, "was written for the {what} `{ledger}`, and this route has `{route}`")
+    }
+}
+
 impl Header {
     /// The first difference that matters, if any.
     pub fn differs_from(&self, route: &Identity) -> Option<Difference> {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::collect::Collector;
-use super::find;
 use super::header::{Difference, Header, Identity};
 use super::survey::{Place, SurveyError};
 use super::wire::{self, Owner};
@@ -107,20 +106,14 @@ pub enum LoadError {
     Survey(#[from] SurveyError),
     /// The ledger belongs to something else.
     #[error(
-        "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: set it back, or \
-         resolve it with `{command}`"
+        "the ledger {topic} {difference}: set it back, or resolve it with `{}`",
+        .difference.command
     )]
     Mismatch {
         /// The ledger topic.
         topic: String,
-        /// What differs.
-        what: &'static str,
-        /// What the ledger says.
-        ledger: String,
-        /// What the route says.
-        route: String,
-        /// The command.
-        command: &'static str,
+        /// In what.
+        difference: Difference,
     },
     /// What is said to be done lies behind the input's end: it was made anew, or truncated.
     #[error(
@@ -226,13 +219,7 @@ impl Loader {
         token: Token,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Collector, LoadError> {
-        let place = Place {
-            options: self.options.clone(),
-            topic: Arc::clone(&self.topic),
-            group: self.group.clone(),
-            partition,
-            timeout: self.timeout,
-        };
+        let place = self.place(partition);
         let loader = self.clone();
         self.blocking(partition, move || {
             let collector = place.collect(&mut |count| progress(count))?;
@@ -261,8 +248,8 @@ impl Loader {
     async fn compare(&self, partition: i32, found: &Collector, offsets: &Offsets) -> Result<bool, LoadError> {
         let done = found.mark().max(offsets.committed);
         if let Some(header) = found.header() {
-            if let Some(Difference { what, ledger, route, command }) = header.differs_from(&self.identity) {
-                return Err(LoadError::Mismatch { topic: self.topic.to_string(), what, ledger, route, command });
+            if let Some(difference) = header.differs_from(&self.identity) {
+                return Err(LoadError::Mismatch { topic: self.topic.to_string(), difference });
             }
             self.check_end(partition, done, offsets)?;
             return Ok(header.unproven || header.has_grown(&self.identity));
@@ -287,11 +274,20 @@ impl Loader {
         }
         let loader = self.clone();
         self.blocking(partition, move || {
-            let found = find::header(&loader.options, &loader.topic, &loader.group, 0, loader.timeout);
-            let found = found.map_err(|source| loader.kafka(partition, source))?;
+            let found = loader.place(0).header().map_err(|source| loader.kafka(partition, source))?;
             Ok(found.is_some_and(|header| header.has_grown(&loader.identity)))
         })
         .await
+    }
+
+    fn place(&self, partition: i32) -> Place {
+        Place {
+            options: self.options.clone(),
+            topic: Arc::clone(&self.topic),
+            group: self.group.clone(),
+            partition,
+            timeout: self.timeout,
+        }
     }
 
     fn check_end(&self, partition: i32, done: Option<i64>, offsets: &Offsets) -> Result<(), LoadError> {

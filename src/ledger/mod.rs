@@ -14,4 +14,4 @@ pub mod wire;
 pub use find::{find, identity};
 pub use header::{Header, Identity};
 pub use load::{LoadError, Loader, OnLost, StartAt};
-pub use survey::{Place, Survey, SurveyError};
+pub use survey::{Place, Remains, Survey, SurveyError};

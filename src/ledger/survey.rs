@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::collect::Collector;
-use super::find;
 use super::header::Header;
-use super::wire::{self, WireError, WireKey};
+use super::wire::{self, WireError, WireKey, WireValue};
 use crate::engine::event::Loaded;
 use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::table::{self, TableRead, TableRecord, Until};
 use crate::kafka::{self, KafkaOptions};
 use crate::model::Token;
 
@@ -40,6 +39,17 @@ pub struct Survey {
     pub mark: Option<i64>,
     /// What the next owner would find.
     pub loaded: Loaded,
+}
+
+/// What is left of a partition that begins anew.
+#[derive(Default)]
+pub struct Remains {
+    /// What it belongs to; `None` where nothing says so.
+    pub header: Option<Header>,
+    /// The keys of all records that stand, headers and owners left out.
+    pub keys: BTreeSet<Vec<u8>>,
+    /// The broker's time of the newest record, whatever it is, Unix milliseconds.
+    pub newest: Option<i64>,
 }
 
 /// Why a partition can't be surveyed.
@@ -72,7 +82,7 @@ pub enum SurveyError {
 }
 
 impl Place {
-    fn reading(&self) -> TableRead {
+    pub(super) fn reading(&self) -> TableRead {
         TableRead {
             topic: Arc::clone(&self.topic),
             partition: self.partition,
@@ -120,43 +130,42 @@ impl Place {
         Ok(collector)
     }
 
-    /// What it belongs to, whatever else stands in it; `None` where nothing says so. Blocks.
+    /// What it belongs to; `None` where nothing says so. It may stand anywhere, since commands write it anew. Blocks.
     ///
     /// # Errors
     /// The cluster does not answer.
-    pub fn header(&self) -> Result<Option<Header>, SurveyError> {
-        let found = find::header(&self.options, &self.topic, &self.group, self.partition, self.timeout);
-        found.map_err(|source| self.kafka(source))
+    pub fn header(&self) -> Result<Option<Header>, kafka::Error> {
+        let mut found = None;
+        table::read(&self.options, &self.reading(), &mut |record| found = header(&record).or(found.take()))?;
+        Ok(found)
     }
 
-    /// The broker's time of the newest record, whatever it is. Blocks.
+    /// What stands in it, whatever this release can read of it. Blocks.
     ///
     /// # Errors
     /// The cluster does not answer.
-    pub fn newest(&self) -> Result<Option<i64>, SurveyError> {
-        let mut newest = None;
-        let read = table::read(&self.options, &self.reading(), &mut |record| newest = newest.max(record.timestamp));
-        read.map_err(|source| self.kafka(source))?;
-        Ok(newest)
-    }
-
-    /// The keys of all records that stand, headers and owners left out, whatever their values: also of what this release
-    /// can't read. Blocks.
-    ///
-    /// # Errors
-    /// The cluster does not answer.
-    pub fn standing(&self) -> Result<BTreeSet<Vec<u8>>, SurveyError> {
-        let mut standing = BTreeSet::new();
+    pub fn remains(&self) -> Result<Remains, kafka::Error> {
+        let mut remains = Remains::default();
         table::read(&self.options, &self.reading(), &mut |record| {
+            remains.newest = remains.newest.max(record.timestamp);
+            remains.header = header(&record).or(remains.header.take());
             let Some(key) = record.key.filter(|key| !is_of_the_partition(key)) else { return };
             if record.value.is_some() {
-                standing.insert(key.to_vec());
+                remains.keys.insert(key.to_vec());
             } else {
-                standing.remove(key);
+                remains.keys.remove(key);
             }
-        })
-        .map_err(|source| self.kafka(source))?;
-        Ok(standing)
+        })?;
+        Ok(remains)
+    }
+}
+
+/// The header that this record is.
+fn header(record: &TableRecord<'_>) -> Option<Header> {
+    let value = record.value.filter(|_| record.key == Some(b"header"))?;
+    match wire::decode_value(&WireKey::Header, value) {
+        Ok(WireValue::Header(header)) => Some(header),
+        _ => None,
     }
 }
 

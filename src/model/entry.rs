@@ -224,6 +224,11 @@ pub struct Park {
 }
 
 impl Park {
+    /// Why, as a stable code.
+    pub fn code(&self) -> &str {
+        if self.code.is_empty() { "rejected" } else { &self.code }
+    }
+
     /// The newest event of this key among the dead letters.
     pub fn newest(&self) -> Position {
         self.newest.unwrap_or(self.position)

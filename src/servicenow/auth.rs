@@ -60,8 +60,8 @@ pub struct Pass {
 #[derive(Debug, Clone, Copy, Default)]
 struct Wrong {
     count: u32,
-    /// The last of them.
-    at: u64,
+    /// It is not tried before this instant.
+    not_before: u64,
 }
 
 /// The credentials of an instance, shared by all that send requests to it.
@@ -117,7 +117,7 @@ impl Authority {
     /// A person wants the credentials tried now, whatever became of them before: once.
     pub fn try_again(&self) {
         let mut wrong = self.wrong();
-        *wrong = Wrong { count: wrong.count.min(MOST_WRONG - 1), at: 0 };
+        *wrong = Wrong { count: wrong.count.min(MOST_WRONG - 1), not_before: 0 };
     }
 
     fn wrong(&self) -> std::sync::MutexGuard<'_, Wrong> {
@@ -126,8 +126,8 @@ impl Authority {
 
     /// Why a password is not tried now, where it was refused before.
     fn spared(&self, now: u64) -> Option<Failure> {
-        let Wrong { count, at } = *self.wrong();
-        if count == 0 || count < MOST_WRONG && (at == 0 || now >= at.saturating_add(self.pause)) {
+        let Wrong { count, not_before } = *self.wrong();
+        if count < MOST_WRONG && now >= not_before {
             return None;
         }
         let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()?;
@@ -212,7 +212,7 @@ impl Authority {
         // What left together with the request that learned it was no try of its own.
         if unproves || pass.alone.is_some() {
             let mut wrong = self.wrong();
-            *wrong = Wrong { count: wrong.count + 1, at: now };
+            *wrong = Wrong { count: wrong.count + 1, not_before: now.saturating_add(self.pause) };
         }
         self.note_refusal(&failure);
         failure

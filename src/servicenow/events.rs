@@ -139,15 +139,12 @@ pub(super) fn judge(
 fn written(client: &Client, sent: &Request, date: i64) -> Option<Row> {
     let Request::Event { correlation, fields, .. } = sent else { return None };
     let severity = fields.iter().find(|(column, _)| **column == *client.connection().state_column);
-    Some(Row {
-        sys_id: ticket(sent)?,
-        number: correlation.clone(),
-        state: severity.map(|(_, value)| value.clone()).unwrap_or_default(),
-        updated_by: client.connection().bridge_user.clone(),
-        updated_on: date,
-        created_on: date,
-        ..Row::default()
-    })
+    let stands = Stands {
+        at: date,
+        severity: severity.map(|(_, value)| value.clone()).unwrap_or_default(),
+        info: String::new(),
+    };
+    Some(row(client, correlation, &ticket(sent)?, &stands, date))
 }
 
 /// An event that stands.

@@ -334,16 +334,13 @@ async fn a_wrong_password_is_tried_by_one_request_only() {
     assert!(!format!("{client:?}").contains("secret-password"));
 }
 
+fn lets_in_the_right_password(seen: &Seen, _: usize) -> Act {
+    if seen.head.contains("bm93YnJpZGdlOnJpZ2h0") { say("200 OK", result(&row("2", ""))) } else { say("401 No", "") }
+}
+
 #[tokio::test]
 async fn new_credentials_work_at_once() {
-    let instance = Instance::start(|seen, _| {
-        if seen.head.contains("bm93YnJpZGdlOnJpZ2h0") {
-            say("200 OK", result(&row("2", "")))
-        } else {
-            say("401 No", "")
-        }
-    })
-    .await;
+    let instance = Instance::start(lets_in_the_right_password).await;
     let client = instance.client_with(basic("wrong"), |_| {});
     assert_eq!(failure(&client.perform(0, update()).await.answer).0, Class::Unauthorised);
     client.replace_credentials(basic("right")).unwrap();
@@ -352,14 +349,7 @@ async fn new_credentials_work_at_once() {
 
 #[tokio::test]
 async fn a_refused_password_is_tried_four_times_for_all_its_clients_until_a_person_or_a_new_one_comes() {
-    let instance = Instance::start(|seen, _| {
-        if seen.head.contains("bm93YnJpZGdlOnJpZ2h0") {
-            say("200 OK", result(&row("2", "")))
-        } else {
-            say("401 No", "")
-        }
-    })
-    .await;
+    let instance = Instance::start(lets_in_the_right_password).await;
     let first = instance.client_with(basic("wrong"), |c| c.login_pause = Duration::ZERO);
     let second = Client::sharing(first.connection().clone(), clock, &first.credentials()).unwrap();
     let refused = async |client: &Client| match client.perform(0, update()).await.answer {

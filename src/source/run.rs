@@ -168,6 +168,7 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
             () = stop.cancelled() => return None,
             got = fetch(route, ask) => got,
         };
+        let mut refused = false;
         let (reason, delay) = match got {
             Ok(page) => match feed.digest(&page) {
                 Ok(batch) => {
@@ -180,9 +181,8 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
                 let reason = format!("{} of {}: {}", failure.code, ask.table, failure.message);
                 match failure.class {
                     Class::Unauthorised => {
-                        route.status.update(|s| s.stats.failures += 1);
-                        wait_for_credentials(route, reason, auth.next(), stop).await;
-                        continue;
+                        refused = true;
+                        (reason, auth.next())
                     }
                     Class::Throttled { retry_after } => {
                         (reason, retry_after.map_or_else(|| delays.next(), Duration::from_millis))
@@ -196,7 +196,11 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
             }
         };
         route.status.update(|s| s.stats.failures += 1);
-        wait(route, reason, delay, stop).await;
+        if refused {
+            wait_for_credentials(route, reason, delay, stop).await;
+        } else {
+            wait(route, reason, delay, stop).await;
+        }
     }
 }
 

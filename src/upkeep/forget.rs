@@ -31,8 +31,7 @@ pub struct Traces {
 pub async fn traces(site: &Site, key: &str) -> Result<Traces, Error> {
     let mut traces = Traces::default();
     for partition in 0..site.partitions {
-        let found = ledger::find(&site.options, &site.ledger, &site.group, partition, key, site.timeout).await?;
-        for record in found {
+        for record in ledger::find(site.place(partition), key).await? {
             let text = |path: &str| record.pointer(path).and_then(serde_json::Value::as_str).map(str::to_owned);
             let Some(name) = text("/name") else { continue };
             if name.starts_with("entry:") {

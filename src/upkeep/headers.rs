@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Error, Site, blocking};
 use crate::kafka::{groups, table};
 use crate::ledger::header::{ADOPT, Difference};
-use crate::ledger::{Header, Identity, StartAt, wire};
+use crate::ledger::{Header, Identity, Remains, StartAt, wire};
 use crate::model::{Mark, Token};
 
 /// Where reading goes on.
@@ -32,7 +32,8 @@ pub enum Begin {
 pub async fn differences(site: &Site) -> Result<Vec<(i32, Vec<Difference>)>, Error> {
     let mut all = Vec::new();
     for partition in 0..site.partitions {
-        if let Some(header) = site.survey(partition, |_| ()).await?.header {
+        let place = site.place(partition);
+        if let Some(header) = blocking("reading the ledger", move || Ok(place.header()?)).await? {
             all.push((partition, header.differences(&site.identity)));
         }
     }
@@ -80,17 +81,15 @@ pub async fn rebuild(
     let starts = starts(site, begin).await?;
     let now = u32::try_from(crate::clock::unix() / 1_000).unwrap_or(u32::MAX);
     for (partition, start) in &starts {
-        site.wait_out(*partition, span).await?;
-        let place = site.place(*partition);
+        let remains = site.remains(*partition, span).await?;
         // What is read on from the group's offset has the positions that it had, if that is known.
-        let known = site.header(*partition).await?.filter(|_| begin == Begin::Committed);
+        let known = remains.header.filter(|_| begin == Begin::Committed);
         let incarnation = known.map_or(now, |header| header.identity.incarnation);
         // First of all what makes every key be looked up, whatever becomes of the rest.
         let header = Header { identity: site.identity_in(incarnation), unproven: true };
         site.write_header(*partition, &header).await?;
-        let standing = blocking("reading the ledger", move || Ok(place.standing()?)).await?;
-        let removed = standing.len();
-        site.write(&site.ledger, *partition, standing.into_iter().map(|key| (key, None))).await?;
+        let removed = remains.keys.len();
+        site.write(&site.ledger, *partition, remains.keys.into_iter().map(|key| (key, None))).await?;
         site.write_mark(*partition, *start).await?;
         tell(*partition, *start, removed);
     }
@@ -129,18 +128,12 @@ async fn starts(site: &Site, begin: Begin) -> Result<Vec<(i32, i64)>, Error> {
 
 impl Site {
     pub(super) fn otherwise(&self, difference: Difference) -> Error {
-        let Difference { what, ledger, route, command } = difference;
-        Error::Otherwise { topic: self.ledger.to_string(), what, ledger, route, command }
+        Error::Otherwise { topic: self.ledger.to_string(), difference }
     }
 
     /// What the route is now, its positions those of that incarnation.
     pub(super) fn identity_in(&self, incarnation: u32) -> Identity {
         Identity { incarnation, ..self.identity.clone() }
-    }
-
-    async fn header(&self, partition: i32) -> Result<Option<Header>, Error> {
-        let place = self.place(partition);
-        blocking("reading the ledger", move || Ok(place.header()?)).await
     }
 
     pub(super) async fn write_header(&self, partition: i32, header: &Header) -> Result<(), Error> {
@@ -163,12 +156,17 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until the newest record of a partition is so old.
-    async fn wait_out(&self, partition: i32, span: Duration) -> Result<(), Error> {
-        let place = self.place(partition);
-        let newest = blocking("reading the ledger", move || Ok(place.newest()?)).await?;
-        let age = newest.map_or(u64::MAX, |at: i64| u64::try_from(crate::clock::unix() - at).unwrap_or(0));
-        tokio::time::sleep(span.saturating_sub(Duration::from_millis(age))).await;
-        Ok(())
+    /// What stands in a partition, once its newest record is so old.
+    async fn remains(&self, partition: i32, span: Duration) -> Result<Remains, Error> {
+        loop {
+            let place = self.place(partition);
+            let remains = blocking("reading the ledger", move || Ok(place.remains()?)).await?;
+            let age = remains.newest.map_or(u64::MAX, |at| u64::try_from(crate::clock::unix() - at).unwrap_or(0));
+            let wait = span.saturating_sub(Duration::from_millis(age));
+            if wait.is_zero() {
+                return Ok(remains);
+            }
+            tokio::time::sleep(wait).await;
+        }
     }
 }

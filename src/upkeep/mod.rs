@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kafka::{self, KafkaOptions, Outcome, ProduceError, ProduceRequest, Producer, groups};
+use crate::ledger::header::Difference;
 use crate::ledger::{Identity, Place, Survey, SurveyError};
 use crate::model::StateModel;
 
@@ -63,21 +64,12 @@ pub enum Error {
         members: String,
     },
     /// It differs in what this command does not resolve.
-    #[error(
-        "the ledger {topic} was written for the {what} `{ledger}`, and this route has `{route}`: that is resolved by \
-         `{command}`"
-    )]
+    #[error("the ledger {topic} {difference}: that is resolved by `{}`", .difference.command)]
     Otherwise {
         /// The ledger topic.
         topic: String,
-        /// What differs.
-        what: &'static str,
-        /// What the ledger says.
-        ledger: String,
-        /// What the route says.
-        route: String,
-        /// The command.
-        command: &'static str,
+        /// In what.
+        difference: Difference,
     },
     /// A partition has no header.
     #[error(

@@ -9,9 +9,6 @@ use crate::model::{Key, Now, Origin, Park, Position, RedriveId};
 /// Why an event becomes a dead letter that might well be applied.
 const BEHIND: &str = "waits behind a refused record of this key";
 
-/// The code where a former owner's release did not keep it.
-const SOME_REFUSAL: &str = "rejected";
-
 /// Why a key is parked behind letters.
 #[derive(Clone, Copy)]
 struct Why<'a> {
@@ -63,10 +60,8 @@ impl Dispatcher {
         // What a former owner announced it had refused.
         let refused = park.as_ref().zip(lane.held.events().next());
         let refused = refused.filter(|(park, first)| park.may_have_buried(first.position)).map(|(park, _)| park);
-        let code_of = |park: &Park| if park.code.is_empty() { SOME_REFUSAL.to_owned() } else { park.code.clone() };
-        let (code, reason) =
-            refused.map_or_else(|| ("parked".to_owned(), BEHIND), |park| (code_of(park), &park.reason));
-        let letters = letters(&lane.held, key, &code, reason);
+        let (code, reason) = refused.map_or(("parked", BEHIND), |park| (park.code(), &park.reason));
+        let letters = letters(&lane.held, key, code, reason);
         // The parking tells how far the letters go.
         let park = park.as_ref().map(|park| Why {
             code: &park.code,
@@ -97,8 +92,8 @@ impl Dispatcher {
         self.send_letters(partition, key, letters, park, true, now, out);
     }
 
-    /// `park`: where the key is parked behind them, why. `announce`: what is refused here might be accepted later, so the ledger must know first that letters of it may
-    /// stand; of what waits behind a parked record it does already.
+    /// `park`: where the key is parked behind them, why. `announce`: what is refused here might be accepted later, so the
+    /// ledger must know first that letters of it may stand; of what waits behind a parked record it does already.
     fn send_letters(
         &mut self,
         partition: i32,

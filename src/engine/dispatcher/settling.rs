@@ -157,7 +157,7 @@ impl Dispatcher {
         let settlement = Settlement {
             entry,
             outcome: plan.as_ref().map_or("verified", |p| p.outcome),
-            notes: claim.markers.len() - usize::from(self.settings.whole),
+            notes: claim.markers.len().saturating_sub(usize::from(self.settings.whole)),
             fields: plan.map(|p| p.fields).unwrap_or_default(),
             warnings,
         };

@@ -165,8 +165,9 @@ impl Dispatcher {
 
     fn decide(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now, out: &mut Vec<Effect>) -> Decision {
         let row = self.lane(partition, key).and_then(|l| l.row.take());
-        let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
-        let incarnation = self.partitions.get(&partition).map_or(0, |p| p.incarnation);
+        let p = self.partitions.get(&partition);
+        let entry = p.and_then(|p| p.entries.get(key));
+        let incarnation = p.map_or(0, |p| p.incarnation);
         let base = Base { entry: entry.as_deref(), row: row.as_deref(), now: now.unix, incarnation };
         let decision = decide(base, segment, &self.settings, &mut self.kept);
         for column in std::mem::take(&mut self.kept) {
