@@ -56,6 +56,38 @@ pub enum Command {
     /// What was refused: look at it, try it again, or drop it.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Write the values of open tickets as the mapping makes them now, without waiting for their next events: after a change
+    /// of the configuration. Only values: no state, no notes. The bridge must run, with this configuration.
+    Resync {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Only of this alert key; * stands for any text.
+        #[arg(long, value_name = "PATTERN")]
+        key: Option<String>,
+        /// Tickets a second that are put before the bridge; it writes them at its own pace, behind what is urgent.
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+        /// Do it. Without this the command only says what it would do.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Apply events of the past again, values, states and notes: the input is read once more from an earlier place. All
+    /// bridges must be stopped.
+    Reprocess {
+        /// Whose.
+        #[command(flatten)]
+        route: RouteArgs,
+        /// From where: earliest, a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
+        #[arg(long, value_name = "WHERE")]
+        from: String,
+        /// Also alerts whose tickets are resolved or closed by now; a closed one gets a successor if its alert opens.
+        #[arg(long)]
+        finished: bool,
+        /// Do it. Without this the command only says what it would do.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Explain a failure by its number or code: what was said, what it means, what the bridge does, what you do. Without
     /// one: the list of all.
     Explain {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "what a command prints is its result")]
 
+mod again;
 mod check;
 mod clients;
 mod dead_letters;
@@ -46,6 +47,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             | Command::DeadLetters(_)
             | Command::Ledger(_)
             | Command::Explain { .. }
+            | Command::Resync { .. }
+            | Command::Reprocess { .. }
     );
     // The log of a command whose output is for people would only be in the way.
     let filter = cli.log.as_deref().unwrap_or(if quiet { "error,librdkafka=off,rdkafka=off" } else { "info" });
@@ -61,6 +64,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
+        Command::Resync { route, key, rate, yes } => done(again::resync(route, key, rate, yes)),
+        Command::Reprocess { route, from, finished, yes } => done(again::reprocess(route, from, finished, yes)),
         Command::Explain { name } => {
             explain::explain(name.as_deref())?;
             Ok(ExitCode::SUCCESS)

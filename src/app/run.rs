@@ -17,7 +17,7 @@ use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger::{self, Identity, StartAt};
 use crate::metrics;
 use crate::servicenow::{Client, Pace};
-use crate::sink::{self, Route, StatusHandle, Together};
+use crate::sink::{self, Reading, Route, StatusHandle, Together};
 use crate::source::{self, Sharing, SourceRoute, SourceTopics, Timing};
 use crate::supervise::{self, Supervisor};
 
@@ -200,6 +200,17 @@ pub(super) fn identity(sink: &Sink, cluster_id: Option<String>, partitions: i32)
     }
 }
 
+/// How a route's records are read. `partitions` are those of the topic that the sink reads.
+pub(super) fn reading(sink: &Sink, partitions: i32) -> Reading {
+    Reading {
+        decoder: sink.decoder.clone(),
+        copartitioned: sink.copartitioned,
+        rekeyed_from: sink.rekeyed.as_ref().map(|_| sink.topic.as_str().into()),
+        partitions: usize::try_from(partitions).unwrap_or(1),
+        mapping: Arc::clone(&sink.mapping),
+    }
+}
+
 fn sink_route(
     config: &Config,
     sink: &Sink,
@@ -213,17 +224,13 @@ fn sink_route(
         name: sink.name.as_str().into(),
         kafka: options.clone(),
         topic: sink.reads().into(),
-        partitions: usize::try_from(partitions).unwrap_or(1),
         group: sink.group.clone(),
         session_timeout: config.kafka.session_timeout,
         max_poll_interval: config.kafka.max_poll_interval,
         ledger: sink.ledger.as_str().into(),
         results: sink.results.as_deref().map(Into::into),
         dead_letters: sink.dead_letters.as_str().into(),
-        decoder: sink.decoder.clone(),
-        copartitioned: sink.copartitioned,
-        rekeyed_from: sink.rekeyed.as_ref().map(|_| sink.topic.as_str().into()),
-        mapping: Arc::clone(&sink.mapping),
+        reading: reading(sink, partitions),
         correlation_display: sink.correlation_display.clone(),
         batch: match sink.write {
             Write::Table | Write::ImportSet { .. } => None,

@@ -1,4 +1,4 @@
-//! `nowbridge ledger list|forget|adopt|rebuild|rename`: the commands around `upkeep`, which does it.
+//! `nowbridge ledger list|forget|adopt|rebuild|rename`: commands around `upkeep`, which does it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub async fn run(command: Ledger) -> Result<()> {
 }
 
 /// The route's site. `make`: its ledger topic is made where it is not there.
-async fn site(config: &Config, sink: &Sink, make: bool) -> Result<Site> {
+pub(super) async fn site(config: &Config, sink: &Sink, make: bool) -> Result<Site> {
     let options = clients::kafka(&config.kafka);
     let look = Topics::new(&options, TIMEOUT);
     let input = look.partitions(sink.reads()).await?;
@@ -73,7 +73,7 @@ async fn site(config: &Config, sink: &Sink, make: bool) -> Result<Site> {
     })
 }
 
-fn groups(sink: &Sink) -> Vec<String> {
+pub(super) fn groups(sink: &Sink) -> Vec<String> {
     let second = sink.rekeyed.as_ref().map(|_| sink.rekey_group());
     std::iter::once(sink.group.clone()).chain(second).collect()
 }
@@ -226,12 +226,7 @@ async fn adopt(route: &RouteArgs, proven: bool, yes: bool) -> Result<()> {
 async fn rebuild(route: &RouteArgs, from: Option<&str>, yes: bool) -> Result<()> {
     let config = config::load(&route.file.config)?;
     let sink = choose(&config, route.route.as_deref())?;
-    let begin = match from {
-        None => Begin::Committed,
-        Some("earliest") => Begin::At(StartAt::Earliest),
-        Some("latest") => Begin::At(StartAt::Latest),
-        Some(text) => Begin::At(StartAt::Time(time(text)?)),
-    };
+    let begin = from.map(place).transpose()?.map_or(Begin::Committed, Begin::At);
     let site = site(&config, sink, yes).await?;
     if !yes {
         let mut keys = 0;
@@ -257,6 +252,15 @@ async fn rebuild(route: &RouteArgs, from: Option<&str>, yes: bool) -> Result<()>
     upkeep::rebuild(&site, begin, span, tell).await?;
     println!("\nbegun anew");
     Ok(())
+}
+
+/// A place in the input, as people write it.
+pub(super) fn place(text: &str) -> Result<StartAt> {
+    Ok(match text {
+        "earliest" => StartAt::Earliest,
+        "latest" => StartAt::Latest,
+        text => StartAt::Time(time(text)?),
+    })
 }
 
 async fn rename(config: &Config, route: &RouteArgs, from: &str, old: &Old, yes: bool) -> Result<()> {

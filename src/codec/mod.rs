@@ -7,11 +7,13 @@ mod letter;
 mod redrive;
 mod rekeyed;
 mod report;
+mod resync;
 
 pub use letter::{Letter, dead_letter};
 pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
 pub use rekeyed::{events_meant, home, origin, original_timestamp, rekeyed_headers};
 pub use report::{ReportFields, report};
+pub use resync::{Resynced, is_resynced, resync_headers, resynced};
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::model::record::Header;
 use crate::model::{Position, Record, RedriveId};
 
 const RUN: &str = "nowbridge-redrive";
-const INDEX: &str = "nowbridge-index";
+pub(super) const INDEX: &str = "nowbridge-index";
 const ORIGINAL: &str = "nowbridge-original";
 const TIMES: &str = "nowbridge-redrives";
 pub(super) const TIMESTAMP: &str = "nowbridge-timestamp";
@@ -91,6 +91,7 @@ pub fn redrive_headers(letter: &Record, id: RedriveId, position: Position) -> Ve
         add(TIMESTAMP, timestamp.to_owned());
     }
     headers.extend(super::rekeyed::origin_header(letter));
+    headers.extend(super::resync::resync_header(letter));
     headers
 }
 

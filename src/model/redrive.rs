@@ -1,4 +1,5 @@
-//! How a record of the input comes to be there: from its source, or from the dead letters, to be tried again.
+//! How a record of the input comes to be there: from its source, or from the dead letters, to be tried again, or from a
+//! resync, for its values only.
 //!
 //! A redrive puts the dead letters of a key back into the partition they came from, in their order, and behind them a
 //! record that releases the key. Headers tell them from the source's own records; `codec` writes and reads those.
@@ -37,13 +38,16 @@ pub enum Origin {
     /// No event: the end of a redrive of this key. The key is released where no dead letter of it is newer than this
     /// position, and none of the run was refused again.
     Release(RedriveId, Position),
+    /// A person wants the values of an event that was applied before written as the mapping makes them now. It counts only
+    /// where nothing of the key has been applied since: where its entry stands at this position still.
+    Resync(Position),
 }
 
 impl Origin {
     /// The run that it belongs to.
     pub fn redrive(self) -> Option<RedriveId> {
         match self {
-            Self::Source => None,
+            Self::Source | Self::Resync(_) => None,
             Self::Redrive(id) | Self::Release(id, _) => Some(id),
         }
     }

@@ -19,7 +19,7 @@ impl Driver {
                 if !self.unfetched.contains(&record.partition) {
                     let partition = record.partition;
                     metrics::received(&self.route.name, 1);
-                    let record = prepare::prepare(&self.route, record);
+                    let record = prepare(&self.route.reading, record);
                     self.apply(Event::Received { partition, epoch, record }, effects);
                 }
             }

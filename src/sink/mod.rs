@@ -30,6 +30,7 @@ use crate::kafka::producer::Delivery;
 
 pub use batch::Together;
 pub use perform::Driver;
+pub use prepare::{Reading, prepare};
 pub use route::{Error, Route};
 pub use status::{PartitionStatus, Status, StatusHandle};
 

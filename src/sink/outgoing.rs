@@ -76,7 +76,7 @@ impl Driver {
             position: letter.position,
             key: letter.key.as_deref(),
             route: &self.route.name,
-            origin: codec::origin(&letter.raw).filter(|_| self.route.rekeyed_from.is_some()),
+            origin: codec::origin(&letter.raw).filter(|_| self.route.reading.rekeyed_from.is_some()),
             superseded: &letter.superseded,
         };
         let (key, value, headers) = codec::dead_letter(&letter.raw, &described, clock::unix());

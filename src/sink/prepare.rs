@@ -1,19 +1,39 @@
 //! A record's way into the engine: key check, decode, map. Whatever is wrong with it becomes a dead letter with one
 //! clear reason; nothing is lost, and the rest goes on. Of a re-keyed record only those events are taken that are meant
-//! in its partition.
+//! in its partition; of one that a resync has put there, only the values of one event.
 
 use std::sync::Arc;
 
-use super::Route;
-use crate::codec::{self, Redriven};
+use crate::codec::{self, Redriven, Resynced};
+use crate::decode::Decoder;
 use crate::engine::event::{Content, Received};
-use crate::model::{AlertEvent, Origin, Position, Record};
+use crate::mapping::SinkMapping;
+use crate::model::{Action, AlertEvent, Origin, Position, Record};
+
+/// How a route reads its records.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Makes alert events of bytes.
+    pub decoder: Decoder,
+    /// The user vouches that records of a key share a partition.
+    pub copartitioned: bool,
+    /// The user's topic, where the topic that is read is the internal one to which it is re-keyed.
+    pub rekeyed_from: Option<Arc<str>>,
+    /// Partitions of the topic that is read, when the route was started.
+    pub partitions: usize,
+    /// Maps alert events.
+    pub mapping: Arc<SinkMapping>,
+}
 
 /// Decodes and maps a record.
-pub fn prepare(route: &Route, mut record: Record) -> Received {
+pub fn prepare(route: &Reading, mut record: Record) -> Received {
     let offset = record.offset;
     let (origin, content) = match codec::redriven(&record) {
-        Ok(None) => (Origin::Source, arrived(route, &mut record)),
+        Ok(None) => match codec::resynced(&record) {
+            Ok(None) => (Origin::Source, arrived(route, &mut record)),
+            Ok(Some(resynced)) => (Origin::Resync(resynced.entry), again(route, &mut record, resynced)),
+            Err(reason) => (Origin::Source, Content::Refused { code: "undecodable", reason }),
+        },
         Ok(Some(Redriven::Release { key, id, upto })) => {
             (Origin::Release(id, upto), Content::Release(key.as_str().into()))
         }
@@ -24,6 +44,7 @@ pub fn prepare(route: &Route, mut record: Record) -> Received {
                 (Content::Refused { code, reason }, Some(key)) => {
                     Content::RefusedAgain { key: key.as_str().into(), code, reason }
                 }
+                (content, _) if codec::is_resynced(&record) => values(only(index, content)),
                 (content, _) => only(index, content),
             };
             (Origin::Redrive(id), content)
@@ -34,7 +55,7 @@ pub fn prepare(route: &Route, mut record: Record) -> Received {
 }
 
 /// A record that no redrive has put there.
-fn arrived(route: &Route, record: &mut Record) -> Content {
+fn arrived(route: &Reading, record: &mut Record) -> Content {
     if route.rekeyed_from.is_none() {
         return content(route, record, &[]);
     }
@@ -46,6 +67,33 @@ fn arrived(route: &Route, record: &mut Record) -> Content {
         }
         Err(reason) => Content::Refused { code: "undecodable", reason },
     }
+}
+
+/// The values of an event that was applied before. One that can't be mapped any more is left out: the ticket stays as it
+/// is, and the key's next event will tell.
+fn again(route: &Reading, record: &mut Record, resynced: Resynced) -> Content {
+    record.timestamp = resynced.timestamp.or(record.timestamp);
+    match content(route, record, &[resynced.index]) {
+        Content::Refused { code, reason } => {
+            tracing::warn!(topic = %record.topic, partition = record.partition, offset = record.offset, code, reason,
+                "an event of a resync can't be mapped, and is left out");
+            Content::Skipped
+        }
+        content => values(content),
+    }
+}
+
+/// Of an event nothing but the values of its columns.
+fn values(content: Content) -> Content {
+    let Content::Intents(mut intents) = content else { return content };
+    intents.retain(|intent| intent.action.bears_state());
+    for intent in &mut intents {
+        intent.action = Action::Update;
+        intent.closing = Vec::new();
+        intent.note = None;
+        intent.event_id = None;
+    }
+    if intents.is_empty() { Content::Skipped } else { Content::Intents(intents) }
 }
 
 /// Of a redriven record the event that its dead letter was about.
@@ -60,7 +108,7 @@ fn only(index: Option<u32>, content: Content) -> Content {
 }
 
 /// What the record's events are, or those of them that are `meant` (none named: all).
-fn content(route: &Route, record: &Record, meant: &[u32]) -> Content {
+fn content(route: &Reading, record: &Record, meant: &[u32]) -> Content {
     if record.value.is_none() {
         return Content::Skipped;
     }
@@ -89,7 +137,7 @@ fn content(route: &Route, record: &Record, meant: &[u32]) -> Content {
 }
 
 /// An alert of a re-keyed record whose partition is another one: in two partitions it could get two tickets.
-fn away(route: &Route, record: &Record, event: &AlertEvent) -> Option<Content> {
+fn away(route: &Reading, record: &Record, event: &AlertEvent) -> Option<Content> {
     let input = route.rekeyed_from.as_ref()?;
     let home = codec::home(&event.key, i32::try_from(route.partitions).unwrap_or(i32::MAX));
     (home != record.partition).then(|| Content::Refused {

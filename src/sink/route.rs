@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Together;
-use crate::decode::Decoder;
+use super::{Reading, Together};
 use crate::engine::Settings;
 use crate::kafka::{self, KafkaOptions};
 use crate::ledger::{Identity, OnLost, StartAt};
-use crate::mapping::SinkMapping;
 use crate::servicenow::{Auth, Client, Pace};
 
 /// A sink route, ready to run.
@@ -19,8 +17,6 @@ pub struct Route {
     pub kafka: KafkaOptions,
     /// Topic that is read.
     pub topic: Arc<str>,
-    /// Its partitions when the route was started.
-    pub partitions: usize,
     /// Consumer group.
     pub group: String,
     /// Consumer's session timeout.
@@ -33,14 +29,8 @@ pub struct Route {
     pub results: Option<Arc<str>>,
     /// Dead-letter topic.
     pub dead_letters: Arc<str>,
-    /// Reads records.
-    pub decoder: Decoder,
-    /// The user vouches that records of a key share a partition.
-    pub copartitioned: bool,
-    /// The user's topic, where the topic that is read is the internal one to which it is re-keyed.
-    pub rekeyed_from: Option<Arc<str>>,
-    /// Maps alert events.
-    pub mapping: Arc<SinkMapping>,
+    /// Makes of a record what it wants written.
+    pub reading: Reading,
     /// Value of `correlation_display`.
     pub correlation_display: String,
     /// Talks to the instance.

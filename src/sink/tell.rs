@@ -15,7 +15,7 @@ impl Driver {
         }
         self.last_status = now.mono;
         let snapshot = self.dispatcher.snapshot(now);
-        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.partitions, now.mono);
+        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.reading.partitions, now.mono);
         let plan = self.plan();
         let backlog = backlog(&snapshot, &plan);
         metrics::route(&self.route.name, &snapshot, &plan, &backlog);

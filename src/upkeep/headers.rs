@@ -78,7 +78,7 @@ pub async fn rebuild(
     span: Duration,
     tell: &mut (dyn FnMut(i32, i64, usize) + Send),
 ) -> Result<(), Error> {
-    let starts = starts(site, begin).await?;
+    let starts = site.starts(begin).await?;
     let now = u32::try_from(crate::clock::unix() / 1_000).unwrap_or(u32::MAX);
     for (partition, start) in &starts {
         let remains = site.remains(*partition, span).await?;
@@ -90,43 +90,49 @@ pub async fn rebuild(
         site.write_header(*partition, &header).await?;
         let removed = remains.keys.len();
         site.write(&site.ledger, *partition, remains.keys.into_iter().map(|key| (key, None))).await?;
-        site.write_mark(*partition, *start).await?;
+        let token = site.write_owner(*partition).await?;
+        site.write_mark(*partition, token, Mark::at(*start)).await?;
         tell(*partition, *start, removed);
     }
     let (options, group, input) = (site.options.clone(), site.group.clone(), site.input.clone());
     blocking("setting the group's offsets", move || Ok(groups::commit(&options, &group, &input, &starts)?)).await
 }
 
-async fn starts(site: &Site, begin: Begin) -> Result<Vec<(i32, i64)>, Error> {
-    let (options, input, group, timeout) = (site.options.clone(), site.input.clone(), site.group.clone(), site.timeout);
-    let partitions = site.partitions;
-    blocking("a look at the input", move || {
-        let progress = table::progress(&options, &input, partitions, &group, timeout)?;
-        let mut starts = Vec::new();
-        for (partition, one) in (0..).zip(progress) {
-            let low = table::low(&options, &input, partition, timeout)?;
-            let start = match begin {
-                Begin::At(StartAt::Earliest) => low,
-                Begin::At(StartAt::Latest) => one.end,
-                Begin::At(StartAt::Time(time)) => table::offset_for_time(&options, &input, partition, time, timeout)?,
-                Begin::Committed => match one.committed.filter(|offset| (low..=one.end).contains(offset)) {
-                    Some(offset) => offset,
-                    // Nothing was ever read of an empty partition.
-                    None if one.end == 0 && one.committed.is_none() => 0,
-                    None => {
-                        let committed = one.committed.map_or("has no offset there".into(), |o| format!("is at {o}"));
-                        return Err(Error::From { input, partition, low, high: one.end, group, committed });
-                    }
-                },
-            };
-            starts.push((partition, start));
-        }
-        Ok(starts)
-    })
-    .await
-}
-
 impl Site {
+    /// Where reading begins, partition by partition.
+    pub(super) async fn starts(&self, begin: Begin) -> Result<Vec<(i32, i64)>, Error> {
+        let (options, input, group, timeout) =
+            (self.options.clone(), self.input.clone(), self.group.clone(), self.timeout);
+        let partitions = self.partitions;
+        blocking("a look at the input", move || {
+            let progress = table::progress(&options, &input, partitions, &group, timeout)?;
+            let mut starts = Vec::new();
+            for (partition, one) in (0..).zip(progress) {
+                let low = table::low(&options, &input, partition, timeout)?;
+                let start = match begin {
+                    Begin::At(StartAt::Earliest) => low,
+                    Begin::At(StartAt::Latest) => one.end,
+                    Begin::At(StartAt::Time(time)) => {
+                        table::offset_for_time(&options, &input, partition, time, timeout)?
+                    }
+                    Begin::Committed => match one.committed.filter(|offset| (low..=one.end).contains(offset)) {
+                        Some(offset) => offset,
+                        // Nothing was ever read of an empty partition.
+                        None if one.end == 0 && one.committed.is_none() => 0,
+                        None => {
+                            let committed =
+                                one.committed.map_or("has no offset there".into(), |o| format!("is at {o}"));
+                            return Err(Error::From { input, partition, low, high: one.end, group, committed });
+                        }
+                    },
+                };
+                starts.push((partition, start));
+            }
+            Ok(starts)
+        })
+        .await
+    }
+
     pub(super) fn otherwise(&self, difference: Difference) -> Error {
         Error::Otherwise { topic: self.ledger.to_string(), difference }
     }
@@ -141,8 +147,8 @@ impl Site {
         Ok(())
     }
 
-    /// Under a token of our own, as an owner's.
-    pub(super) async fn write_mark(&self, partition: i32, watermark: i64) -> Result<(), Error> {
+    /// A token of our own, as an owner's.
+    pub(super) async fn write_owner(&self, partition: i32) -> Result<Token, Error> {
         let owner = wire::Owner {
             member: "nowbridge ledger".into(),
             host: String::new(),
@@ -150,14 +156,18 @@ impl Site {
             at: crate::clock::unix(),
         };
         let owner = [(b"owner".to_vec(), Some(wire::encode_owner(&owner)))];
-        let token = Token(self.write(&self.ledger, partition, owner).await?.unwrap_or(0));
-        let mark = wire::encode(&crate::engine::event::LedgerWrite::Mark(token, Mark::at(watermark)));
+        Ok(Token(self.write(&self.ledger, partition, owner).await?.unwrap_or(0)))
+    }
+
+    /// Under such a token.
+    pub(super) async fn write_mark(&self, partition: i32, token: Token, mark: Mark) -> Result<(), Error> {
+        let mark = wire::encode(&crate::engine::event::LedgerWrite::Mark(token, mark));
         self.write(&self.ledger, partition, [mark]).await?;
         Ok(())
     }
 
     /// What stands in a partition, once its newest record is so old.
-    async fn remains(&self, partition: i32, span: Duration) -> Result<Remains, Error> {
+    pub(super) async fn remains(&self, partition: i32, span: Duration) -> Result<Remains, Error> {
         loop {
             let place = self.place(partition);
             let remains = blocking("reading the ledger", move || Ok(place.remains()?)).await?;

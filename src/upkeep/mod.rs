@@ -1,19 +1,25 @@
 //! A route's ledger over the years, by command: what stands in it, a key forgotten, the ledger taken along when the
-//! instance's address or the route's name changes, or begun anew when it is lost or no longer fits.
+//! instance's address or the route's name changes, or begun anew when it is lost or no longer fits; events of the past
+//! applied again, or only their values.
 //!
 //! Whatever changes the ledger here does what a member would do after it had taken the partition over, so it refuses
 //! while the route's groups have members, and says that none may be started meanwhile: that is looked at, not
-//! prevented. Each change may be cut short anywhere and be given again. Nothing here speaks to ServiceNow.
+//! prevented. Each change may be cut short anywhere and be given again. A resync changes no ledger: it puts records into
+//! the input, of a bridge that runs. Nothing here speaks to ServiceNow.
 
 pub mod forget;
 pub mod headers;
 pub mod list;
 pub mod rename;
+pub mod reprocess;
+pub mod resync;
 
 pub use forget::{Traces, forget, traces};
 pub use headers::{Begin, adopt, differences, rebuild};
 pub use list::{Filter, Line, Standing, Summary, lines};
 pub use rename::{Old, rename};
+pub use reprocess::{Again, Reread, reprocess, reread};
+pub use resync::{Found, Stale, put, stale};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,10 +109,21 @@ pub enum Error {
     },
     /// What is to be copied has writes whose outcome nobody knows yet.
     #[error(
-        "{count} writes of the old ledger are unsettled, such as that of key {key}: start the bridge once under the old \
-         name, until `/readyz` says ready, stop it in order, and give the command again"
+        "{count} writes are unsettled, such as that of key {key}: start the bridge once as it was, until `/readyz` says \
+         ready, stop it in order, and give the command again"
     )]
     Unsettled {
+        /// How many.
+        count: usize,
+        /// One of them.
+        key: String,
+    },
+    /// What is parked would be applied twice: by its redrive, and by being read again.
+    #[error(
+        "{count} keys are parked, such as {key}: put their dead letters back or drop them first (`nowbridge dead-letters \
+         redrive`), or their events would be applied twice"
+    )]
+    Parked {
         /// How many.
         count: usize,
         /// One of them.
@@ -215,26 +232,31 @@ impl Site {
         partition: i32,
         records: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) -> Result<Option<i64>, Error> {
-        let mut records = records.into_iter().peekable();
+        let requests = records.into_iter().map(|(key, value)| ProduceRequest {
+            topic: Arc::clone(topic),
+            partition: Some(partition),
+            key: Some(key),
+            value,
+            headers: Vec::new(),
+            tag: 0,
+        });
+        self.send(requests).await
+    }
+
+    /// As [`Site::write`], of whole records.
+    async fn send(&self, requests: impl IntoIterator<Item = ProduceRequest>) -> Result<Option<i64>, Error> {
+        let mut requests = requests.into_iter().peekable();
         let mut last = None;
-        while records.peek().is_some() {
+        while requests.peek().is_some() {
             let mut waiting = tokio::task::JoinSet::new();
-            for (key, value) in records.by_ref().take(TOGETHER) {
-                let topic = Arc::clone(topic);
-                let request = ProduceRequest {
-                    topic,
-                    partition: Some(partition),
-                    key: Some(key),
-                    value,
-                    headers: vec![],
-                    tag: 0,
-                };
+            for request in requests.by_ref().take(TOGETHER) {
                 let producer = self.producer.clone();
-                waiting.spawn(async move { producer.produce_and_wait(request).await });
+                let place = (request.topic.to_string(), request.partition.unwrap_or_default());
+                waiting.spawn(async move { (place, producer.produce_and_wait(request).await) });
             }
             while let Some(ended) = waiting.join_next().await {
-                let topic = topic.to_string();
-                match ended.map_err(|_| Error::Cut("writing"))? {
+                let ((topic, partition), outcome) = ended.map_err(|_| Error::Cut("writing"))?;
+                match outcome {
                     Ok(Outcome::Acked { offset, .. }) => last = last.max(Some(offset)),
                     Ok(Outcome::Refused(why) | Outcome::Unknown(why)) => {
                         return Err(Error::NotAcked { topic, partition, why });

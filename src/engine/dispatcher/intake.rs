@@ -74,7 +74,13 @@ impl Dispatcher {
             return;
         }
         let key = intent.key.clone();
-        let mut intent = match self.screen(partition, intent, origin) {
+        let screened = match origin {
+            Origin::Resync(at) if !self.stands_at(partition, &intent, at) => {
+                Err("newer events have come since the resync")
+            }
+            _ => self.screen(partition, intent, origin),
+        };
+        let mut intent = match screened {
             Ok(intent) => intent,
             Err(why) => {
                 self.resolve(partition, offset, bytes);
@@ -146,6 +152,19 @@ impl Dispatcher {
         (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
     }
 
+    /// Whether nothing of the key was applied beyond `at`, and nothing is under way that would be: then what a resync says
+    /// of its values is the newest that there is. What a former owner had begun to write of it stood so, and is taken.
+    fn stands_at(&self, partition: i32, intent: &Intent, at: Position) -> bool {
+        let Some(p) = self.partitions.get(&partition) else { return false };
+        let lane = p.lanes.get(&intent.key);
+        let claimed = lane.and_then(|lane| lane.claim.as_ref());
+        if claimed.is_some_and(|(_, claim)| (claim.lo..=claim.hi).contains(&intent.position)) {
+            return true;
+        }
+        let idle = lane.is_none_or(|l| l.queue.is_empty() && l.held.is_empty() && l.claim.is_none());
+        idle && !p.parks.contains_key(&intent.key) && p.entries.get(&intent.key).is_some_and(|e| e.position == at)
+    }
+
     /// Leaves out repeated events, and what old events say of the state; their notes are kept (protocol rule 5b).
     fn screen(&self, partition: i32, mut intent: Intent, origin: Origin) -> Result<Intent, &'static str> {
         let Some(p) = self.partitions.get(&partition) else { return Ok(intent) };
@@ -153,8 +172,8 @@ impl Dispatcher {
         let entry = known.as_deref();
         let lane = p.lanes.get(&intent.key);
         // A redriven event has come before, and what the source has published since goes behind it.
-        let redriven = origin != Origin::Source;
-        let counts = |other: Origin| !redriven || other != Origin::Source;
+        let redriven = origin.redrive().is_some();
+        let counts = |other: Origin| !redriven || other.redrive().is_some();
         if let Some(id) = intent.event_id {
             let has = |queue: &Queue| if redriven { queue.has_redriven(id) } else { queue.has_event(id) };
             let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))

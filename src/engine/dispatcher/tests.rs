@@ -349,12 +349,18 @@ fn a_finished_ticket_is_forgotten_former_owners_first() {
     assert_eq!(named, [5, 4, 2], "and the next owner is told of them all");
 }
 
-/// A key whose ticket's first update was refused, with one more update behind it.
-fn parked() -> Bench {
+/// A key with a ticket, opened by the event at offset 0, and what was done for it.
+fn open_ticket() -> (Bench, Vec<Effect>) {
     let mut b = Bench::new();
     let effects = [b.receive(0, Action::Open, "zero"), b.lease()].concat();
     b.ack_all(&effects);
-    b.write();
+    let (_, effects) = b.write();
+    (b, effects)
+}
+
+/// A key whose ticket's first update was refused, with one more update behind it.
+fn parked() -> Bench {
+    let (mut b, _) = open_ticket();
     let effects = b.receive(1, Action::Update, "one");
     b.ack_all(&effects);
     let (id, _) = b.permit();
@@ -418,6 +424,68 @@ fn redriven_letters_pass_newer_events_stay_behind_and_the_release_frees_the_key(
     b.ack_all(&end);
     let effects = b.receive(9, Action::Update, "free");
     assert_eq!(claims(&effects), 1, "{effects:?}");
+}
+
+fn resync(entry: i64) -> Origin {
+    Origin::Resync(Position::new(0, entry, 0))
+}
+
+#[test]
+fn a_resync_counts_while_nothing_newer_has_come() {
+    let (mut b, _) = open_ticket();
+    let again = b.receive_from(resync(0), 1, Action::Update, "One");
+    b.ack_all(&again);
+    let (body, _) = b.write();
+    assert_eq!(title(&body), "One");
+    let late = b.receive_from(resync(0), 2, Action::Update, "ONE");
+    assert_eq!(claims(&late), 0, "a second one of the same entry: {late:?}");
+    assert_eq!(b.watermark(), 3);
+    let newer = b.receive(3, Action::Update, "two");
+    let overtaken = b.receive_from(resync(1), 4, Action::Update, "ONE");
+    assert!(matches!(overtaken.as_slice(), [Effect::Observe(Observation::Skipped(..))]), "{overtaken:?}");
+    b.ack_all(&newer);
+    let (body, _) = b.write();
+    assert_eq!(title(&body), "two");
+    assert_eq!(b.watermark(), 5);
+}
+
+#[test]
+fn a_resync_makes_no_ticket_and_frees_no_parked_key() {
+    let mut b = Bench::new();
+    b.lease();
+    let unknown = b.receive_from(resync(0), 0, Action::Update, "One");
+    assert!(matches!(unknown.as_slice(), [Effect::Observe(Observation::Skipped(..))]), "{unknown:?}");
+    let mut b = parked();
+    let behind = b.receive_from(resync(0), 3, Action::Update, "One");
+    assert!(letters_of(&behind).is_empty(), "its redrive maps it anew: {behind:?}");
+    assert_eq!(b.watermark(), 4);
+}
+
+#[test]
+fn a_resync_that_a_former_owner_had_claimed_is_taken_again() {
+    let (mut former, opened) = open_ticket();
+    let begun = former.receive_from(resync(0), 1, Action::Update, "One");
+    let entry = opened.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Entry(key, entry), .. } => Some((key.clone(), (**entry).clone())),
+        _ => None,
+    });
+    let claim = begun.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Claim(key, token, claim), .. } => {
+            Some((key.clone(), (*token, (**claim).clone(), 0)))
+        }
+        _ => None,
+    });
+    let (mut b, _) = Bench::loaded(Loaded {
+        token: Token(8),
+        start: 1,
+        mark: 1,
+        entries: entry.into_iter().collect(),
+        claims: claim.into_iter().collect(),
+        ..Loaded::default()
+    });
+    let taken = b.receive_from(resync(0), 1, Action::Update, "One");
+    assert!(!taken.iter().any(|e| matches!(e, Effect::Observe(Observation::Skipped(..)))), "{taken:?}");
+    assert_eq!(b.watermark(), 1, "it waits for what became of the claim");
 }
 
 #[test]

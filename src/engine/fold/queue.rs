@@ -192,7 +192,7 @@ impl Queue {
 
     /// True where a redriven event with this id waits.
     pub fn has_redriven(&self, id: u64) -> bool {
-        let redriven = self.segments.iter().filter(|segment| segment.origin != Origin::Source);
+        let redriven = self.segments.iter().filter(|segment| segment.origin.redrive().is_some());
         redriven.flat_map(|segment| &segment.events).any(|event| event.event_id == Some(id))
     }
 

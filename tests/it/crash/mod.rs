@@ -2,6 +2,7 @@
 //! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
 //! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
 
+mod again;
 mod alerts;
 mod lives;
 mod oracle;

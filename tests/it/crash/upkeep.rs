@@ -3,7 +3,6 @@
 //! time the bridge goes on with the tickets that it had.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nowbridge::kafka::topics::{Purpose, TopicSpec, Topics};
@@ -17,20 +16,6 @@ use super::world::{Bridge, World};
 use crate::support::kafka::{self, Broker};
 
 const KEYS: usize = 40;
-
-/// What `nowbridge ledger …` prints, and whether it ended well.
-fn ledger(world: &World, arguments: &[&str]) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
-    let output = command.arg("ledger").args(arguments).arg("--config").arg(world.config()).output().expect("it runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.success(), text)
-}
-
-fn done(world: &World, arguments: &[&str]) -> String {
-    let (well, told) = ledger(world, arguments);
-    assert!(well, "{arguments:?}: {told}");
-    told
-}
 
 fn stop(mut bridge: Bridge) {
     bridge.signal("-TERM");
@@ -100,16 +85,16 @@ async fn a_lost_ledger_is_begun_anew_and_every_ticket_is_found() {
     delete(broker, &format!("{}.incidents.ledger", world.prefix)).await;
     let bridge = world.bridge(None);
     await_log(&bridge, "nowbridge ledger rebuild").await;
-    let (well, told) = ledger(&world, &["rebuild", "--yes"]);
+    let (well, told) = world.command(&["ledger", "rebuild", "--yes"]);
     assert!(!well && told.contains("has members"), "not while a bridge runs: {told}");
     stop(bridge);
-    assert!(done(&world, &["rebuild"]).contains("Nothing was changed"));
-    assert!(done(&world, &["rebuild", "--yes"]).contains("begun anew"));
+    assert!(world.done(&["ledger", "rebuild"]).contains("Nothing was changed"));
+    assert!(world.done(&["ledger", "rebuild", "--yes"]).contains("begun anew"));
     go_on(&world, events).await;
-    let told = done(&world, &["list"]);
+    let told = world.done(&["ledger", "list"]);
     assert!(told.contains("4 partitions do not know every key"), "{told}");
-    done(&world, &["adopt", "--proven", "--yes"]);
-    assert!(!done(&world, &["list"]).contains("do not know every key"));
+    world.done(&["ledger", "adopt", "--proven", "--yes"]);
+    assert!(!world.done(&["ledger", "list"]).contains("do not know every key"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,9 +110,9 @@ async fn a_topic_that_was_made_anew_is_read_from_its_start() {
     let bridge = world.bridge(None);
     await_log(&bridge, "ledger rebuild --from earliest").await;
     stop(bridge);
-    let (well, told) = ledger(&world, &["rebuild", "--yes"]);
+    let (well, told) = world.command(&["ledger", "rebuild", "--yes"]);
     assert!(!well && told.contains("--from earliest"), "its offsets mean nothing: {told}");
-    done(&world, &["rebuild", "--from", "earliest", "--yes"]);
+    world.done(&["ledger", "rebuild", "--from", "earliest", "--yes"]);
     go_on(&world, events).await;
 }
 
@@ -140,16 +125,16 @@ async fn a_ledger_goes_along_with_a_route_s_name_and_an_instance_s_address() {
     let bridge = world.bridge(None);
     await_log(&bridge, "nowbridge ledger adopt").await;
     stop(bridge);
-    assert!(done(&world, &["adopt"]).contains("the instance was `http://127.0.0.1:"));
-    done(&world, &["adopt", "--yes"]);
+    assert!(world.done(&["ledger", "adopt"]).contains("the instance was `http://127.0.0.1:"));
+    world.done(&["ledger", "adopt", "--yes"]);
     let text = std::fs::read_to_string(world.config()).expect("a configuration");
     std::fs::write(world.config(), text.replace("  incidents:\n", "  tickets:\n")).expect("written");
     let mut bridge = world.bridge(None);
     assert_eq!(bridge.exit_code(Duration::from_secs(30)), Some(1), "{}", bridge.log());
     assert!(bridge.log().contains("nowbridge ledger rename --from incidents"), "{}", bridge.log());
-    let told = done(&world, &["rename", "--from", "incidents", "--yes"]);
+    let told = world.done(&["ledger", "rename", "--from", "incidents", "--yes"]);
     assert!(told.contains(&format!("taken along: {KEYS} keys")), "{told}");
-    let (well, again) = ledger(&world, &["rename", "--from", "incidents", "--yes"]);
+    let (well, again) = world.command(&["ledger", "rename", "--from", "incidents", "--yes"]);
     assert!(!well && again.contains("is not empty"), "{again}");
     let looks = |state: &Value| {
         let requests = state["requests"].as_array().into_iter().flatten();
@@ -168,21 +153,21 @@ async fn a_key_is_forgotten_wherever_the_bridge_remembers_it() {
     let (world, _) = begin(broker).await;
     let key = "test:alert:7";
     let listed = || {
-        let text = done(&world, &["list", "--json", "--limit", "1"]);
+        let text = world.done(&["ledger", "list", "--json", "--limit", "1"]);
         text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<_>>()
     };
     assert_eq!(listed().len(), KEYS, "JSON is of all keys");
     assert!(listed().iter().any(|line| line["key"] == key && line["number"].as_str().is_some_and(|n| !n.is_empty())));
-    let pattern = done(&world, &["list", "--key", "test:alert:1*"]);
+    let pattern = world.done(&["ledger", "list", "--key", "test:alert:1*"]);
     assert!(pattern.contains("test:alert:12") && !pattern.contains("test:alert:2 "), "{pattern}");
-    let told = done(&world, &["forget", key]);
+    let told = world.done(&["ledger", "forget", key]);
     assert!(told.contains("Nothing was changed") && told.contains(&format!("{}.alerts", world.prefix)), "{told}");
-    done(&world, &["forget", key, "--yes"]);
+    world.done(&["ledger", "forget", key, "--yes"]);
     assert_eq!(listed().len(), KEYS - 1);
     assert!(listed().iter().all(|line| line["key"] != key));
-    let (well, told) = ledger(&world, &["get", key]);
+    let (well, told) = world.command(&["ledger", "get", key]);
     assert!(!well && told.contains("knows nothing"), "{told}");
     // A resolved one is not in the way of the next.
-    let (well, told) = ledger(&world, &["forget", key, "--yes"]);
+    let (well, told) = world.command(&["ledger", "forget", key, "--yes"]);
     assert!(!well && told.contains("knows nothing"), "{told}");
 }

@@ -98,6 +98,21 @@ impl World {
         self.folder.path().join("bridge.yaml")
     }
 
+    /// What a command of the bridge prints, and whether it ended well.
+    pub fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
+        let output = command.args(arguments).arg("--config").arg(self.config()).output().expect("it runs");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    }
+
+    /// As [`World::command`], of one that must end well.
+    pub fn done(&self, arguments: &[&str]) -> String {
+        let (well, told) = self.command(arguments);
+        assert!(well, "{arguments:?}: {told}");
+        told
+    }
+
     /// Where the events' times begin: far enough back that none lies in the future.
     pub fn now(&self) -> i64 {
         jiff::Timestamp::now().as_millisecond() - 3_600_000
