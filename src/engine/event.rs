@@ -91,9 +91,7 @@ pub enum Event {
         /// Methods that it is not for, because the pace has nothing for them now.
         without: Verbs,
     },
-    /// So many permits could be had at once. It grants nothing: it tells how many lanes are claimed ahead
-    /// ([`super::ahead`]), so that a free permit need not wait for a claim's way to the ledger and a scarce one finds
-    /// folds that are as young as can be.
+    /// So many permits could be had at once. It grants nothing: by it lanes are claimed ahead ([`super::ahead`]).
     Room {
         /// How many, at this moment.
         permits: usize,
@@ -184,6 +182,8 @@ pub struct Loaded {
     pub token: Token,
     /// Where to start: the later of the group's offset and the mark.
     pub start: i64,
+    /// One above the input's last record at that time: whoever had the partition before has seen nothing beyond it.
+    pub end: i64,
     /// The highest mark found.
     pub mark: i64,
     /// Entries by key.

@@ -17,8 +17,17 @@ use crate::model::{Action, Column, Intent, Now, Origin, Phase, Position, Record}
 pub use openness::Openness;
 pub use queue::{Bounds, Queue};
 
+/// Between two looks whether a partition has been read as far as it was written, milliseconds.
+const BEHIND: u64 = 50;
+
 /// How many native event ids of a key are remembered against repetition (protocol rule 5b).
 pub const REMEMBERED_IDS: usize = 16;
+
+/// Adds ids to those that are remembered, and forgets the oldest.
+pub fn remember(ids: &mut Vec<u64>, more: impl IntoIterator<Item = u64>) {
+    ids.extend(more);
+    ids.drain(..ids.len().saturating_sub(REMEMBERED_IDS));
+}
 
 /// A note waiting to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -348,8 +357,10 @@ impl Segment {
     }
 
     /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` where it has, or is
-    /// over. `now` on both clocks: an event's time may be wrong, and then its receipt counts.
-    pub fn held_down(&self, now: Now) -> Option<u64> {
+    /// over. `now` on both clocks: an event's time may be wrong, and then its receipt counts. While the partition is `behind`
+    /// with reading, the alert's end may be among the records to come, however long ago it began; a former owner may have
+    /// seen it and left the alert out.
+    pub fn held_down(&self, now: Now, behind: bool) -> Option<u64> {
         let (hold, received) = self.hold_down;
         let openness = self.post.as_ref()?.openness;
         let wanted = i64::try_from(hold).unwrap_or(i64::MAX);
@@ -357,8 +368,9 @@ impl Segment {
             return None;
         }
         let by_event = openness.since?.saturating_add(wanted).saturating_sub(now.unix);
+        let by_event = u64::try_from(by_event).unwrap_or(0).max(if behind { BEHIND } else { 0 });
         let by_receipt = received.saturating_add(hold).saturating_sub(now.mono);
-        let wait = u64::try_from(by_event).unwrap_or(0).min(by_receipt);
+        let wait = by_event.min(by_receipt);
         (wait > 0).then_some(wait)
     }
 

@@ -26,6 +26,8 @@ pub enum Mutation {
     NoNoteMarkers,
     /// A look at the end of the span is conclusive, not only after it.
     LookAtSpanEnd,
+    /// A resync counts whatever has come since.
+    NoResyncCheck,
 }
 
 /// The rules in force.

@@ -78,6 +78,8 @@ pub struct Partition {
     pub unproven: bool,
     /// Of its positions: see [`Loaded::incarnation`].
     pub incarnation: u32,
+    /// Of the input, when it was loaded: see [`Loaded::end`].
+    end: i64,
     /// Lanes prepared ahead of a permit: critical ones, and the others.
     pub prepared: [usize; 2],
     /// Answers of the ledger or the instance that a drain waits for.
@@ -117,11 +119,17 @@ impl Partition {
             mark: (-1, -1, 0),
             unproven: false,
             incarnation: 0,
+            end: 0,
             prepared: [0; 2],
             awaited: 0,
             confirmed: false,
             closing_mark: false,
         }
+    }
+
+    /// Whether records that lay in the input when the partition was loaded are still to come.
+    pub fn is_behind(&self) -> bool {
+        !self.tracker.has_seen(self.end - 1)
     }
 
     /// Takes over what the ledger said. Lanes of claims in doubt are made by the dispatcher.
@@ -133,6 +141,7 @@ impl Partition {
         self.parks = ledger.parks;
         self.unproven = ledger.unproven;
         self.incarnation = ledger.incarnation;
+        self.end = ledger.end;
         self.mark = (ledger.mark, ledger.mark, 0);
         self.former = former(ledger.former, ledger.tokens, ledger.token, now);
         self.stale.clear();

@@ -186,6 +186,7 @@ impl Loader {
         let incarnation = collector.header().map_or(0, |header| header.identity.incarnation);
         let mut loaded = collector.finish(token);
         loaded.start = start;
+        loaded.end = offsets.high;
         loaded.unproven = unproven;
         loaded.incarnation = incarnation;
         Ok(loaded)

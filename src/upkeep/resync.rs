@@ -5,8 +5,8 @@
 //! input once more, for its values only: no note, no state. The bridge takes it like any event, at its pace and priority,
 //! keeping what a person has put into a column. It leaves it out where anything of the key was applied since the ledger
 //! was read here (the engine compares the entry's position), so that nothing newer is overtaken, and a second run does
-//! no harm. An event that changed nothing and has the very same time as the one before it moves no entry, and is not
-//! seen by that comparison.
+//! no harm. Which event is the newest, the entry's time tells. Only an event that changed nothing and has the very same
+//! time as the one before it moves no entry, and is not seen by that comparison.
 //!
 //! What it can't do: find an event that retention has taken, or empty a column that the mapping has no value for any more.
 
@@ -58,8 +58,8 @@ pub struct Found {
 
 /// The newest event that was applied of a key.
 struct Newest {
-    /// By time, then by position: what is older is not applied, whenever it comes.
-    rank: (i64, Position),
+    /// Where it stands; of the repetition of an earlier resync, where the event stood.
+    at: Position,
     index: u32,
     record: Arc<Record>,
     fields: Vec<(Column, String)>,
@@ -180,11 +180,13 @@ fn keep_newest(reading: &Reading, record: Record, open: &HashMap<Key, Entry>, ne
         let Intent { key, position, occurred_at, fields, action, .. } = intent;
         // What comes of an earlier resync is as old as the event that it repeats.
         let at = if let Origin::Resync(at) = received.origin { at } else { position };
-        let rank = (occurred_at, at);
-        let is_newer = newest.get(&key).is_none_or(|known| known.rank < rank);
-        if action.bears_state() && position <= entry.position && is_newer {
+        let is_newest = newest.get(&key).is_none_or(|known| known.at < at);
+        // The entry tells the time of the newest event that was applied. What is later came to nothing, as where it found no
+        // ticket; what is earlier is superseded, whenever it came.
+        let was_applied = position <= entry.position && occurred_at == entry.occurred_at;
+        if action.bears_state() && was_applied && is_newest {
             let record = Arc::clone(&received.raw);
-            newest.insert(key, Newest { rank, index: position.index, record, fields });
+            newest.insert(key, Newest { at, index: position.index, record, fields });
         }
     }
 }

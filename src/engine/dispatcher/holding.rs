@@ -22,7 +22,10 @@ impl Dispatcher {
         }
         let p = self.partitions.get_mut(&partition)?;
         let phase = p.entries.get(key).map_or(Phase::None, |e| self.settings.states.phase(&e.seen.state));
-        let hold_down = segment.held_down(now).filter(|_| !phase.is_open()).map(|wait| now.mono.saturating_add(wait));
+        let hold_down = segment
+            .held_down(now, p.is_behind())
+            .filter(|_| !phase.is_open())
+            .map(|wait| now.mono.saturating_add(wait));
         let flapping = self.settings.flapping.as_ref().filter(|_| segment.phase_after(phase) != phase);
         let flaps = flapping.and_then(|flapping| p.flaps.get_mut(key)?.held_until(now, flapping));
         hold_down.max(flaps)

@@ -4,7 +4,7 @@ use super::{Asked, Dispatcher, Op};
 use crate::engine::decide::Plan;
 use crate::engine::digest::digest;
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, OpId, ProduceOutcome, RequestId};
-use crate::engine::fold::REMEMBERED_IDS;
+use crate::engine::fold::remember;
 use crate::engine::lane::{Doubt, Settlement, Stage, Wish};
 use crate::engine::retry::Delays;
 use crate::model::entry::ClaimKind;
@@ -285,9 +285,7 @@ fn make_entry(
         earlier.push(old.sys_id.clone());
     }
     let mut event_ids = old.map(|e| e.event_ids.clone()).unwrap_or_default();
-    event_ids.extend(&claim.event_ids);
-    let forget = event_ids.len().saturating_sub(REMEMBERED_IDS);
-    event_ids.drain(..forget);
+    remember(&mut event_ids, claim.event_ids.iter().copied());
     let mut seen = seen(row, now);
     if same.is_some_and(|e| row.mod_count != e.seen.mod_count + 1) {
         // Somebody else wrote between our last sight of the row and this write: read it before the next.

@@ -781,6 +781,40 @@ fn an_alert_that_is_over_within_its_hold_down_gets_no_ticket() {
 }
 
 #[test]
+fn a_new_owner_reads_on_before_an_old_alert_gets_a_ticket_since_the_one_before_may_have_left_it_out() {
+    let (mut b, _) = Bench::loaded(Loaded { end: 3, ..Loaded::default() });
+    b.lease();
+    let old = |b: &mut Bench, offset: i64, action: Action| {
+        let occurred_at = b.now.unix - 3_600_000 + offset;
+        let intent = Intent { hold_down: 5_000, occurred_at, ..b.intent(offset, action, "old") };
+        b.take(Origin::Source, offset, Content::Intents(vec![intent]))
+    };
+    assert_eq!(claims(&old(&mut b, 0, Action::Open)), 0, "two more records lie there");
+    assert_eq!(claims(&pass(&mut b, 60)), 0);
+    old(&mut b, 1, Action::Resolve);
+    assert_eq!(claims(&pass(&mut b, 60)), 0);
+    assert_eq!(b.watermark(), 2, "it was over within its hold-down");
+    assert_eq!(claims(&old(&mut b, 2, Action::Open)), 1, "all is read");
+}
+
+#[test]
+fn an_event_that_changed_nothing_is_known_when_it_is_repeated() {
+    let (mut b, _) = open_ticket();
+    let told = |b: &mut Bench, offset: i64, id: u64, title: &str| {
+        let occurred_at = b.now.unix;
+        let intent = Intent { event_id: Some(id), occurred_at, ..b.intent(offset, Action::Update, title) };
+        let effects = b.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        let more = b.ack_all(&effects);
+        [effects, more].concat()
+    };
+    assert_eq!(claims(&told(&mut b, 1, 7, "zero")), 0, "it stands so");
+    assert_eq!(claims(&told(&mut b, 2, 8, "one")), 1);
+    b.write();
+    let again = told(&mut b, 3, 7, "zero");
+    assert!(matches!(again.as_slice(), [Effect::Observe(Observation::Skipped(..))]), "{again:?}");
+}
+
+#[test]
 fn an_alert_that_lasts_gets_its_ticket_when_the_hold_down_is_over_and_an_old_one_at_once() {
     let mut b = Bench::new();
     b.lease();

@@ -7,7 +7,7 @@ use super::{Dispatcher, Op};
 use crate::engine::decide::{Base, Decision, Plan, Rest, attempt_marker, decide};
 use crate::engine::digest::digest;
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, MarkedNote, Observation, OpId, ProduceOutcome, Report};
-use crate::engine::fold::{REMEMBERED_IDS, Segment};
+use crate::engine::fold::{Segment, remember};
 use crate::engine::lane::{Settlement, Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
@@ -183,8 +183,8 @@ impl Dispatcher {
         }
     }
 
-    /// The ticket stands as the events want it, but what they say of time counts for later events: the entry that
-    /// remembers it, where it is news.
+    /// The ticket stands as the events want it, but their times and ids count for later events: the entry that remembers
+    /// them, where they are news. Of several events of one time the first may be repeated after the last.
     fn news_of_unchanged(
         &self,
         partition: i32,
@@ -196,16 +196,16 @@ impl Dispatcher {
         let p = self.partitions.get(&partition)?;
         let old = p.entries.get(key)?;
         let occurred_at = old.occurred_at.max(segment.occurred_at());
-        if occurred_at == old.occurred_at && resolved_at == old.resolved_at {
+        let ids = || segment.events.iter().filter_map(|event| event.event_id);
+        let knows_all = ids().all(|id| old.event_ids.contains(&id));
+        if occurred_at == old.occurred_at && resolved_at == old.resolved_at && knows_all {
             return None;
         }
         let position = segment.hi().unwrap_or(old.position).max(old.position);
         let (token, written_at) = (p.token, now.unix);
         let mut entry = Entry { token, position, occurred_at, resolved_at, written_at, ..old.into_owned() };
         entry.partial = None;
-        entry.event_ids.extend(segment.events.iter().filter_map(|e| e.event_id));
-        let forget = entry.event_ids.len().saturating_sub(REMEMBERED_IDS);
-        entry.event_ids.drain(..forget);
+        remember(&mut entry.event_ids, ids());
         Some(entry)
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Habits {
     pub(super) pause: u64,
     pub(super) reopen_window: u64,
     pub(super) hold_down: u64,
+    /// Times are told in whole seconds, so that many are the same.
+    pub(super) coarse: bool,
     /// Unix milliseconds at virtual time 0.
     pub(super) base: i64,
 }
@@ -194,6 +196,9 @@ fn say(
     *next_id += 1;
     let late = if rng.u32(0..20) == 0 { rng.i64(0..20_000) } else { rng.i64(0..300) };
     let mut occurred_at = unix - late;
+    if habits.coarse {
+        occurred_at -= occurred_at.rem_euclid(1_000);
+    }
     if alert.ever && !alert.firing && action.opens() {
         // Not on the very edge of the window, where nobody could say what is right.
         let since = occurred_at - alert.last_resolve;

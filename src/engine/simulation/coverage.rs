@@ -33,7 +33,7 @@ coverage! {
     ghosts,
     /// Ghosts that struck after another member had taken over.
     ghosts_after_handover,
-    refolds, unchanged, skipped, expired, parked, unparked, redrives, redriven, still_parked, person_kept, reopened, second_tickets,
+    refolds, unchanged, skipped, expired, parked, unparked, redrives, redriven, still_parked, resyncs, resyncs_left_out, person_kept, reopened, second_tickets,
     crashes, freezes, frozen_between_check_and_send, late_sends, beyond_honest_limit, stalls, cuts,
     assigned, revoked, lost, two_owners, stray_commits, offset_went_back, commits_refused, generation_refused,
     late_produces, unknown_produces, refused_produces, late_owner_records, tokens_renewed, compactions,

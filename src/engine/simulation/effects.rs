@@ -298,7 +298,8 @@ impl World {
                 }
             }
             Input::ReadDone { partition, epoch, token } => {
-                let ledger = self.logs[partition].load(token, self.group.offset[partition]);
+                let mut ledger = self.logs[partition].load(token, self.group.offset[partition]);
+                ledger.end = self.input[partition][..self.visible[partition]].last().map_or(0, |r| r.offset + 1);
                 self.coverage.claims_loaded += ledger.claims.len() as u64;
                 self.coverage.stale_loaded += ledger.stale.len() as u64;
                 self.resolved[member][partition] = (epoch, BTreeSet::new());
@@ -386,7 +387,10 @@ impl World {
             Observation::DoubtSettled(_, true) => coverage.found += 1,
             Observation::DoubtSettled(_, false) => coverage.not_found += 1,
             Observation::PersonKept(..) => coverage.person_kept += 1,
-            Observation::Skipped(..) => coverage.skipped += 1,
+            Observation::Skipped(_, why) => {
+                coverage.skipped += 1;
+                coverage.resyncs_left_out += u64::from(why.contains("resync"));
+            }
             Observation::Unchanged(_) => coverage.unchanged += 1,
             Observation::Expired(_) => {
                 coverage.expired += 1;

@@ -52,6 +52,7 @@ impl World {
             Directive::HoldPermits(length) => self.odds.permits_from = self.now + length,
             Directive::Person(key, deed) => self.person(*key, *deed),
             Directive::Redrive(key) => self.redrive(*key),
+            Directive::Resync(key) => self.resync(*key),
             Directive::Plan(fates) => self.plan.extend(fates.iter().copied()),
             Directive::PlanProduce(moment, landing) => self.produce_plan.push((*moment, *landing)),
             Directive::HoldCommit { member, length } => {

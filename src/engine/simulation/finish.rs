@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::event::Content;
+use super::super::event::{Content, Received};
 use super::super::invariants;
 use super::alerts::COLUMNS;
 use super::instance::Ticket;
@@ -10,7 +10,7 @@ use super::reference::{Expected, Reference};
 use super::script::key_index;
 use super::wire::read_marker;
 use super::world::World;
-use crate::model::{Intent, Position};
+use crate::model::{Intent, Origin, Position};
 
 /// With a hold-down things may go many ways; a key with more than so many is not judged by them.
 const WAYS: usize = 400;
@@ -99,7 +99,9 @@ impl World {
 
     fn events_of(&self, key: usize) -> Vec<Intent> {
         let mut events = Vec::new();
-        for record in self.input.iter().flatten() {
+        // A resync brings nothing new.
+        let told = |record: &&Received| !matches!(record.origin, Origin::Resync(_));
+        for record in self.input.iter().flatten().filter(told) {
             if let Content::Intents(intents) = &record.content {
                 events.extend(intents.iter().filter(|i| key_index(&i.key) == key).cloned());
             }

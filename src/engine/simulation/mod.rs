@@ -21,6 +21,7 @@ mod queue;
 mod redrive;
 mod reference;
 mod report;
+mod resync;
 mod scenario;
 mod script;
 mod tests;

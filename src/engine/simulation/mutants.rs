@@ -145,6 +145,20 @@ fn note_markers() {
 }
 
 #[test]
+fn resync_check() {
+    must_break(
+        "resync check",
+        Scenario {
+            mutation: Some(Mutation::NoResyncCheck),
+            resyncs: 1_000,
+            coarse: 1_000,
+            people: 0,
+            ..Scenario::default()
+        },
+    );
+}
+
+#[test]
 fn after_the_span_not_at_its_end() {
     without(Mutation::LookAtSpanEnd, vec![Fault::At(1, Directive::Plan(vec![Fate::Ghost(u64::MAX); 6]))]);
 }

@@ -69,25 +69,29 @@ impl World {
         self.coverage.redriven += back.len() as u64 - 1;
         tell!(self, "redrives {} letters of {name} up to {upto}", back.len() - 1);
         let partition = partition_of(key, self.odds.partitions);
-        let at = self.visible[partition];
-        let first = self.input[partition][..at].last().map_or(0, |r| r.offset + 1);
-        let count = back.len();
-        self.make_room(partition, at, count as i64);
-        for ((at, offset), (origin, event)) in (at..).zip(first..).zip(back) {
-            let content = match event {
+        for (origin, event) in back {
+            self.append(partition, origin, |world, offset| match event {
                 Some((mut intent, original)) => {
                     intent.position = Position::new(intent.position.partition, offset, intent.position.index);
-                    self.originals.insert(intent.position, original);
+                    world.originals.insert(intent.position, original);
                     Content::Intents(vec![intent])
                 }
                 None => Content::Release(name.clone()),
-            };
-            let raw = super::alerts::raw(partition, offset);
-            self.input[partition].insert(at, Received { offset, raw, origin, content });
+            });
         }
-        self.visible[partition] += count;
+    }
+
+    /// Puts a record at the present end of the input.
+    pub(super) fn append(&mut self, partition: usize, origin: Origin, content: impl FnOnce(&mut Self, i64) -> Content) {
+        let at = self.visible[partition];
+        let offset = self.input[partition][..at].last().map_or(0, |r| r.offset + 1);
+        self.make_room(partition, at, 1);
+        let raw = super::alerts::raw(partition, offset);
+        let content = content(self, offset);
+        self.input[partition].insert(at, Received { offset, raw, origin, content });
+        self.visible[partition] += 1;
         if at <= self.first_half[partition] {
-            self.first_half[partition] += count;
+            self.first_half[partition] += 1;
         }
     }
 

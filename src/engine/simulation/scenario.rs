@@ -26,6 +26,10 @@ pub(super) struct Scenario {
     pub(super) rejects: u32,
     /// Dead letters are put back, now and then and in the end.
     pub(super) redrives: bool,
+    /// Share of histories in which an operator has values written anew.
+    pub(super) resyncs: u32,
+    /// Share of histories in which times are told in whole seconds.
+    pub(super) coarse: u32,
     /// Share of histories with a pause longer than an entry's life in the middle.
     pub(super) pauses: u32,
     /// Share of histories whose permits are slow.
@@ -84,6 +88,8 @@ impl Default for Scenario {
             people: 250,
             rejects: 80,
             redrives: true,
+            resyncs: 200,
+            coarse: 200,
             pauses: 60,
             slow_permits: 250,
             slow_commits: 250,
@@ -109,6 +115,8 @@ impl Scenario {
             people: 0,
             rejects: 0,
             redrives: false,
+            resyncs: 0,
+            coarse: 0,
             pauses: 0,
             slow_permits: 0,
             slow_commits: 0,

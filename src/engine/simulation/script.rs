@@ -35,6 +35,9 @@ pub(super) enum Directive {
     PlanProduce(Moment, Landing),
     /// An operator puts the letters of a key back.
     Redrive(usize),
+    /// An operator looks at the newest event of a key's ticket, to have its values written anew; what was looked at before
+    /// is put into the input.
+    Resync(usize),
     /// No permits for so long.
     HoldPermits(u64),
     /// The next commit of this member is stamped now and leaves after so long.

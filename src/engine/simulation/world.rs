@@ -20,7 +20,7 @@ use super::redrive::Shelved;
 use super::scenario::{DriverMutation, Fault, Scenario};
 use super::script::{Directive, Fate, Landing, Moment, Who};
 use crate::model::entry::AttemptId;
-use crate::model::{Answer, Epoch, Now, Position};
+use crate::model::{Answer, Epoch, Intent, Now, Position};
 
 /// Unix milliseconds at virtual time 0.
 pub(super) const BASE: i64 = 1_700_000_000_000;
@@ -171,6 +171,8 @@ pub(super) struct World {
     pub(super) originals: BTreeMap<Position, Position>,
     /// Redrives so far.
     pub(super) redrives: u64,
+    /// What a resync has found and not put into the input yet.
+    pub(super) resync: Option<(Position, Intent)>,
     /// Positions resolved by reports, in the present assignment of each member and partition.
     pub(super) resolved: [[(Epoch, BTreeSet<Position>); 2]; 2],
     pub(super) coverage: Coverage,
@@ -205,6 +207,8 @@ pub(super) struct Odds {
     pub(super) unknown: u32,
     pub(super) rejects: bool,
     pub(super) people: bool,
+    pub(super) resyncs: bool,
+    pub(super) coarse: bool,
     pub(super) pause: u64,
     pub(super) permit: u64,
     pub(super) slow_commits: bool,
@@ -250,6 +254,7 @@ impl World {
             shelf: Vec::new(),
             originals: BTreeMap::new(),
             redrives: 0,
+            resync: None,
             resolved: Default::default(),
             coverage: Coverage::default(),
             odds: Odds::default(),
@@ -336,6 +341,7 @@ impl World {
         self.shelf.clear();
         self.originals.clear();
         self.redrives = 0;
+        self.resync = None;
         self.resolved = Default::default();
         self.plan.clear();
         self.produce_plan.clear();
@@ -410,6 +416,8 @@ impl World {
             ghosts: scenario.ghosts,
             rejects: rng.u32(0..1000) < scenario.rejects,
             people,
+            resyncs: rng.u32(0..1000) < scenario.resyncs,
+            coarse: rng.u32(0..1000) < scenario.coarse,
             pause: if rng.u32(0..1000) < scenario.pauses { rng.u64(1_260_000..1_400_000) } else { 0 },
             permit: if rng.u32(0..1000) < scenario.slow_permits { rng.u64(100..20_000) } else { 20 },
             slow_commits: rng.u32(0..1000) < scenario.slow_commits,
@@ -436,6 +444,7 @@ impl World {
             pause: self.odds.pause,
             reopen_window: self.settings.reopen_window,
             hold_down: self.odds.hold_down,
+            coarse: self.odds.coarse,
             base: BASE,
         };
         self.first_half = [0; 2];
@@ -489,6 +498,13 @@ impl World {
                 let at = self.rng.u64(0..last);
                 let key = self.rng.usize(0..3);
                 self.queue.push(at, Happening::Strike(Directive::Redrive(key)));
+            }
+        }
+        if self.odds.resyncs {
+            for _ in 0..self.rng.usize(2..12) {
+                let at = self.rng.u64(0..last);
+                let key = self.rng.usize(0..3);
+                self.queue.push(at, Happening::Strike(Directive::Resync(key)));
             }
         }
         if self.odds.people {
