@@ -107,7 +107,12 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ("nowbridge_quota_share", Kind::Gauge, "route", "This member's share of the sinks' quota, 0 to 1"),
     ("nowbridge_backlog_keys", Kind::Gauge, "route", "Keys that wait for a request"),
     ("nowbridge_backlog_critical_keys", Kind::Gauge, "route", "Of them, those that are before all others"),
-    ("nowbridge_backlog_seconds", Kind::Gauge, "route", "How long that takes as requests go at present, an estimate"),
+    (
+        "nowbridge_backlog_seconds",
+        Kind::Gauge,
+        "route",
+        "How long that takes as requests go at present, an estimate; NaN while nobody knows",
+    ),
     ("nowbridge_standing", Kind::Gauge, "route", "1 while the route stands still (see /readyz for why)"),
     ("nowbridge_watermark", Kind::Gauge, "route, partition", "Offset below which everything is resolved"),
     ("nowbridge_rekeyed_records_total", Kind::Counter, "route", "Records of the route's topic that were re-keyed"),
@@ -241,9 +246,7 @@ pub fn route(route: &str, s: &Snapshot, plan: &Plan, backlog: &Backlog) {
     }
     set("nowbridge_backlog_keys", backlog.keys as f64);
     set("nowbridge_backlog_critical_keys", backlog.critical as f64);
-    if let Some(seconds) = backlog.seconds {
-        set("nowbridge_backlog_seconds", seconds);
-    }
+    set("nowbridge_backlog_seconds", backlog.seconds.unwrap_or(f64::NAN));
     for (partition, watermark) in &s.watermarks {
         gauge!("nowbridge_watermark", "route" => route.to_owned(), "partition" => partition.to_string())
             .set(*watermark as f64);

@@ -24,7 +24,7 @@ pub async fn resync(route: RouteArgs, key: Option<String>, rate: u32, yes: bool)
     let config = config::load(&route.file.config)?;
     let sink = choose(&config, route.route.as_deref())?;
     let site = site(&config, sink, false).await?;
-    let reading = reading(sink, site.partitions);
+    let reading = reading(sink, site.identity.partitions);
     let (mut found, mut stale) = (Found::default(), 0);
     let spinner = ProgressBar::new_spinner();
     spinner.enable_steady_tick(Duration::from_millis(200));

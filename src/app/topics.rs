@@ -187,10 +187,8 @@ pub fn rights(config: &Config) -> Vec<String> {
     if !config.sinks.is_empty() {
         let prefix = &config.topics.prefix;
         lines.push(format!("for `dead-letters redrive`: Read, Write, Describe on topic {}", config.topics.redrives()));
-        lines.push(
-            "for `dead-letters redrive`: Write on the topics that sinks read, Read on the dead-letter topics"
-                .to_owned(),
-        );
+        lines.push("for `dead-letters redrive` and `resync`: Write on the topics that sinks read".to_owned());
+        lines.push("for `dead-letters redrive`: Read on the dead-letter topics".to_owned());
         lines.push(format!("for `dead-letters redrive`: Write, Describe on transactional ids {prefix}.redrive.*"));
     }
     lines.push("Create on the topics above, unless somebody else makes them".to_owned());

@@ -1,9 +1,11 @@
 //! What waits, and when it will be done: for the page, the metrics and the log.
 //!
 //! An estimate: each key that waits takes one request, or its part of a batch, and requests go on as quickly as the
-//! quota allows or the instance answers at present. Records that are still in Kafka are not in it.
+//! quota allows or the instance answers at present, after the wait that it asked for. Records that are still in Kafka are
+//! not in it, and nothing is told while nobody knows when the route goes on.
 
 use crate::engine::dispatcher::Snapshot;
+use crate::engine::event::Standing;
 use crate::model::{Backlog, Plan};
 
 /// A backlog that takes less than so many seconds is not worth a line in the log.
@@ -12,13 +14,17 @@ const WORTH_TELLING: f64 = 30.0;
 /// Between two lines, milliseconds.
 const TELL_EVERY: u64 = 60_000;
 
-/// The backlog of a route.
-pub fn backlog(snapshot: &Snapshot, plan: &Plan) -> Backlog {
+/// The backlog of a route that may stand still. `now` is on the mono clock.
+pub fn backlog(snapshot: &Snapshot, plan: &Plan, standing: Option<&Standing>, now: u64) -> Backlog {
     let keys = snapshot.waiting;
-    #[expect(clippy::cast_precision_loss, reason = "a number of keys")]
-    let seconds = match (keys, plan.throughput()) {
-        (0, _) => Some(0.0),
-        (keys, throughput) => throughput.filter(|rate| *rate > 0.0).map(|rate| keys as f64 / rate),
+    #[expect(clippy::cast_precision_loss, reason = "a number of keys, a span")]
+    let seconds = match (keys, plan.throughput().filter(|rate| *rate > 0.0), standing) {
+        (0, ..) => Some(0.0),
+        (keys, Some(rate), None | Some(Standing::Draining)) => Some(keys as f64 / rate),
+        (keys, Some(rate), Some(Standing::Throttled(_, until))) => {
+            Some(keys as f64 / rate + until.saturating_sub(now) as f64 / 1_000.0)
+        }
+        (_, None, _) | (_, _, Some(_)) => None,
     };
     Backlog { keys, critical: snapshot.critical, seconds }
 }
@@ -68,6 +74,7 @@ mod tests {
     fn a_backlog_lasts_as_long_as_the_quota_makes_it() {
         let snapshot = Snapshot { waiting: 300, critical: 2, ..Snapshot::default() };
         let plan = Plan { per_second: Some(5.0), at_once: (4, 8), latency: Some(150.0), ..Plan::default() };
+        let backlog = |snapshot: &Snapshot, plan: &Plan| backlog(snapshot, plan, None, 0);
         assert_eq!(backlog(&snapshot, &plan), Backlog { keys: 300, critical: 2, seconds: Some(60.0) });
         let batches = Plan { per_call: Some(20), ..plan };
         let seconds = backlog(&snapshot, &batches).seconds.expect("the quota is known");
@@ -77,6 +84,16 @@ mod tests {
         assert!((11.0..12.0).contains(&seconds), "{seconds}");
         assert_eq!(backlog(&snapshot, &Plan::default()).seconds, None, "nothing was sent yet");
         assert_eq!(backlog(&Snapshot::default(), &Plan::default()).seconds, Some(0.0));
+    }
+
+    #[test]
+    fn nobody_knows_when_a_route_goes_on_that_stands_still_unless_it_was_told_to_wait() {
+        let snapshot = Snapshot { waiting: 300, ..Snapshot::default() };
+        let plan = Plan { per_second: Some(5.0), at_once: (4, 8), latency: Some(150.0), ..Plan::default() };
+        let standing = |standing: Standing| backlog(&snapshot, &plan, Some(&standing), 10_000).seconds;
+        assert_eq!(standing(Standing::Unavailable("down".into())), None);
+        assert_eq!(standing(Standing::Braked("20 refusals".into())), None);
+        assert_eq!(standing(Standing::Throttled(crate::model::Verb::Post, 40_000)), Some(90.0));
     }
 
     #[test]

@@ -149,3 +149,64 @@ fn away(route: &Reading, record: &Record, event: &AlertEvent) -> Option<Content>
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::Rules;
+    use crate::model::RedriveId;
+
+    const VALUE: &str = r#"{"source":"x","key":"k","action":"open","title":"down","event_id":"e1","note":"look"}"#;
+
+    fn reading() -> Reading {
+        let mapping = SinkMapping::compile(Rules::default()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let (decoder, mapping) = (Decoder::Canonical, Arc::new(mapping));
+        Reading { decoder, copartitioned: false, rekeyed_from: None, partitions: 4, mapping }
+    }
+
+    fn record(value: &str) -> Record {
+        Record {
+            topic: "alerts".into(),
+            partition: 2,
+            offset: 9,
+            key: Some(b"k".to_vec()),
+            value: Some(value.into()),
+            headers: Vec::new(),
+            timestamp: Some(1_800_000_000_000),
+        }
+    }
+
+    fn intents(received: Received) -> Vec<crate::model::Intent> {
+        match received.content {
+            Content::Intents(intents) => intents,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_resync_brings_the_values_of_its_event_and_nothing_else() {
+        let original = intents(prepare(&reading(), record(VALUE))).remove(0);
+        assert!(original.action == Action::Open && original.note.is_some() && original.event_id.is_some());
+        let entry = Position::new(2, 5, 0);
+        let headers = codec::resync_headers(&record(VALUE), entry, 0, Some(1_700_000_000_000));
+        let received = prepare(&reading(), Record { headers: headers.clone(), ..record(VALUE) });
+        assert_eq!(received.origin, Origin::Resync(entry));
+        let again = intents(received).remove(0);
+        assert_eq!((again.action, &again.fields), (Action::Update, &original.fields));
+        assert_eq!((again.note, again.event_id), (None, None));
+        assert_eq!(again.occurred_at, 1_700_000_000_000, "the event's own time");
+        // Its dead letter, put back.
+        let letter = Record { headers, ..record(VALUE) };
+        let headers = codec::redrive_headers(&letter, RedriveId(1), Position::new(2, 9, 0));
+        let back = prepare(&reading(), Record { headers, ..record(VALUE) });
+        assert_eq!(back.origin, Origin::Redrive(RedriveId(1)));
+        assert!(intents(back).iter().all(|intent| intent.action == Action::Update && intent.note.is_none()));
+    }
+
+    #[test]
+    fn a_resync_that_cannot_be_read_any_more_is_no_dead_letter() {
+        let headers = codec::resync_headers(&record("{"), Position::new(2, 5, 0), 0, None);
+        let received = prepare(&reading(), Record { headers, ..record("{") });
+        assert!(matches!(received.content, Content::Skipped), "{:?}", received.content);
+    }
+}

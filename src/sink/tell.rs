@@ -17,7 +17,7 @@ impl Driver {
         let snapshot = self.dispatcher.snapshot(now);
         self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.reading.partitions, now.mono);
         let plan = self.plan();
-        let backlog = backlog(&snapshot, &plan);
+        let backlog = backlog(&snapshot, &plan, self.dispatcher.standing(), now.mono);
         metrics::route(&self.route.name, &snapshot, &plan, &backlog);
         self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);
         let standing = self.dispatcher.standing().map(|s| in_words(s, now.mono));
