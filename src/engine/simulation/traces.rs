@@ -50,6 +50,8 @@ fn doubtful(always: Vec<Fault>) -> Scenario {
         unknown: (0, 0),
         people: 0,
         rejects: 0,
+        resyncs: 0,
+        coarse: 0,
         pauses: 0,
         always,
         ..Scenario::default()
