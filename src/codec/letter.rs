@@ -36,7 +36,7 @@ const SUPERSEDED: usize = 500;
 
 /// Key, value and headers of the dead letter of `record`. `now` is Unix milliseconds.
 pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Vec<u8>>, Option<Vec<u8>>, Vec<Header>) {
-    let mut headers: Vec<Header> = record.headers.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+    let mut headers = foreign_headers(record);
     let redrives = super::times_redriven(record);
     let mut add = |name: &str, value: String| headers.push((format!("nowbridge-{name}"), Some(value.into_bytes())));
     add("code", letter.code.into());
@@ -72,6 +72,11 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
     (record.key.clone(), record.value.clone(), headers)
 }
 
-pub(super) fn is_ours(name: &str) -> bool {
+/// A record's headers without ours.
+pub(super) fn foreign_headers(record: &Record) -> Vec<Header> {
+    record.headers.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
+}
+
+fn is_ours(name: &str) -> bool {
     name.get(..10).is_some_and(|head| head.eq_ignore_ascii_case("nowbridge-"))
 }

@@ -77,8 +77,7 @@ pub fn original(record: &Record) -> Option<&str> {
 /// The headers with which a dead letter about the event at `position` goes back into the input. One without a key is
 /// about all events of its record.
 pub fn redrive_headers(letter: &Record, id: RedriveId, position: Position) -> Vec<Header> {
-    let foreign = letter.headers.iter().filter(|(name, _)| !super::letter::is_ours(name));
-    let mut headers: Vec<Header> = foreign.cloned().collect();
+    let mut headers = super::letter::foreign_headers(letter);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
     add(RUN, id.to_string());
     if let Some(key) = letter.header(KEY) {

@@ -25,8 +25,7 @@ pub fn home(key: &str, partitions: i32) -> i32 {
 /// The headers of a record of the input on its way to the internal topic, about these of its events; `None` where it
 /// can't be read.
 pub fn rekeyed_headers(record: &Record, events: Option<&[u32]>) -> Vec<Header> {
-    let mut headers: Vec<Header> =
-        record.headers.iter().filter(|(name, _)| !super::letter::is_ours(name)).cloned().collect();
+    let mut headers = super::letter::foreign_headers(record);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
     add(ORIGIN, format!("{}/{}/{}", record.topic, record.partition, record.offset));
     if let Some(timestamp) = record.timestamp {

@@ -45,8 +45,7 @@ pub fn is_resynced(record: &Record) -> bool {
 /// The headers with which an event of a record goes into the input again. `timestamp` is the event's record's, Unix
 /// milliseconds.
 pub fn resync_headers(record: &Record, entry: Position, index: u32, timestamp: Option<i64>) -> Vec<Header> {
-    let foreign = record.headers.iter().filter(|(name, _)| !super::letter::is_ours(name));
-    let mut headers: Vec<Header> = foreign.cloned().collect();
+    let mut headers = super::letter::foreign_headers(record);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
     add(ENTRY, entry.to_string());
     add(super::redrive::INDEX, index.to_string());

@@ -279,8 +279,8 @@ fn next_phase(base: Base<'_>, entry: &Entry, part: &Part, before: Phase, setting
     let after = part.apply(before);
     if before == Phase::InProgress && after == Phase::New {
         let stands = base.row.map_or(&entry.seen.state, |r| &r.state);
-        let ours = entry.fields.iter().find(|(c, _)| **c == *settings.states.column);
-        if ours.is_none_or(|(_, d)| d.sent != digest(stands)) {
+        let ours = entry.field(&settings.states.column);
+        if ours.is_none_or(|d| d.sent != digest(stands)) {
             return before;
         }
     }
@@ -298,7 +298,7 @@ fn changed_fields(
     let mut changed = Vec::new();
     for (column, value) in wanted {
         let wants = digest(value);
-        let known = entry.fields.binary_search_by(|(c, _)| c.cmp(column)).ok().map(|at| entry.fields[at].1);
+        let known = entry.field(column);
         if known.is_some_and(|d| d.sent == wants) {
             continue;
         }

@@ -94,6 +94,11 @@ impl Header {
         .collect()
     }
 
+    /// Whether the partition may not know every key of the route, as it stands now.
+    pub fn may_lack_keys(&self, route: &Identity) -> bool {
+        self.unproven || self.has_grown(route)
+    }
+
     /// Whether keys may have moved here from other partitions since the ledger was begun.
     pub fn has_grown(&self, route: &Identity) -> bool {
         route.partitions > self.identity.partitions

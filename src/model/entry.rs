@@ -100,6 +100,14 @@ pub struct Entry {
     pub written_at: i64,
 }
 
+impl Entry {
+    /// What was last written to a column.
+    pub fn field(&self, column: &str) -> Option<FieldDigest> {
+        let at = self.fields.binary_search_by(|(known, _)| (**known).cmp(column)).ok()?;
+        self.fields.get(at).map(|(_, value)| *value)
+    }
+}
+
 /// Which write a claim announces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

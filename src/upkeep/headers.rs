@@ -49,13 +49,8 @@ pub async fn differences(site: &Site) -> Result<Vec<(i32, Vec<Difference>)>, Err
 pub async fn adopt(site: &Site, proven: bool) -> Result<usize, Error> {
     let mut headers = Vec::new();
     for partition in 0..site.partitions {
-        let Some(header) = site.survey(partition, |_| ()).await?.header else {
-            return Err(Error::NoHeader { topic: site.ledger.to_string(), partition });
-        };
-        if let Some(other) = header.differences(&site.identity).into_iter().find(|one| one.command != ADOPT) {
-            return Err(site.otherwise(other));
-        }
-        let unproven = (header.unproven || header.has_grown(&site.identity)) && !proven;
+        let header = site.own_header(partition, &site.survey(partition, |_| ()).await?, Some(ADOPT))?;
+        let unproven = header.may_lack_keys(&site.identity) && !proven;
         let wanted = Header { identity: site.identity_in(header.identity.incarnation), unproven };
         if header != wanted {
             headers.push((partition, wanted));
@@ -131,10 +126,6 @@ impl Site {
             Ok(starts)
         })
         .await
-    }
-
-    pub(super) fn otherwise(&self, difference: Difference) -> Error {
-        Error::Otherwise { topic: self.ledger.to_string(), difference }
     }
 
     /// What the route is now, its positions those of that incarnation.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::kafka::{self, KafkaOptions, Outcome, ProduceError, ProduceRequest, Producer, groups};
 use crate::ledger::header::Difference;
-use crate::ledger::{Identity, Place, Survey, SurveyError};
+use crate::ledger::{Header, Identity, Place, Survey, SurveyError};
 use crate::model::StateModel;
 
 /// Records on their way at once.
@@ -225,6 +225,17 @@ impl Site {
         blocking("reading the ledger", move || Ok(place.survey(&mut progress)?)).await
     }
 
+    /// What a partition belongs to, where that is this route but for what the command given resolves.
+    fn own_header(&self, partition: i32, survey: &Survey, resolves: Option<&str>) -> Result<Header, Error> {
+        let Some(header) = survey.header.clone() else {
+            return Err(Error::NoHeader { topic: self.ledger.to_string(), partition });
+        };
+        match header.differences(&self.identity).into_iter().find(|one| Some(one.command) != resolves) {
+            Some(difference) => Err(Error::Otherwise { topic: self.ledger.to_string(), difference }),
+            None => Ok(header),
+        }
+    }
+
     /// Produces records to a partition, in no promised order, and waits for all of them; the highest offset.
     async fn write(
         &self,
@@ -266,6 +277,15 @@ impl Site {
             }
         }
         Ok(last)
+    }
+}
+
+/// Refuses where a write is not settled yet.
+fn refuse_unsettled(survey: &Survey) -> Result<(), Error> {
+    let claims = &survey.loaded.claims;
+    match claims.keys().next() {
+        Some(key) => Err(Error::Unsettled { count: claims.len(), key: key.to_string() }),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! will ever have, and each attempt is numbered anew, so that none is taken for one of a later owner. Writes of unknown
 //! outcome can't be taken along, and are refused. The old topic is left as it is.
 
-use super::{Error, Site, blocking};
+use super::{Error, Site, blocking, refuse_unsettled};
 use crate::engine::event::LedgerWrite;
 use crate::kafka::topics::Topics;
 use crate::kafka::{groups, table};
@@ -47,7 +47,7 @@ pub async fn rename(site: &Site, old: &Old, tell: &mut (dyn FnMut(i32, usize) + 
     }
     for partition in 0..partitions {
         let survey = from.survey(partition, |_| ()).await?;
-        let unproven = survey.header.as_ref().is_some_and(|h| h.unproven || h.has_grown(&site.identity));
+        let unproven = survey.header.as_ref().is_some_and(|header| header.may_lack_keys(&site.identity));
         let incarnation = survey.header.as_ref().map_or(0, |header| header.identity.incarnation);
         let header = Header { identity: site.identity_in(incarnation), unproven };
         let keys = if same { survey.loaded.entries.len() } else { copy(site, partition, survey).await? };
@@ -72,16 +72,8 @@ pub async fn rename(site: &Site, old: &Old, tell: &mut (dyn FnMut(i32, usize) + 
 /// Whether a partition's ledger is another name's of this route, and nothing of it is under way.
 async fn check(from: &Site, partition: i32) -> Result<(), Error> {
     let survey = from.survey(partition, |_| ()).await?;
-    let Some(header) = survey.header else {
-        return Err(Error::NoHeader { topic: from.ledger.to_string(), partition });
-    };
-    if let Some(other) = header.differences(&from.identity).into_iter().find(|one| one.command != RENAME) {
-        return Err(from.otherwise(other));
-    }
-    match survey.loaded.claims.keys().next() {
-        Some(key) => Err(Error::Unsettled { count: survey.loaded.claims.len(), key: key.to_string() }),
-        None => Ok(()),
-    }
+    from.own_header(partition, &survey, Some(RENAME))?;
+    refuse_unsettled(&survey)
 }
 
 /// Writes what counts of a partition to the new ledger; how many keys that is.

@@ -8,10 +8,11 @@
 //!
 //! Cut short, it leaves a ledger that goes on where it was: the offsets move last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::headers::Begin;
-use super::{Error, Site, blocking};
+use super::{Error, Site, blocking, refuse_unsettled};
 use crate::engine::event::LedgerWrite;
 use crate::kafka::{groups, table};
 use crate::ledger::{Header, StartAt, Survey, wire};
@@ -60,22 +61,25 @@ pub async fn reread(site: &Site, again: Again) -> Result<Vec<Reread>, Error> {
 /// # Errors
 /// As of [`reread`]; what was written then may stay, and the command may be given again.
 pub async fn reprocess(site: &Site, again: Again, span: Duration) -> Result<Vec<Reread>, Error> {
+    let mut marks = BTreeMap::new();
     for partition in 0..site.partitions {
-        site.remains(partition, span).await?;
+        let mut keys = site.remains(partition, span).await?.keys;
+        keys.retain(|key| key.starts_with(MARK));
+        marks.insert(partition, keys);
     }
     let planned = plan(site, again).await?;
     let now = u32::try_from(crate::clock::unix() / 1_000).unwrap_or(u32::MAX);
     for (reread, survey) in &planned {
         let partition = reread.partition;
-        let unproven = again.unproven
-            || survey.header.as_ref().is_some_and(|header| header.unproven || header.has_grown(&site.identity));
+        let unproven =
+            again.unproven || survey.header.as_ref().is_some_and(|header| header.may_lack_keys(&site.identity));
         let header = Header { identity: site.identity_in(now), unproven };
         site.write_header(partition, &header).await?;
         let token = site.write_owner(partition).await?;
         let entries = entries(site, *reread, survey, again.finished, token);
         site.write(&site.ledger, partition, entries).await?;
         // A mark never falls: the highest of all counts.
-        let marks = site.remains(partition, Duration::ZERO).await?.keys.into_iter().filter(|key| key.starts_with(MARK));
+        let marks = marks.remove(&partition).into_iter().flatten();
         site.write(&site.ledger, partition, marks.map(|key| (key, None))).await?;
         let mark = Mark { watermark: reread.from, former: survey.loaded.former.clone() };
         site.write_mark(partition, token, mark).await?;
@@ -96,15 +100,8 @@ async fn plan(site: &Site, again: Again) -> Result<Vec<(Reread, Survey)>, Error>
     for ((partition, from), progress) in starts.into_iter().zip(progress) {
         let survey = site.survey(partition, |_| ()).await?;
         let Some(upto) = progress.committed.max(survey.mark).filter(|upto| from < *upto) else { continue };
-        let Some(header) = &survey.header else {
-            return Err(Error::NoHeader { topic: site.ledger.to_string(), partition });
-        };
-        if let Some(other) = header.differs_from(&site.identity) {
-            return Err(site.otherwise(other));
-        }
-        if let Some(key) = survey.loaded.claims.keys().next() {
-            return Err(Error::Unsettled { count: survey.loaded.claims.len(), key: key.to_string() });
-        }
+        site.own_header(partition, &survey, None)?;
+        refuse_unsettled(&survey)?;
         if let Some(key) = survey.loaded.parks.keys().next() {
             return Err(Error::Parked { count: survey.loaded.parks.len(), key: key.to_string() });
         }

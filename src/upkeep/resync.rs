@@ -193,6 +193,6 @@ fn keep_newest(reading: &Reading, record: Record, open: &HashMap<Key, Entry>, ne
 
 /// Columns in which the values are not what was last written.
 fn differing(fields: &[(Column, String)], entry: &Entry) -> Vec<Column> {
-    let written = |column: &Column| entry.fields.iter().find(|(known, _)| known == column).map(|(_, value)| value.sent);
+    let written = |column: &Column| entry.field(column).map(|value| value.sent);
     fields.iter().filter(|(column, value)| written(column) != Some(digest(value))).map(|(c, _)| c.clone()).collect()
 }

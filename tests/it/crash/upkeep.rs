@@ -17,11 +17,6 @@ use crate::support::kafka::{self, Broker};
 
 const KEYS: usize = 40;
 
-fn stop(mut bridge: Bridge) {
-    bridge.signal("-TERM");
-    assert_eq!(bridge.exit_code(Duration::from_secs(30)), Some(0), "{}", bridge.log());
-}
-
 /// Opens every key, and lets a bridge make the tickets.
 async fn begin(broker: &Broker) -> (World, Vec<Event>) {
     let world = World::start(broker, 3, 1, "").await;
@@ -29,7 +24,7 @@ async fn begin(broker: &Broker) -> (World, Vec<Event>) {
     let bridge = world.bridge(None);
     world.feed(events.clone(), 1_000).await.expect("fed");
     world.await_right(&apply(&events), Duration::from_secs(60)).await;
-    stop(bridge);
+    bridge.stop();
     (world, events)
 }
 
@@ -45,7 +40,7 @@ async fn go_on(world: &World, mut events: Vec<Event>) {
     world.await_right(&expected, Duration::from_secs(60)).await;
     world.check(&expected).await;
     assert_eq!(world.rows().await.into_keys().collect::<BTreeSet<_>>(), known);
-    stop(bridge);
+    bridge.stop();
 }
 
 /// With a number above all before. The first word about a key is no opening one: what changes a ticket must find it, too.
@@ -87,7 +82,7 @@ async fn a_lost_ledger_is_begun_anew_and_every_ticket_is_found() {
     await_log(&bridge, "nowbridge ledger rebuild").await;
     let (well, told) = world.command(&["ledger", "rebuild", "--yes"]);
     assert!(!well && told.contains("has members"), "not while a bridge runs: {told}");
-    stop(bridge);
+    bridge.stop();
     assert!(world.done(&["ledger", "rebuild"]).contains("Nothing was changed"));
     assert!(world.done(&["ledger", "rebuild", "--yes"]).contains("begun anew"));
     go_on(&world, events).await;
@@ -109,7 +104,7 @@ async fn a_topic_that_was_made_anew_is_read_from_its_start() {
     events.push(first);
     let bridge = world.bridge(None);
     await_log(&bridge, "ledger rebuild --from earliest").await;
-    stop(bridge);
+    bridge.stop();
     let (well, told) = world.command(&["ledger", "rebuild", "--yes"]);
     assert!(!well && told.contains("--from earliest"), "its offsets mean nothing: {told}");
     world.done(&["ledger", "rebuild", "--from", "earliest", "--yes"]);
@@ -124,7 +119,7 @@ async fn a_ledger_goes_along_with_a_route_s_name_and_an_instance_s_address() {
     std::fs::write(world.config(), text.replace("//127.0.0.1:", "//localhost:")).expect("written");
     let bridge = world.bridge(None);
     await_log(&bridge, "nowbridge ledger adopt").await;
-    stop(bridge);
+    bridge.stop();
     assert!(world.done(&["ledger", "adopt"]).contains("the instance was `http://127.0.0.1:"));
     world.done(&["ledger", "adopt", "--yes"]);
     let text = std::fs::read_to_string(world.config()).expect("a configuration");

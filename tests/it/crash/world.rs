@@ -340,6 +340,12 @@ impl Bridge {
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
 
+    /// Stops it in order.
+    pub fn stop(mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.exit_code(Duration::from_secs(30)), Some(0), "{}", self.log());
+    }
+
     /// True where it died by the SIGKILL that it was told to die by; else it is killed now.
     pub fn dies_within(&mut self, patience: Duration) -> bool {
         use std::os::unix::process::ExitStatusExt;
