@@ -10,6 +10,7 @@ pub mod config;
 pub mod console;
 mod crash_point;
 pub mod decode;
+pub mod digest;
 pub mod doctor;
 pub mod engine;
 pub mod kafka;

@@ -115,15 +115,25 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ),
     ("nowbridge_standing", Kind::Gauge, "route", "1 while the route stands still (see /readyz for why)"),
     ("nowbridge_watermark", Kind::Gauge, "route, partition", "Offset below which everything is resolved"),
-    ("nowbridge_rekeyed_records_total", Kind::Counter, "route", "Records of the route's topic that were re-keyed"),
-    ("nowbridge_rekeyed_alerts_total", Kind::Counter, "route", "Alert events in them"),
+    (
+        "nowbridge_rekeyed_records_total",
+        Kind::Counter,
+        "route, stage",
+        "Records of the route's topic that were re-keyed (stage rekey), or put into their groups (stage digest)",
+    ),
+    ("nowbridge_rekeyed_alerts_total", Kind::Counter, "route, stage", "Alert events in them"),
     (
         "nowbridge_rekey_transactions_total",
         Kind::Counter,
-        "route, outcome",
+        "route, stage, outcome",
         "Transactions in which they were: committed, or failed and done again",
     ),
-    ("nowbridge_rekey_lag_records", Kind::Gauge, "route", "Records that this member has yet to re-key"),
+    (
+        "nowbridge_rekey_lag_records",
+        Kind::Gauge,
+        "route, stage",
+        "Records that this member has yet to re-key, or to put into their groups",
+    ),
     ("nowbridge_changes_published_total", Kind::Counter, "route", "Changes published by a source route"),
     ("nowbridge_echoes_total", Kind::Counter, "route", "Own writes seen by a source route and left out"),
     (
@@ -198,19 +208,21 @@ pub fn observed(route: &str, observation: &Observation) {
     .increment(1);
 }
 
-/// A transaction of the re-keying stage ended; what it held, if it was committed.
-pub fn rekeyed(route: &str, committed: Option<(u64, u64)>) {
+/// A transaction of a stage before the sink ended; what it held, if it was committed.
+pub fn rekeyed(route: &str, stage: &'static str, committed: Option<(u64, u64)>) {
     let outcome = if committed.is_some() { "committed" } else { "failed" };
-    counter!("nowbridge_rekey_transactions_total", "route" => route.to_owned(), "outcome" => outcome).increment(1);
+    let route = || route.to_owned();
+    counter!("nowbridge_rekey_transactions_total", "route" => route(), "stage" => stage, "outcome" => outcome)
+        .increment(1);
     let (records, alerts) = committed.unwrap_or_default();
-    counter!("nowbridge_rekeyed_records_total", "route" => route.to_owned()).increment(records);
-    counter!("nowbridge_rekeyed_alerts_total", "route" => route.to_owned()).increment(alerts);
+    counter!("nowbridge_rekeyed_records_total", "route" => route(), "stage" => stage).increment(records);
+    counter!("nowbridge_rekeyed_alerts_total", "route" => route(), "stage" => stage).increment(alerts);
 }
 
 /// How many records are yet to be re-keyed by this member.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52 are exact")]
-pub fn rekey_lag(route: &str, records: i64) {
-    gauge!("nowbridge_rekey_lag_records", "route" => route.to_owned()).set(records as f64);
+pub fn rekey_lag(route: &str, stage: &'static str, records: i64) {
+    gauge!("nowbridge_rekey_lag_records", "route" => route.to_owned(), "stage" => stage).set(records as f64);
 }
 
 /// The present numbers of a source route; counts are totals since the start.

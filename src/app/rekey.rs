@@ -9,7 +9,7 @@ use crate::config::{Config, Sink, Start};
 use crate::kafka::topics::Topics;
 use crate::kafka::{KafkaOptions, table};
 use crate::ledger::{Identity, StartAt};
-use crate::rekey::{Spread, Stage};
+use crate::rekey::{Digest, Spread, Stage, Step};
 
 /// For each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,20 +23,42 @@ pub fn start_at(sink: &Sink) -> StartAt {
     }
 }
 
-/// The stage of a route; `None` where it is not re-keyed. `partitions` are the internal topic's.
-pub fn stage(config: &Config, sink: &Sink, options: &KafkaOptions, partitions: i32) -> Option<Stage> {
-    let topic = sink.rekeyed.as_deref()?;
-    Some(Stage {
+/// The stages of a route before its sink: none where it reads its topic as it is, two where it makes digests.
+/// `partitions` are the internal topics'.
+pub fn stages(config: &Config, sink: &Sink, options: &KafkaOptions, partitions: i32) -> Vec<Stage> {
+    let Some(inner) = sink.rekeyed.as_deref() else { return Vec::new() };
+    let stage = |input: &str, group: String, step: Step, start: StartAt| Stage {
         name: sink.name.as_str().into(),
         kafka: options.clone(),
-        input: sink.topic.clone(),
-        group: sink.rekey_group(),
+        input: input.to_owned(),
+        group,
         session_timeout: config.kafka.session_timeout,
         max_poll_interval: config.kafka.max_poll_interval,
-        spread: Spread { decoder: sink.decoder.clone(), topic: topic.into(), partitions },
-        transactional_id: format!("{}.rekey.{}.{:016x}", config.topics.prefix, sink.name, fastrand::u64(..)),
-        start: start_at(sink),
-    })
+        transactional_id: format!("{}.{}.{}.{:016x}", config.topics.prefix, step.name(), sink.name, fastrand::u64(..)),
+        step,
+        start,
+    };
+    let decoder = || sink.decoder.clone();
+    let Some(digest) = &sink.digest else {
+        let step =
+            Step::Spread(Box::new(Spread { decoder: decoder(), topic: inner.into(), partitions, group_by: None }));
+        return vec![stage(&sink.topic, sink.rekey_group(), step, start_at(sink))];
+    };
+    let (group_by, topic) = (Some(digest.group_by.clone()), digest.grouped.as_str().into());
+    let spread = Step::Spread(Box::new(Spread { decoder: decoder(), topic, partitions, group_by }));
+    let made = Step::Digest(Digest {
+        decoder: decoder(),
+        topic: inner.into(),
+        table: digest.table.as_str().into(),
+        partitions,
+        group_by: digest.group_by.text().into(),
+        list: digest.list,
+    });
+    vec![
+        stage(&sink.topic, sink.rekey_group(), spread, start_at(sink)),
+        // What the first has written is all to be taken.
+        stage(&digest.grouped, sink.digest_group(), made, StartAt::Earliest),
+    ]
 }
 
 /// Whether the route has been run the other way before, or its internal topic has changed its partitions. `known` is what
@@ -55,12 +77,12 @@ pub async fn refuse_switch(
     const ANEW: &str = "or give the route a new name (and with it a ledger and a group of its own) at a time when few \
                         alerts are open, for it will not know the tickets that this one has made";
     let Some(topic) = &sink.rekeyed else {
-        if before == Some(sink.default_rekeyed.as_str()) {
+        let ways = [("rekey: true", &sink.default_rekeyed), ("digest", &sink.default_digests)];
+        if let Some((way, inner)) = ways.into_iter().find(|(_, inner)| before == Some(inner.as_str())) {
             bail!(
-                "route {name}: it has been run with `rekey: true`, and its ledger {} goes by the positions of {}; set \
+                "route {name}: it has been run with `{way}`, and its ledger {} goes by the positions of {inner}; set \
                  that again, {ANEW}",
                 sink.ledger,
-                sink.default_rekeyed
             );
         }
         return Ok(());
@@ -68,9 +90,17 @@ pub async fn refuse_switch(
     if before == Some(sink.topic.as_str()) || (before.is_none() && has_read(sink, options).await?) {
         bail!(
             "route {name}: it has been run without `rekey`, and its ledger {} goes by the positions of {}; remove \
-             `rekey: true`, {ANEW}",
+             `rekey: true` or `digest`, {ANEW}",
             sink.ledger,
             sink.topic
+        );
+    }
+    // Told before a stage begins, which would take away what the old way has not read yet.
+    if let Some(before) = before.filter(|before| before != topic) {
+        bail!(
+            "route {name}: its ledger {} goes by the positions of {before}, and the route would read {topic} now: `rekeyed` \
+             or `digest` was changed; take that back, {ANEW}",
+            sink.ledger
         );
     }
     let began_with = known.filter(|identity| identity.topic == *topic).map(|identity| identity.partitions);

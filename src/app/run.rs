@@ -33,7 +33,7 @@ pub struct Views {
     /// Sink routes by name.
     pub sinks: Vec<(String, StatusHandle)>,
     /// The re-keying of sink routes, by their names.
-    pub rekeys: Vec<(String, crate::rekey::StatusHandle)>,
+    pub rekeys: Vec<(String, &'static str, crate::rekey::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
 }
@@ -122,11 +122,11 @@ pub async fn start(
         let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, pace);
         let status = StatusHandle::default();
         views.sinks.push((sink.name.clone(), status.clone()));
-        if let Some(stage) = rekey::stage(config, sink, &options, partitions) {
-            let (status, stop) = (crate::rekey::StatusHandle::default(), stop.clone());
-            views.rekeys.push((sink.name.clone(), status.clone()));
+        for stage in rekey::stages(config, sink, &options, partitions) {
+            let (status, stop, what) = (crate::rekey::StatusHandle::default(), stop.clone(), stage.step.name());
+            views.rekeys.push((sink.name.clone(), what, status.clone()));
             let task = async move { Ok(crate::rekey::run(stage, status, stop).await?) };
-            supervisor.spawn(format!("re-keying of {}", sink.name), task);
+            supervisor.spawn(format!("{what} of {}", sink.name), task);
         }
         let stop = stop.clone();
         supervisor.spawn(format!("sink {}", sink.name), async move { Ok(sink::run(route, status, stop).await?) });

@@ -35,6 +35,10 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
             // The user's topic may have any number of partitions; those of the internal one count.
             layout.inputs.push(TopicSpec::new(&sink.topic, Purpose::Input).replication(replication));
             layout.own.push(spec(rekeyed, Purpose::Rekeyed, partitions));
+            if let Some(digest) = &sink.digest {
+                layout.own.push(spec(&digest.grouped, Purpose::Rekeyed, partitions));
+                layout.own.push(spec(&digest.table, Purpose::Table, partitions));
+            }
         } else {
             layout.inputs.push(spec(&sink.topic, Purpose::Input, partitions));
         }
@@ -171,6 +175,13 @@ pub fn rights(config: &Config) -> Vec<String> {
             lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {rekeyed}"));
             lines.push(format!("Read on group {}", sink.rekey_group()));
             lines.push(format!("Write, Describe on transactional ids {prefix}.rekey.{}.*", sink.name));
+            if let Some(digest) = &sink.digest {
+                for topic in [&digest.grouped, &digest.table] {
+                    lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {topic}"));
+                }
+                lines.push(format!("Read on group {}", sink.digest_group()));
+                lines.push(format!("Write, Describe on transactional ids {prefix}.digest.{}.*", sink.name));
+            }
         }
     }
     if !config.sources.is_empty() {

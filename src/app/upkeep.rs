@@ -74,8 +74,7 @@ pub(super) async fn site(config: &Config, sink: &Sink, make: bool) -> Result<Sit
 }
 
 pub(super) fn groups(sink: &Sink) -> Vec<String> {
-    let second = sink.rekeyed.as_ref().map(|_| sink.rekey_group());
-    std::iter::once(sink.group.clone()).chain(second).collect()
+    sink.groups().into_iter().map(|(group, _)| group).collect()
 }
 
 async fn list(route: &RouteArgs, which: ListArgs) -> Result<()> {

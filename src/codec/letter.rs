@@ -69,6 +69,7 @@ pub fn dead_letter(record: &Record, letter: &Letter<'_>, now: i64) -> (Option<Ve
         add("superseded-count", letter.superseded.len().to_string());
     }
     headers.extend(super::resync::resync_header(record));
+    headers.extend(super::rekeyed::digest_header(record));
     (record.key.clone(), record.value.clone(), headers)
 }
 

@@ -11,7 +11,10 @@ mod resync;
 
 pub use letter::{Letter, dead_letter};
 pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
-pub use rekeyed::{events_meant, home, origin, original_timestamp, rekeyed_headers};
+pub use rekeyed::{
+    digest_headers, events_meant, grouped_headers, groups, home, is_digest, origin, original_timestamp,
+    rekeyed_headers, ungrouped_headers,
+};
 pub use report::{ReportFields, report};
 pub use resync::{Resynced, is_resynced, resync_headers, resynced};
 

@@ -5,7 +5,7 @@
 //! it is left out where the record was refused as a whole), `nowbridge-key` (the letter's alert key, where known),
 //! `nowbridge-original` (where the event stood first, by which letters of a key are put in order), `nowbridge-redrives`
 //! (how often it has been put back) and `nowbridge-timestamp` (the original's, since some formats take an event's time
-//! from it) and, of a re-keyed record, its `nowbridge-origin`. Behind the last letter of a key comes its release: a record without a value, with
+//! from it) and, of a re-keyed record, its `nowbridge-origin` and `nowbridge-digest`. Behind the last letter of a key comes its release: a record without a value, with
 //! `nowbridge-redrive`, `nowbridge-key` and `nowbridge-release` (the position of the newest letter that was put back).
 
 use crate::model::record::Header;
@@ -89,7 +89,7 @@ pub fn redrive_headers(letter: &Record, id: RedriveId, position: Position) -> Ve
     if let Some(timestamp) = letter.header(TIMESTAMP) {
         add(TIMESTAMP, timestamp.to_owned());
     }
-    headers.extend(super::rekeyed::origin_header(letter));
+    headers.extend(super::rekeyed::kept_headers(letter));
     headers.extend(super::resync::resync_header(letter));
     headers
 }

@@ -5,6 +5,10 @@
 //! take an event's time from it; the record's own is when it was re-keyed, or retention would take old records at once)
 //! and `nowbridge-events`: which of the body's alerts are meant in this partition. The last is left out where the body
 //! could not be read; such a record is in one place only. Headers of these names that a publisher has sent are dropped.
+//!
+//! Where the route makes digests, `nowbridge-groups` says to which group each of those alerts belongs (a JSON list; `null`:
+//! to none), and a record that a digest has made carries `nowbridge-digest`: its body is a canonical event, whatever the
+//! route's format.
 
 use sha2::{Digest, Sha256};
 
@@ -13,6 +17,8 @@ use crate::model::record::Header;
 
 const ORIGIN: &str = "nowbridge-origin";
 const EVENTS: &str = "nowbridge-events";
+const GROUPS: &str = "nowbridge-groups";
+const DIGEST: &str = "nowbridge-digest";
 
 /// The partition in which all records of an alert are. It must never change, or an alert would be in two: the first eight
 /// bytes of the key's SHA-256, big-endian, modulo the number of partitions.
@@ -43,8 +49,53 @@ pub fn origin(record: &Record) -> Option<&str> {
     record.header(ORIGIN)
 }
 
-pub(super) fn origin_header(record: &Record) -> Option<Header> {
-    origin(record).map(|origin| (ORIGIN.to_owned(), Some(origin.as_bytes().to_vec())))
+/// What a record keeps of these headers when it, or its dead letter, is put into the internal topic again.
+pub(super) fn kept_headers(record: &Record) -> impl Iterator<Item = Header> + '_ {
+    record.headers.iter().filter(|(name, _)| name == ORIGIN || name == DIGEST).cloned()
+}
+
+/// What a dead letter of an event of a group keeps.
+pub(super) fn digest_header(record: &Record) -> Option<Header> {
+    record.headers.iter().find(|(name, _)| name == DIGEST).cloned()
+}
+
+/// The headers of a record whose alerts belong to these groups, in the order of `events`.
+pub fn grouped_headers(record: &Record, events: &[u32], groups: &[Option<String>]) -> Vec<Header> {
+    let mut headers = rekeyed_headers(record, Some(events));
+    headers.push((GROUPS.to_owned(), Some(serde_json::json!(groups).to_string().into_bytes())));
+    headers
+}
+
+/// To which groups the events of a record belong that are meant where it lies, in their order; `None`: it was not said,
+/// because it could not be read.
+///
+/// # Errors
+/// The header makes no sense.
+pub fn groups(record: &Record) -> Result<Option<Vec<Option<String>>>, String> {
+    let Some(text) = record.header(GROUPS) else { return Ok(None) };
+    serde_json::from_str(text).map(Some).map_err(|error| format!("header {GROUPS}: {error}"))
+}
+
+/// The headers with which a grouped record goes on to the sink, about these of its events: those that belong to no group.
+pub fn ungrouped_headers(record: &Record, events: &[u32]) -> Vec<Header> {
+    let mut headers = record.headers.clone();
+    headers.retain(|(name, _)| name != GROUPS && name != EVENTS);
+    let listed: Vec<String> = events.iter().map(u32::to_string).collect();
+    headers.push((EVENTS.to_owned(), Some(listed.join(",").into_bytes())));
+    headers
+}
+
+/// The headers of an event of a group; of one that a single record has brought about, with where that stood.
+pub fn digest_headers(record: Option<&Record>) -> Vec<Header> {
+    let mut headers: Vec<Header> = record.map(|record| kept_headers(record).collect()).unwrap_or_default();
+    headers.push((DIGEST.to_owned(), Some(b"1".to_vec())));
+    headers.push((EVENTS.to_owned(), Some(b"0".to_vec())));
+    headers
+}
+
+/// Whether the record is an event of a group.
+pub fn is_digest(record: &Record) -> bool {
+    record.header(DIGEST).is_some()
 }
 
 /// Which events of a re-keyed record are meant where it lies; `None`: it was not said, because it could not be read.
@@ -105,6 +156,22 @@ mod tests {
         assert_eq!(original_timestamp(&moved), Ok(Some(77)));
         let unread = Record { headers: rekeyed_headers(&record(), None), ..record() };
         assert_eq!(events_meant(&unread), Ok(None));
+    }
+
+    #[test]
+    fn a_digest_is_known_as_such_and_its_alerts_without_a_group_go_on() {
+        let groups_of = [Some("digest:a".to_owned()), None];
+        let grouped = Record { headers: grouped_headers(&record(), &[0, 7], &groups_of), ..record() };
+        assert_eq!(groups(&grouped), Ok(Some(groups_of.to_vec())));
+        assert!(!is_digest(&grouped));
+        let alone = Record { headers: ungrouped_headers(&grouped, &[7]), ..record() };
+        assert_eq!((events_meant(&alone), groups(&alone)), (Ok(Some(vec![7])), Ok(None)));
+        assert_eq!((origin(&alone), original_timestamp(&alone)), (Some("alerts/3/41"), Ok(Some(77))));
+        let digest = Record { headers: digest_headers(Some(&grouped)), ..record() };
+        assert!(is_digest(&digest));
+        assert_eq!((origin(&digest), events_meant(&digest)), (Some("alerts/3/41"), Ok(Some(vec![0]))));
+        let again = Record { headers: kept_headers(&digest).collect(), ..record() };
+        assert!(is_digest(&again) && origin(&again) == Some("alerts/3/41"));
     }
 
     #[test]

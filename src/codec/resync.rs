@@ -4,7 +4,7 @@
 //! Such a record is the event's, key, value and foreign headers untouched, with `nowbridge-resync` (the position of the
 //! key's ledger entry: it counts only while the entry stands there), `nowbridge-index` (which of the record's events),
 //! `nowbridge-timestamp` (the original's, since some formats take an event's time from it) and, of a re-keyed record, its
-//! `nowbridge-origin`. Its dead letter keeps the first, so that a redrive takes it for what it is.
+//! `nowbridge-origin` and `nowbridge-digest`. Its dead letter keeps the first, so that a redrive takes it for what it is.
 
 use crate::model::record::Header;
 use crate::model::{Position, Record};
@@ -52,7 +52,7 @@ pub fn resync_headers(record: &Record, entry: Position, index: u32, timestamp: O
     if let Some(timestamp) = timestamp {
         add(super::redrive::TIMESTAMP, timestamp.to_string());
     }
-    headers.extend(super::rekeyed::origin_header(record));
+    headers.extend(super::rekeyed::kept_headers(record));
     headers
 }
 

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use sink::{
-    RawBy, RawEvent, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWeight,
-    RawWrite,
+    RawBy, RawDigest, RawEvent, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates,
+    RawWeight, RawWrite,
 };
 
 /// Configuration of nowbridge.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::decode::Decoder;
 use crate::engine::settings::Settings;
-use crate::mapping::SinkMapping;
+use crate::mapping::{GroupBy, SinkMapping};
 
 use super::human::Rate;
 use super::secret::Secret;
@@ -272,8 +272,12 @@ pub struct Sink {
     pub copartitioned: bool,
     /// The internal topic to which its records are re-keyed, and which it then reads; `None`: it reads its topic.
     pub rekeyed: Option<String>,
-    /// The internal topic's name where none is given.
+    /// The internal topic's name where none is given and the route makes no digests.
     pub default_rekeyed: String,
+    /// The same of a route that makes digests.
+    pub default_digests: String,
+    /// Which alerts share a ticket; `None`: each has its own.
+    pub digest: Option<Digest>,
     /// Value of `correlation_display`: names this bridge in its tickets.
     pub correlation_display: String,
     /// What to do without a ledger.
@@ -292,6 +296,32 @@ impl Sink {
     pub fn rekey_group(&self) -> String {
         format!("{}.rekey", self.group)
     }
+
+    /// The consumer group that makes its digests.
+    pub fn digest_group(&self) -> String {
+        format!("{}.digest", self.group)
+    }
+
+    /// All consumer groups of the route with the topics that they read.
+    pub fn groups(&self) -> Vec<(String, String)> {
+        let mut groups = vec![(self.group.clone(), self.reads().to_owned())];
+        groups.extend(self.rekeyed.as_ref().map(|_| (self.rekey_group(), self.topic.clone())));
+        groups.extend(self.digest.as_ref().map(|digest| (self.digest_group(), digest.grouped.clone())));
+        groups
+    }
+}
+
+/// How a route makes digests.
+#[derive(Debug, Clone)]
+pub struct Digest {
+    /// Which alerts go together.
+    pub group_by: GroupBy,
+    /// How many of them a ticket names.
+    pub list: usize,
+    /// The internal topic that is keyed by groups.
+    pub grouped: String,
+    /// The compacted table of the groups.
+    pub table: String,
 }
 
 /// What a source route publishes of rows that exist before its first start.

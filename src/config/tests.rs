@@ -298,6 +298,26 @@ fn events_have_rules_of_their_own_and_no_rows() {
 }
 
 #[test]
+fn a_route_with_a_digest_has_two_internal_topics_and_a_table() {
+    let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
+    let config =
+        read(&with("    digest: { group_by: \"{{ labels.service }}\" }\n")).unwrap_or_else(|errors| panic!("{errors}"));
+    let sink = &config.sinks[0];
+    let digest = sink.digest.as_ref().expect("a digest");
+    assert_eq!((sink.topic.as_str(), sink.reads(), digest.list), ("alerts", "nowbridge.incidents.digests", 20));
+    assert_eq!(digest.grouped, "nowbridge.incidents.digests.grouped");
+    assert_eq!(digest.table, "nowbridge.incidents.digests.groups");
+    let groups: Vec<(String, String)> = sink.groups();
+    assert_eq!(groups[2], ("nowbridge.incidents.digest".into(), digest.grouped.clone()));
+    let all = complaints(&with("    copartitioned: true\n    digest: { group_by: shop, list: 0 }\n"));
+    for told in ["sinks.incidents.copartitioned", "share one ticket", "sinks.incidents.digest.list"] {
+        assert!(all.contains(told), "{told}: {all}");
+    }
+    let without = complaints(&with("    digest: { list: 5 }\n"));
+    assert!(without.contains("group_by"), "{without}");
+}
+
+#[test]
 fn a_rekeyed_route_reads_its_internal_topic() {
     let with = |lines: &str| MINIMAL.replace("    topic: alerts\n", &format!("    topic: alerts\n{lines}"));
     let plain = read(MINIMAL).unwrap_or_else(|errors| panic!("{errors}"));

@@ -52,7 +52,7 @@ pub struct Console {
     /// Sink routes by name.
     pub routes: Vec<(String, sink::StatusHandle)>,
     /// The re-keying of sink routes, by their names.
-    pub rekeys: Vec<(String, rekey::StatusHandle)>,
+    pub rekeys: Vec<(String, &'static str, rekey::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
     /// What [`install_metrics`] gave.

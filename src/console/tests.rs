@@ -26,7 +26,7 @@ impl Bench {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             routes: vec![("incidents".into(), sink.clone())],
             sources: vec![("changes".into(), source::StatusHandle::default())],
-            rekeys: vec![("incidents".into(), rekey::StatusHandle::default())],
+            rekeys: vec![("incidents".into(), "rekey", rekey::StatusHandle::default())],
             metrics: recorder.handle(),
             stopping: stopping.clone(),
         };

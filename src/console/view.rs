@@ -1,7 +1,6 @@
 //! What is shown: the routes' statuses as reasons and as JSON. Times leave as milliseconds, counts as numbers, and
 //! every text of others (keys, an instance's words) as a JSON string of bounded length.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -62,7 +61,7 @@ pub fn reasons(console: &Console) -> Vec<Reason> {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
-    for (name, handle) in &console.rekeys {
+    for (name, _, handle) in &console.rekeys {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
@@ -88,11 +87,12 @@ pub fn readiness(reasons: &[Reason]) -> Value {
 
 /// The answer of `/status`.
 pub fn status(console: &Console, now: Now) -> Value {
-    let rekeys: BTreeMap<&String, Value> = console.rekeys.iter().map(|(name, h)| (name, of_rekey(&h.get()))).collect();
     let of_sink = |(name, handle): &(String, sink::StatusHandle)| {
         let mut shown = of_sink(name, &handle.get(), now);
-        if let (Some(shown), Some(rekey)) = (shown.as_object_mut(), rekeys.get(name)) {
-            shown.insert("rekey".into(), rekey.clone());
+        for (_, stage, handle) in console.rekeys.iter().filter(|(route, _, _)| route == name) {
+            if let Some(shown) = shown.as_object_mut() {
+                shown.insert((*stage).into(), of_rekey(&handle.get()));
+            }
         }
         shown
     };

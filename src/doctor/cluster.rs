@@ -37,8 +37,9 @@ pub async fn check(rounds: &mut Rounds<'_>, subject: &Subject<'_>) {
     }
     for (sink, topic) in subject.config.sinks.iter().zip(read) {
         group(rounds, subject, &format!("sink.{}.group", sink.name), &sink.group, topic).await;
-        if sink.rekeyed.is_some() {
-            group(rounds, subject, &format!("sink.{}.rekey", sink.name), &sink.rekey_group(), &sink.topic).await;
+        for (other, topic) in sink.groups().iter().skip(1) {
+            let what = other.rsplit('.').next().unwrap_or_default();
+            group(rounds, subject, &format!("sink.{}.{what}", sink.name), other, topic).await;
         }
     }
 }

@@ -122,7 +122,17 @@ pub fn progress(
     for partition in 0..partitions {
         list.add_partition(topic, partition);
     }
-    let committed = consumer.committed_offsets(list, timeout).map_err(fail)?;
+    let deadline = Instant::now() + timeout;
+    let committed = loop {
+        match consumer.committed_offsets(list.clone(), timeout) {
+            Ok(committed) => break committed,
+            // A cluster that never had a group makes the topic of their offsets at the first question about one.
+            Err(error) if is_coordinator_late(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => return Err(fail(error)),
+        }
+    };
     let mut all = Vec::new();
     for partition in 0..partitions {
         let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(fail)?;
@@ -260,6 +270,13 @@ impl<'a> Reader<'a> {
         let (next, target) = (self.next, self.target);
         Error::Unexpected(format!("{topic}/{partition}: no record from {next} to {target} for {patience:?}: {why}"))
     }
+}
+
+/// The group has no coordinator yet, or another one than a moment ago.
+fn is_coordinator_late(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let late = [Code::NotCoordinator, Code::CoordinatorNotAvailable, Code::CoordinatorLoadInProgress];
+    error.rdkafka_error_code().is_some_and(|code| late.contains(&code))
 }
 
 /// Errors that waiting does not help.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
 
 use super::producer::{native_headers, outcome_of};
@@ -22,6 +22,9 @@ use super::{KafkaOptions, Outcome, PollerHandle, ProduceRequest, options};
 use crate::clock;
 use crate::crash_point::{self, Point};
 use crate::model::Epoch;
+
+/// How long an abort waits for the answers to what was sent.
+const ANSWERS: Duration = Duration::from_millis(500);
 
 /// Why a transaction did not commit.
 #[derive(Debug, thiserror::Error)]
@@ -273,8 +276,14 @@ impl Worker {
         }
     }
 
+    /// The client library waits for the answers to everything that was sent, and they come only to who polls; so it is
+    /// called when there is nothing to wait for. Else each abort took the whole timeout, and left a useless client.
     fn abort(&self, error: &KafkaError) -> TransactionError {
         let deadline = Instant::now() + self.timeout;
+        self.await_acks(Instant::now() + ANSWERS);
+        // What is left is not sent any more in a transaction that has failed.
+        self.client.purge(PurgeConfig::default().queue());
+        self.await_acks(Instant::now() + ANSWERS);
         loop {
             match self.client.abort_transaction(left(deadline)) {
                 Ok(()) => break,

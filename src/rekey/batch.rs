@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Spread;
 use crate::kafka::ProduceRequest;
 use crate::model::{Epoch, Record};
 
@@ -48,19 +47,31 @@ pub struct Contents {
 }
 
 impl Batch {
-    /// Adds a record.
-    pub fn add(&mut self, epoch: Epoch, record: &Record, spread: &Spread) {
+    /// Adds a record; `step` says what becomes of it, and answers how many alerts were in it.
+    pub fn add(
+        &mut self,
+        epoch: Epoch,
+        record: &Record,
+        step: impl FnOnce(&Record, &mut Vec<ProduceRequest>) -> usize,
+    ) {
         let fresh = || Part { epoch, next: record.offset, records: 0, alerts: 0, bytes: 0, requests: Vec::new() };
         let part = self.parts.entry(record.partition).or_insert_with(fresh);
         if part.epoch != epoch {
             *part = fresh();
         }
         let before = part.requests.len();
-        part.alerts += spread.spread(record, &mut part.requests);
+        part.alerts += step(record, &mut part.requests);
         part.bytes += (part.requests.len() - before).max(1) * record.size();
         part.records += 1;
         part.next = record.offset + 1;
         self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Lets `close` add to each partition's part what belongs behind all of its records.
+    pub fn close(&mut self, mut close: impl FnMut(i32, &mut Vec<ProduceRequest>)) {
+        for (partition, part) in &mut self.parts {
+            close(*partition, &mut part.requests);
+        }
     }
 
     /// Takes out what was read in another epoch than the present one of its partition.
@@ -106,6 +117,7 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::decode::Decoder;
+    use crate::rekey::Spread;
 
     fn record(partition: i32, offset: i64) -> Record {
         Record {
@@ -119,17 +131,17 @@ mod tests {
         }
     }
 
-    fn spread() -> Spread {
-        Spread { decoder: Decoder::Canonical, topic: "inner".into(), partitions: 4 }
+    fn spread(record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
+        Spread { decoder: Decoder::Canonical, topic: "inner".into(), partitions: 4, group_by: None }.spread(record, out)
     }
 
     #[test]
     fn a_partition_that_goes_takes_its_part_along() {
         let mut batch = Batch::default();
         assert_eq!(batch.waits(), None);
-        batch.add(Epoch(1), &record(0, 4), &spread());
-        batch.add(Epoch(2), &record(1, 9), &spread());
-        batch.add(Epoch(1), &record(0, 7), &spread());
+        batch.add(Epoch(1), &record(0, 4), spread);
+        batch.add(Epoch(2), &record(1, 9), spread);
+        batch.add(Epoch(1), &record(0, 7), spread);
         let contents = batch.contents();
         assert_eq!(contents.offsets, [(0, Epoch(1), 8), (1, Epoch(2), 10)]);
         assert_eq!((contents.requests.len(), contents.records, contents.alerts), (3, 3, 3));
@@ -144,13 +156,13 @@ mod tests {
         let mut batch = Batch::default();
         for offset in 0..2_000 {
             assert!(!batch.is_full());
-            batch.add(Epoch(1), &record(0, offset), &spread());
+            batch.add(Epoch(1), &record(0, offset), spread);
         }
         assert!(batch.is_full());
         assert_eq!(batch.waits(), Some(Duration::ZERO));
         batch.clear();
         let big = Record { value: Some(vec![b' '; 5 << 20]), ..record(0, 0) };
-        batch.add(Epoch(1), &big, &spread());
+        batch.add(Epoch(1), &big, spread);
         assert!(batch.is_full(), "a single record always fits");
     }
 }

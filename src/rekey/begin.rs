@@ -61,6 +61,23 @@ pub enum Refusal {
         /// The internal topic.
         topic: String,
     },
+    /// What is remembered was grouped by another rule.
+    #[error(
+        "the groups in {table} were made by `group_by: {before}`, and the route says `{now}`: open alerts would be in two \
+         groups, and the tickets of the old ones stay open for ever. Take the rule back, or give the route a new name (and \
+         with it topics of its own) at a time when few alerts are open"
+    )]
+    Regrouped {
+        /// The table.
+        table: String,
+        /// The rule of the rows.
+        before: String,
+        /// The rule of the configuration.
+        now: String,
+    },
+    /// What is remembered can't be read.
+    #[error("the table {0} of the route's groups can't be read: a later version has written it, or somebody else")]
+    Unreadable(String, #[source] crate::digest::RowError),
     /// What is to be read next is not there.
     #[error(
         "offset {wanted} of {input}/{partition}, which the group {group} is to read next, is not there: the partition \

@@ -6,6 +6,9 @@
 //! writes what came of it; a partition changes hands only between transactions. Not guaranteed: an order among records
 //! of an alert that lay in different partitions of the input, for there was none.
 //!
+//! A route that makes digests has a second stage behind the first, which is keyed by groups then: of the alerts of a group
+//! it makes events of the group, with what it must remember in a table that the same transactions write.
+//!
 //! What is wrong with a record is not decided here: what can't be read goes on, and the sink makes the dead letter.
 
 mod batch;
@@ -14,6 +17,7 @@ mod membership;
 mod run;
 mod spread;
 mod status;
+mod step;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +28,7 @@ use crate::ledger::StartAt;
 pub use run::run;
 pub use spread::Spread;
 pub use status::{Status, StatusHandle};
+pub use step::{Digest, Step};
 
 /// A route's re-keying, ready to run.
 #[derive(Debug, Clone)]
@@ -32,7 +37,7 @@ pub struct Stage {
     pub name: Arc<str>,
     /// The Kafka cluster.
     pub kafka: KafkaOptions,
-    /// The user's topic.
+    /// The topic that is read: the user's, or the one that the stage before has written.
     pub input: String,
     /// The stage's own consumer group.
     pub group: String,
@@ -40,8 +45,8 @@ pub struct Stage {
     pub session_timeout: Duration,
     /// Consumer's longest time between polls.
     pub max_poll_interval: Duration,
-    /// Where records go.
-    pub spread: Spread,
+    /// What is made of its records.
+    pub step: Step,
     /// Transactional id of this member, which no other has: its own last transaction is all that it ever settles.
     pub transactional_id: String,
     /// Where a partition begins that was never read.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Contents};
 use super::begin::{Begin, Look, Refusal};
 use super::membership::Membership;
+use super::step::Memory;
 use super::{Error, Stage, StatusHandle, blocking};
 use crate::kafka::{
     Consumed, Poller, PollerEvent, PollerHandle, PollerSettings, ProduceRequest, TransactionError,
@@ -56,7 +57,7 @@ pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) ->
     };
     let made = Poller::spawn(settings);
     let (handle, mut events) = made.map_err(|source| Error::Kafka { topic: stage.input.clone(), source })?;
-    let topic = stage.spread.topic.to_string();
+    let topic = stage.step.topic().to_string();
     let membership = Membership::new(handle.clone(), topic, stage.session_timeout);
     let mut work = Work {
         stage,
@@ -86,6 +87,8 @@ struct Held {
     flowing: bool,
     /// Only a person can make it go on.
     refused: bool,
+    /// What the step knows of the partition, with the batch applied; loaded together with `next`.
+    memory: Memory,
 }
 
 struct Work {
@@ -143,8 +146,10 @@ impl Work {
         let route = &*self.stage.name;
         match event {
             PollerEvent::Record { epoch, record } => {
-                if self.held.get(&record.partition).is_some_and(|held| held.flowing && held.epoch == epoch) {
-                    self.batch.add(epoch, &record, &self.stage.spread);
+                let held = self.held.get_mut(&record.partition);
+                if let Some(held) = held.filter(|held| held.flowing && held.epoch == epoch) {
+                    let step = &self.stage.step;
+                    self.batch.add(epoch, &record, |record, out| step.apply(&mut held.memory, record, out));
                 }
             }
             PollerEvent::Fetching { partition, epoch } => {
@@ -154,7 +159,8 @@ impl Work {
             }
             PollerEvent::Assigned { partition, epoch } => {
                 tracing::info!(route, partition, "was assigned a partition to re-key");
-                self.held.insert(partition, Held { epoch, next: None, flowing: false, refused: false });
+                let memory = Memory::default();
+                self.held.insert(partition, Held { epoch, next: None, flowing: false, refused: false, memory });
                 self.status.update(|s| {
                     s.started = true;
                     s.partitions.insert(partition, None);
@@ -252,8 +258,8 @@ impl Work {
             by: self.handle.clone(),
             input: self.stage.input.clone(),
             group: self.stage.group.clone(),
-            topic: self.stage.spread.topic.to_string(),
-            partitions: self.stage.spread.partitions,
+            topic: self.stage.step.topic().to_string(),
+            partitions: self.stage.step.partitions(),
             start: self.stage.start,
             timeout: TIMEOUT,
         }
@@ -267,14 +273,16 @@ impl Work {
             if self.handle.epoch_of(partition) != Some(epoch) {
                 continue;
             }
-            let look = self.look();
-            let from = match blocking(move || look.begin(partition)).await {
-                Ok(Begin::At(offset)) => offset,
-                Ok(Begin::New(offset)) => {
+            let (look, step) = (self.look(), self.stage.step.clone());
+            // The memory after the offset: what it was committed with is settled by then.
+            let both = move || Ok((look.begin(partition)?, step.load(&look.options, &look.group, partition)?));
+            let (from, memory) = match blocking(both).await {
+                Ok((Begin::At(offset), memory)) => (offset, memory),
+                Ok((Begin::New(offset), memory)) => {
                     if !self.transact(Vec::new(), vec![(partition, epoch, offset)]).await {
                         return;
                     }
-                    offset
+                    (offset, memory)
                 }
                 Err(error @ Refusal::Kafka(_)) => return self.stumble(&error, LATER),
                 Err(refusal) => {
@@ -283,7 +291,7 @@ impl Work {
                 }
             };
             if let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) {
-                held.next = Some(from);
+                (held.next, held.memory) = (Some(from), memory);
                 self.handle.fetch(partition, epoch, from);
                 self.status.update(|s| {
                     s.partitions.insert(partition, Some(from));
@@ -295,6 +303,12 @@ impl Work {
     async fn commit(&mut self) {
         let handle = self.handle.clone();
         self.batch.retain(|partition| handle.epoch_of(partition));
+        let (held, step) = (&mut self.held, &self.stage.step);
+        self.batch.close(|partition, out| {
+            if let Some(held) = held.get_mut(&partition) {
+                step.close(&mut held.memory, partition, out);
+            }
+        });
         let Contents { requests, offsets, records, alerts } = self.batch.contents();
         if offsets.is_empty() || !self.transact(requests, offsets.clone()).await {
             return;
@@ -305,7 +319,7 @@ impl Work {
                 held.next = Some(*next);
             }
         }
-        metrics::rekeyed(&self.stage.name, Some((records, alerts)));
+        metrics::rekeyed(&self.stage.name, self.stage.step.name(), Some((records, alerts)));
         self.status.update(|s| {
             s.transactions += 1;
             s.records += records;
@@ -319,7 +333,7 @@ impl Work {
         let Some(producer) = &self.producer else { return false };
         let consumed = Consumed { by: self.handle.clone(), offsets, lease: self.membership.lease() };
         let Err(error) = producer.send_consumed(requests, Some(consumed)).await else { return true };
-        metrics::rekeyed(&self.stage.name, None);
+        metrics::rekeyed(&self.stage.name, self.stage.step.name(), None);
         self.status.update(|s| s.failed += 1);
         match error {
             TransactionError::Retriable(why) => {
@@ -340,7 +354,7 @@ impl Work {
         self.producer = None;
         self.batch.clear();
         for held in self.held.values_mut() {
-            (held.next, held.flowing) = (None, false);
+            (held.next, held.flowing, held.memory) = (None, false, Memory::default());
         }
     }
 
@@ -361,7 +375,7 @@ impl Work {
         self.looked = Some(Instant::now());
         let known = self.held.iter().filter_map(|(partition, held)| Some((*partition, held.next?))).collect();
         if let Ok(lag) = self.membership.lag(known).await {
-            metrics::rekey_lag(&self.stage.name, lag);
+            metrics::rekey_lag(&self.stage.name, self.stage.step.name(), lag);
             self.status.update(|s| s.lag = lag);
         }
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use crate::codec;
 use crate::decode::Decoder;
 use crate::kafka::ProduceRequest;
-use crate::model::Record;
+use crate::mapping::GroupBy;
+use crate::model::{AlertEvent, Record};
 
 /// How records of a topic are spread over the internal one.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Spread {
     pub topic: Arc<str>,
     /// Its partitions.
     pub partitions: i32,
+    /// Where the route makes digests: which alerts go together. They go to their group's home, the others to their own.
+    pub group_by: Option<GroupBy>,
 }
 
 impl Spread {
@@ -34,21 +37,41 @@ impl Spread {
             out.push(self.request(record, record.partition % self.partitions.max(1), None));
             return 0;
         };
-        let mut homes: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
-        for (index, event) in (0..).zip(&events) {
-            homes.entry(codec::home(&event.key, self.partitions)).or_default().push(index);
+        let count = events.len();
+        let mut homes: BTreeMap<i32, (Vec<u32>, Vec<Option<String>>)> = BTreeMap::new();
+        for (index, event) in (0..).zip(events) {
+            let (home, group) = self.home(event);
+            let (meant, groups) = homes.entry(home).or_default();
+            meant.push(index);
+            groups.push(group);
         }
         out.extend(homes.iter().map(|(home, meant)| self.request(record, *home, Some(meant))));
-        events.len()
+        count
     }
 
-    fn request(&self, record: &Record, partition: i32, meant: Option<&[u32]>) -> ProduceRequest {
+    /// Where an alert belongs, and to which group.
+    fn home(&self, event: AlertEvent) -> (i32, Option<String>) {
+        let Some(rule) = &self.group_by else { return (codec::home(&event.key, self.partitions), None) };
+        let event = Arc::new(event);
+        let group = rule.key(&event);
+        (codec::home(group.as_ref().unwrap_or(&event.key), self.partitions), group)
+    }
+
+    fn request(
+        &self,
+        record: &Record,
+        partition: i32,
+        meant: Option<&(Vec<u32>, Vec<Option<String>>)>,
+    ) -> ProduceRequest {
         ProduceRequest {
             topic: Arc::clone(&self.topic),
             partition: Some(partition),
             key: record.key.clone(),
             value: record.value.clone(),
-            headers: codec::rekeyed_headers(record, meant),
+            headers: match meant {
+                Some((meant, groups)) if self.group_by.is_some() => codec::grouped_headers(record, meant, groups),
+                _ => codec::rekeyed_headers(record, meant.map(|(meant, _)| meant.as_slice())),
+            },
             tag: 0,
         }
     }
@@ -73,7 +96,8 @@ mod tests {
 
     fn spread(decoder: Decoder, value: Option<&str>) -> (usize, Vec<ProduceRequest>) {
         let mut out = Vec::new();
-        let alerts = Spread { decoder, topic: "inner".into(), partitions: 4 }.spread(&record(value), &mut out);
+        let alerts =
+            Spread { decoder, topic: "inner".into(), partitions: 4, group_by: None }.spread(&record(value), &mut out);
         (alerts, out)
     }
 

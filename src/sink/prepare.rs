@@ -112,12 +112,14 @@ fn content(route: &Reading, record: &Record, meant: &[u32]) -> Content {
     if record.value.is_none() {
         return Content::Skipped;
     }
-    let events = match route.decoder.decode(record) {
+    // What a digest has made is in our own words, whatever the topic's are.
+    let decoder = if codec::is_digest(record) { &Decoder::Canonical } else { &route.decoder };
+    let events = match decoder.decode(record) {
         Ok(events) => events,
         Err(error) => return Content::Refused { code: error.code, reason: error.to_string() },
     };
     let copartitioned = route.copartitioned || route.rekeyed_from.is_some();
-    if let Err(error) = route.decoder.check_key(record, &events, route.partitions, copartitioned) {
+    if let Err(error) = decoder.check_key(record, &events, route.partitions, copartitioned) {
         return Content::Refused { code: error.code, reason: error.to_string() };
     }
     let mut intents = Vec::with_capacity(events.len());

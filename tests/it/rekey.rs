@@ -8,7 +8,7 @@ use nowbridge::kafka::table::{TableRead, Until, read};
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{ProduceRequest, TransactionalProducer};
 use nowbridge::ledger::StartAt;
-use nowbridge::rekey::{Spread, Stage, Status, StatusHandle, run};
+use nowbridge::rekey::{Spread, Stage, Status, StatusHandle, Step, run};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +24,12 @@ fn stage(broker: &Broker, prefix: &str, group: &str) -> Stage {
         group: group.into(),
         session_timeout: Duration::from_secs(6),
         max_poll_interval: Duration::from_secs(60),
-        spread: Spread {
+        step: Step::Spread(Box::new(Spread {
             decoder: Decoder::Canonical,
             topic: format!("{prefix}.rekeyed").into(),
             partitions: PARTITIONS,
-        },
+            group_by: None,
+        })),
         transactional_id: kafka::unique("rekey"),
         start: StartAt::Earliest,
     }

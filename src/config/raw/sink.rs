@@ -67,8 +67,11 @@ pub(in super::super) struct RawSink {
     pub copartitioned: Option<bool>,
     /// Re-key the topic through an internal one, because its records are not keyed by the alert's key. Default false.
     pub rekey: Option<bool>,
-    /// For `rekey`: the internal topic. Default `<prefix>.<route>.rekeyed`.
+    /// For `rekey`: the internal topic. Default `<prefix>.<route>.rekeyed`; with `digest` `<prefix>.<route>.digests`, and
+    /// beside it `<that>.grouped` and `<that>.groups`.
     pub rekeyed: Option<String>,
+    /// Many alerts in one ticket, which lists them. Such a route re-keys its topic by itself. Default: off.
+    pub digest: Option<RawDigest>,
     /// Only alerts whose key matches one of these patterns, where `*` stands for any text: a canary.
     pub only: Option<Vec<String>>,
     /// What to do when the ledger is gone: `refuse` to work until it is rebuilt, or `look_up` every unknown key in
@@ -90,6 +93,19 @@ pub(in super::super) struct RawSink {
     pub dead_letters: Option<String>,
     /// Topic of what the bridge must remember. Default `<prefix>.<route>.ledger`.
     pub ledger: Option<String>,
+}
+
+/// Which alerts share a ticket.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RawDigest {
+    /// Template: alerts of which it makes the same text share a ticket; those of which it makes nothing, or which lack
+    /// what it names, keep one of their own.
+    #[schemars(required)]
+    pub group_by: Option<String>,
+    /// How many alerts a ticket names, the open and worst first. Default 20.
+    #[schemars(range(min = 1, max = 200))]
+    pub list: Option<u32>,
 }
 
 /// How a table is written.

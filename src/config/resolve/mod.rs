@@ -135,13 +135,16 @@ fn check_topics(config: &Config, context: &mut Context<'_>) {
         if let Some(rekeyed) = &sink.rekeyed {
             of(rekeyed, "rekeyed", "internal topic", context);
         }
+        if let Some(digest) = &sink.digest {
+            of(&digest.grouped, "rekeyed", "second internal topic", context);
+            of(&digest.table, "rekeyed", "table of groups", context);
+        }
         inputs.entry(&sink.topic).or_insert_with(|| join(&at, "topic"));
-        let second = sink.rekeyed.as_ref().map(|_| sink.rekey_group());
-        for group in std::iter::once(sink.group.clone()).chain(second) {
+        for (group, _) in sink.groups() {
             if let Some(other) = groups.insert(group, sink.name.clone()) {
                 let message = format!(
                     "the sink `{other}` has the same consumer group (a route with `rekey` has a second one, \
-                     `<group>.rekey`); give each sink a group of its own"
+                     `<group>.rekey`, and one with `digest` a third); give each sink a group of its own"
                 );
                 context.error(&join(&at, "group"), &message);
             }

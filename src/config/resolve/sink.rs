@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::decode::{By, Decoder};
 use crate::engine::flaps::Flapping;
 use crate::engine::settings::Settings;
-use crate::mapping::{Rules, SinkMapping};
+use crate::mapping::{GroupBy, Rules, SinkMapping};
 use crate::model::StateModel;
 
 use super::super::human;
 use super::super::raw::{
-    RawBy, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWrite,
+    RawBy, RawDigest, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates, RawWrite,
 };
-use super::super::resolved::{Instance, Kafka, OnLost, Sink, Start, Topics, Write};
+use super::super::resolved::{Digest, Instance, Kafka, OnLost, Sink, Start, Topics, Write};
 use super::super::shape::join;
 use super::{Context, event, rules};
 
@@ -41,7 +41,10 @@ pub(super) fn resolve(
     let results = own_topic(raw.results.take(), "results", ".results");
     let dead_letters = own_topic(raw.dead_letters.take(), "dead_letters", ".dead-letters");
     let ledger = own_topic(raw.ledger.take(), "ledger", ".ledger");
-    let rekeyed = rekeyed(&raw, at, own_topic(raw.rekeyed.clone(), "rekeyed", ".rekeyed"), context);
+    let suffix = if raw.digest.is_some() { ".digests" } else { ".rekeyed" };
+    let rekeyed = rekeyed(&raw, at, own_topic(raw.rekeyed.clone(), "rekeyed", suffix), context);
+    let inner = rekeyed.clone().unwrap_or_default();
+    let digest = raw.digest.take().map(|raw| digest(&raw, &inner, &key("digest"), context));
     let is_event = raw.write == Some(RawWrite::Event);
     if is_event {
         event::refuse_others(&raw, at, context);
@@ -86,6 +89,8 @@ pub(super) fn resolve(
         copartitioned: raw.copartitioned.unwrap_or(false),
         rekeyed,
         default_rekeyed: format!("{}.{name}.rekeyed", topics.prefix),
+        default_digests: format!("{}.{name}.digests", topics.prefix),
+        digest,
         correlation_display,
         on_lost: match raw.on_lost {
             Some(RawOnLost::LookUp) => OnLost::LookUp,
@@ -98,15 +103,40 @@ pub(super) fn resolve(
 
 /// The internal topic, where the route is re-keyed.
 fn rekeyed(raw: &RawSink, at: &str, topic: String, context: &mut Context<'_>) -> Option<String> {
-    let rekey = raw.rekey.unwrap_or(false);
+    let rekey = raw.rekey.unwrap_or(false) || raw.digest.is_some();
     if rekey && raw.copartitioned == Some(true) {
-        let message = "`copartitioned: true` vouches for what `rekey: true` brings about; remove one of them";
-        context.error(&join(at, "rekey"), message);
+        let (what, message) = if raw.digest.is_some() {
+            ("copartitioned", "a route with `digest` re-keys its topic, so that this says nothing; remove it")
+        } else {
+            ("rekey", "`copartitioned: true` vouches for what `rekey: true` brings about; remove one of them")
+        };
+        context.error(&join(at, what), message);
     }
     if !rekey && raw.rekeyed.is_some() {
-        context.error(&join(at, "rekeyed"), "`rekeyed` belongs to `rekey: true`; remove it or set that");
+        context.error(
+            &join(at, "rekeyed"),
+            "`rekeyed` belongs to `rekey: true` or `digest`; remove it or set one of them",
+        );
     }
     rekey.then_some(topic)
+}
+
+/// Which alerts share a ticket.
+fn digest(raw: &RawDigest, inner: &str, at: &str, context: &mut Context<'_>) -> Digest {
+    let rule = join(at, "group_by");
+    let text = raw.group_by.as_deref().unwrap_or_default();
+    let compiled = GroupBy::compile(text);
+    if let Err(message) = &compiled
+        && context.has(&rule)
+    {
+        context.error(&rule, message);
+    }
+    Digest {
+        group_by: compiled.unwrap_or_else(|_| GroupBy::by_key()),
+        list: usize::try_from(raw.list.unwrap_or(20)).unwrap_or(20),
+        grouped: format!("{inner}.grouped"),
+        table: format!("{inner}.groups"),
+    }
 }
 
 /// How the table is written.

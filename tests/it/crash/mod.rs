@@ -4,6 +4,7 @@
 
 mod again;
 mod alerts;
+mod digest;
 mod lives;
 mod oracle;
 mod redrive;

@@ -20,7 +20,7 @@ use crate::support::kafka::{self, Broker};
 const REKEY: &str = "    rekey: true\n";
 
 /// What stands in the internal topic, by partition.
-fn internal(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<Record> {
+pub fn internal(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<Record> {
     let options: KafkaOptions = broker.options();
     let mut records = Vec::new();
     for partition in 0..4 {

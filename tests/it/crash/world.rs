@@ -207,11 +207,20 @@ impl World {
 
     /// The topic that the sink reads, which its notes name.
     pub fn topic(&self) -> String {
-        format!("{}.{}", self.prefix, if self.is_rekeyed() { "incidents.rekeyed" } else { "alerts" })
+        let reads = match (self.is_configured("digest:"), self.is_rekeyed()) {
+            (true, _) => "incidents.digests",
+            (false, true) => "incidents.rekeyed",
+            (false, false) => "alerts",
+        };
+        format!("{}.{reads}", self.prefix)
+    }
+
+    fn is_configured(&self, what: &str) -> bool {
+        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains(what))
     }
 
     fn writes_events(&self) -> bool {
-        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains("write: event"))
+        self.is_configured("write: event")
     }
 
     async fn get_rows(&self, table: &str) -> Vec<Value> {
@@ -220,7 +229,7 @@ impl World {
     }
 
     fn is_rekeyed(&self) -> bool {
-        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains("rekey: true"))
+        self.is_configured("rekey: true") || self.is_configured("digest:")
     }
 
     /// Waits until every ticket is as it must be.
@@ -263,6 +272,12 @@ impl World {
         }
     }
 
+    /// What the instance did, in order.
+    pub async fn log(&self) -> Vec<Value> {
+        let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
+        log["entries"].as_array().expect("entries").clone()
+    }
+
     /// Counts on the simulator's side, from its log of writes: nothing doubled, nothing out of order.
     pub async fn check(&self, expected: &BTreeMap<String, Ticket>) -> Told {
         let rows = self.rows().await;
@@ -274,10 +289,9 @@ impl World {
             markers.dedup();
             assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
         }
-        let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
-        let entries = log["entries"].as_array().expect("entries");
+        let entries = self.log().await;
         let (disordered, ghosts) =
-            if self.writes_events() { overtaken(&alerts::writes(entries)) } else { overtaken(entries) };
+            if self.writes_events() { overtaken(&alerts::writes(&entries)) } else { overtaken(&entries) };
         assert_eq!(self.state().await["writes_to_closed_rows"], 0);
         println!(
             "{} tickets, 0 doubled, 0 missing, {} writes out of order, {ghosts} ghosts struck, all repaired",
