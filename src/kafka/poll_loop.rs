@@ -139,7 +139,7 @@ impl PollLoop {
             if self.seek(partition, from, since) {
                 self.consumer.context().inside().readings.insert(partition, Reading::Flowing { next: from });
                 if let Some(epoch) = self.shared.ownership.epoch_of(partition) {
-                    self.shared.outlet.tell(PollerEvent::Fetching { partition, epoch });
+                    self.shared.outlet.tell(PollerEvent::Fetching { partition, epoch, from });
                 }
             }
         }

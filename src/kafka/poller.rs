@@ -99,6 +99,8 @@ pub enum PollerEvent {
         partition: i32,
         /// Its epoch.
         epoch: Epoch,
+        /// Where it asked.
+        from: i64,
     },
     /// The coordinator accepted an offset commit of the epoch that still stands.
     Committed {

@@ -13,6 +13,7 @@
 
 mod batch;
 mod begin;
+mod held;
 mod membership;
 mod run;
 mod spread;

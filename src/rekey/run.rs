@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Contents};
 use super::begin::{Begin, Look, Refusal};
+use super::held::Held;
 use super::membership::Membership;
-use super::step::Memory;
 use super::{Error, Stage, StatusHandle, blocking};
 use crate::kafka::{
     Consumed, Poller, PollerEvent, PollerHandle, PollerSettings, ProduceRequest, TransactionError,
@@ -78,19 +78,6 @@ pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) ->
     outcome
 }
 
-/// A partition of ours.
-struct Held {
-    epoch: Epoch,
-    /// The offset to go on from after what is committed; `None` until it is known.
-    next: Option<i64>,
-    /// Records come from where we asked.
-    flowing: bool,
-    /// Only a person can make it go on.
-    refused: bool,
-    /// What the step knows of the partition, with the batch applied; loaded together with `next`.
-    memory: Memory,
-}
-
 struct Work {
     stage: Stage,
     status: StatusHandle,
@@ -147,20 +134,21 @@ impl Work {
         match event {
             PollerEvent::Record { epoch, record } => {
                 let held = self.held.get_mut(&record.partition);
-                if let Some(held) = held.filter(|held| held.flowing && held.epoch == epoch) {
+                if let Some(held) = held
+                    && held.take(epoch, record.offset)
+                {
                     let step = &self.stage.step;
                     self.batch.add(epoch, &record, |record, out| step.apply(&mut held.memory, record, out));
                 }
             }
-            PollerEvent::Fetching { partition, epoch } => {
-                if let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) {
-                    held.flowing = true;
+            PollerEvent::Fetching { partition, epoch, from } => {
+                if let Some(held) = self.held.get_mut(&partition) {
+                    held.flow(epoch, from);
                 }
             }
             PollerEvent::Assigned { partition, epoch } => {
                 tracing::info!(route, partition, "was assigned a partition to re-key");
-                let memory = Memory::default();
-                self.held.insert(partition, Held { epoch, next: None, flowing: false, refused: false, memory });
+                self.held.insert(partition, Held::new(epoch));
                 self.status.update(|s| {
                     s.started = true;
                     s.partitions.insert(partition, None);
@@ -203,7 +191,7 @@ impl Work {
         let why = causes::chain(refusal);
         tracing::error!(route = %self.stage.name, partition, "{why}");
         if let Some(held) = self.held.get_mut(&partition) {
-            (held.flowing, held.refused) = (false, true);
+            held.refuse();
         }
         self.status.update(|s| {
             s.refused.insert(partition, why);
@@ -291,7 +279,7 @@ impl Work {
                 }
             };
             if let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) {
-                (held.next, held.memory) = (Some(from), memory);
+                held.begin(from, memory);
                 self.handle.fetch(partition, epoch, from);
                 self.status.update(|s| {
                     s.partitions.insert(partition, Some(from));
@@ -354,7 +342,7 @@ impl Work {
         self.producer = None;
         self.batch.clear();
         for held in self.held.values_mut() {
-            (held.next, held.flowing, held.memory) = (None, false, Memory::default());
+            held.reset();
         }
     }
 

@@ -23,7 +23,7 @@ impl Driver {
                     self.apply(Event::Received { partition, epoch, record }, effects);
                 }
             }
-            PollerEvent::Fetching { partition, epoch } => {
+            PollerEvent::Fetching { partition, epoch, .. } => {
                 if self.epochs.get(&partition) == Some(&epoch) {
                     self.unfetched.remove(&partition);
                 }
