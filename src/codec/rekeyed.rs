@@ -37,11 +37,13 @@ pub fn rekeyed_headers(record: &Record, events: Option<&[u32]>) -> Vec<Header> {
     if let Some(timestamp) = record.timestamp {
         add(super::redrive::TIMESTAMP, timestamp.to_string());
     }
-    if let Some(events) = events {
-        let listed: Vec<String> = events.iter().map(u32::to_string).collect();
-        add(EVENTS, listed.join(","));
-    }
+    headers.extend(events.map(events_header));
     headers
+}
+
+fn events_header(events: &[u32]) -> Header {
+    let listed: Vec<String> = events.iter().map(u32::to_string).collect();
+    (EVENTS.to_owned(), Some(listed.join(",").into_bytes()))
 }
 
 /// Where a re-keyed record stood in the input, in the words of the header.
@@ -80,8 +82,7 @@ pub fn groups(record: &Record) -> Result<Option<Vec<Option<String>>>, String> {
 pub fn ungrouped_headers(record: &Record, events: &[u32]) -> Vec<Header> {
     let mut headers = record.headers.clone();
     headers.retain(|(name, _)| name != GROUPS && name != EVENTS);
-    let listed: Vec<String> = events.iter().map(u32::to_string).collect();
-    headers.push((EVENTS.to_owned(), Some(listed.join(",").into_bytes())));
+    headers.push(events_header(events));
     headers
 }
 
@@ -89,7 +90,7 @@ pub fn ungrouped_headers(record: &Record, events: &[u32]) -> Vec<Header> {
 pub fn digest_headers(record: Option<&Record>) -> Vec<Header> {
     let mut headers: Vec<Header> = record.map(|record| kept_headers(record).collect()).unwrap_or_default();
     headers.push((DIGEST.to_owned(), Some(b"1".to_vec())));
-    headers.push((EVENTS.to_owned(), Some(b"0".to_vec())));
+    headers.push(events_header(&[0]));
     headers
 }
 

@@ -191,10 +191,11 @@ impl Group {
         };
         let worst = open().map(|member| rank(&member.severity)).min().and_then(|rank| SEVERITIES.get(rank));
         let severity = worst.map_or_else(|| self.facts.severity.clone(), |word| (*word).to_owned());
-        let facts = Facts { standing, severity, told: self.facts.told.max(at), ..self.facts.clone() };
-        self.untold |= facts.standing != self.facts.standing || facts.severity != self.facts.severity;
-        self.dirty |= facts != self.facts;
-        self.facts = facts;
+        let facts = &mut self.facts;
+        let news = standing != facts.standing || severity != facts.severity;
+        self.untold |= news;
+        self.dirty |= news || at > facts.told;
+        (facts.standing, facts.severity, facts.told) = (standing, severity, facts.told.max(at));
     }
 
     /// Forgets alerts that were over long before `now`, Unix milliseconds. True: nothing is left of the group.

@@ -3,18 +3,18 @@
 //! Its title, its counts and a list of its alerts, the open and worst ones first and the others in the order in which they
 //! opened. The list is bounded; the counts are of all. The same is there for templates, as `event.digest`.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::group::{Group, Member, Standing, rank};
-use crate::mapping::action_name;
+use crate::codec::json::rfc3339;
+use crate::mapping::{action_name, group_name};
 use crate::model::{Action, AlertEvent};
 
 /// The body of a canonical alert event about a group. `event` is what brought it about, where it is told at once; `list`
 /// is how many alerts are named.
 pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>, list: usize) -> Vec<u8> {
     let facts = &group.facts;
-    let name = key.strip_prefix("digest:").unwrap_or(key);
+    let name = group_name(key);
     let mut shown: Vec<(&String, &Member)> = group.shown().collect();
     let open = shown.iter().filter(|(_, member)| member.open).count();
     let total = shown.len() as u64 + facts.past;
@@ -35,7 +35,7 @@ pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>
         "key": key,
         "action": action_name(action),
         "status": status(facts.standing),
-        "occurred_at": time(facts.told),
+        "occurred_at": rfc3339(facts.told),
         "title": title,
         "description": lines.join("\n"),
         "severity": facts.severity,
@@ -59,7 +59,7 @@ pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>
 }
 
 fn line(member: &Member) -> String {
-    format!("- {}, {}, since {}: {}", state(member), member.severity, time(member.since), member.title)
+    format!("- {}, {}, since {}: {}", state(member), member.severity, rfc3339(member.since), member.title)
 }
 
 fn one(key: &str, member: &Member) -> Value {
@@ -68,7 +68,7 @@ fn one(key: &str, member: &Member) -> Value {
         "title": member.title,
         "severity": member.severity,
         "status": state(member),
-        "since": time(member.since),
+        "since": rfc3339(member.since),
     })
 }
 
@@ -86,8 +86,4 @@ fn status(standing: Standing) -> &'static str {
         Standing::Acknowledged => "acknowledged",
         Standing::Over => "resolved",
     }
-}
-
-fn time(unix_ms: i64) -> String {
-    Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
 }

@@ -15,6 +15,11 @@ const PREFIX: &str = "digest:";
 /// Characters of a group's text that stand in its key; of a longer one the rest is a hash.
 const LENGTH: usize = 200;
 
+/// The group's text in the key of its ticket.
+pub fn group_name(key: &str) -> &str {
+    key.strip_prefix(PREFIX).unwrap_or(key)
+}
+
 /// The rule, compiled.
 #[derive(Debug, Clone)]
 pub struct GroupBy {
@@ -63,9 +68,8 @@ impl GroupBy {
             return Some(format!("{PREFIX}{text}"));
         }
         let head: String = text.chars().take(LENGTH).collect();
-        let hash =
-            Sha256::digest(text.as_bytes()).iter().take(8).fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
-        Some(format!("{PREFIX}{head}…{hash:016x}"))
+        let hash = hex::encode(Sha256::digest(text.as_bytes()).get(..8).unwrap_or_default());
+        Some(format!("{PREFIX}{head}…{hash}"))
     }
 }
 

@@ -15,7 +15,7 @@ mod template;
 
 pub use correlation::{CORRELATION_LENGTH, correlation};
 pub use digest::event_id_digest;
-pub use group_by::GroupBy;
+pub use group_by::{GroupBy, group_name};
 pub use rules::{ActionRule, Problem, Rules, Weight, action_name, action_names};
 pub use sink::{MappingError, SinkMapping, matches};
 

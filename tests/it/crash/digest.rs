@@ -148,6 +148,7 @@ async fn the_alerts_of_a_group_share_a_ticket_while_bridges_are_killed() {
     .expect("read");
     let doubled: Vec<_> = grouped.iter().filter(|(_, count)| **count > 1).collect();
     println!("{} records grouped, doubled: {doubled:?}", grouped.len());
+    assert_eq!((grouped.len(), doubled), (count, Vec::new()));
     let deadline = Instant::now() + Duration::from_secs(if is_full() { 300 } else { 120 });
     loop {
         let wrong = all_wrong(&world, &groups, &alone).await;
