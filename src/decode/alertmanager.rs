@@ -27,6 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::json::{body, cut, kind, labels, text, wrong};
 use super::{DecodeError, MAX_EVENTS, MAX_KEY, time, words};
+use crate::model::severity::rank;
 use crate::model::{Action, AlertEvent, Record};
 
 /// What is one ticket.
@@ -161,7 +162,7 @@ fn group(body: Map<String, Value>, alerts: &[Alert], record: &Record) -> Result<
     let mut event = event(is_firing, "alert_group", "group", id);
     event.url = text(&body, "externalURL", "$")?;
     event.occurred_at = record.timestamp.or_else(|| alerts.iter().filter_map(Alert::time).max()).unwrap_or(0);
-    let grave = alerts.iter().filter(|a| a.firing || !is_firing).map(Alert::severity).min_by_key(|s| words::rank(s));
+    let grave = alerts.iter().filter(|a| a.firing || !is_firing).map(Alert::severity).min_by_key(|s| rank(s));
     event.severity = Some(grave.unwrap_or("unknown").to_owned());
     event.title = Some(title_of(&annotations).cloned().unwrap_or_else(|| group_title(&common, &group_labels)));
     event.description = Some(group_description(description_of(&annotations), alerts, truncated));

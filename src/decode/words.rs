@@ -68,15 +68,3 @@ pub(super) fn severity(word: &str) -> &'static str {
         _ => "unknown",
     }
 }
-
-/// Which of two severities weighs more: 0 the most.
-pub(super) fn rank(severity: &str) -> u8 {
-    match severity {
-        "critical" => 0,
-        "high" => 1,
-        "medium" => 2,
-        "unknown" => 3,
-        "low" => 4,
-        _ => 5,
-    }
-}

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::severity::{SEVERITIES, rank};
 use crate::model::{Action, AlertEvent};
 
 /// Characters of an alert's title that are kept.
@@ -15,9 +16,6 @@ const TITLE: usize = 160;
 
 /// For how long an alert that is over is remembered, in milliseconds of the events' own times.
 const REMEMBERED: i64 = 24 * 3_600_000;
-
-/// Severities from the worst.
-const SEVERITIES: [&str; 6] = ["critical", "high", "medium", "low", "info", "unknown"];
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -216,9 +214,4 @@ impl Group {
         }
         false
     }
-}
-
-/// How bad a severity is; 0 is the worst.
-pub fn rank(severity: &str) -> usize {
-    SEVERITIES.iter().position(|known| *known == severity).unwrap_or(SEVERITIES.len() - 1)
 }

@@ -55,7 +55,7 @@ pub struct Groups {
     touched: BTreeSet<String>,
     /// The rule by which the rows were grouped; `None` where there are none yet.
     rule: Option<String>,
-    /// Newest time of any event, Unix milliseconds.
+    /// Newest time of any event since the rows were loaded, Unix milliseconds; what is in the future does not count.
     newest: i64,
     /// The same, when it was last looked for what can be forgotten.
     swept: i64,
@@ -75,9 +75,7 @@ impl Groups {
             (RowKey::Rule, Some(value)) => self.rule = Some(serde_json::from_slice(value).map_err(wrong)?),
             (RowKey::Rule, None) => self.rule = None,
             (RowKey::Group(name), Some(value)) => {
-                let facts: Facts = serde_json::from_slice(value).map_err(wrong)?;
-                self.newest = self.newest.max(facts.told);
-                self.known.entry(name).or_default().facts = facts;
+                self.known.entry(name).or_default().facts = serde_json::from_slice::<Facts>(value).map_err(wrong)?;
             }
             // The rows of its alerts are removed before it.
             (RowKey::Group(name), None) => drop(self.known.remove(&name)),
@@ -109,9 +107,11 @@ impl Groups {
         self.known.is_empty()
     }
 
-    /// Takes an event of an alert that belongs to a group. `list` is how many alerts a ticket names.
-    pub fn apply(&mut self, key: &str, event: &AlertEvent, list: usize, out: &mut Vec<Output>) {
-        self.newest = self.newest.max(event.occurred_at);
+    /// Takes an event of an alert that belongs to a group. `written` is when its record was written, Unix milliseconds,
+    /// where that is known: one sender whose clock is ahead must not make everything else look long past. `list` is how
+    /// many alerts a ticket names.
+    pub fn apply(&mut self, key: &str, event: &AlertEvent, written: Option<i64>, list: usize, out: &mut Vec<Output>) {
+        self.newest = self.newest.max(written.map_or(event.occurred_at, |written| written.min(event.occurred_at)));
         let group = self.known.entry(key.to_owned()).or_default();
         if let Some(action) = group.apply(event) {
             out.push(Output::Event(words::body(key, group, action, Some(event), list)));

@@ -53,9 +53,14 @@ struct Bench {
 impl Bench {
     /// What is told of events that come together.
     fn take(&mut self, events: &[AlertEvent]) -> Vec<AlertEvent> {
+        self.take_of(KEY, events, None)
+    }
+
+    /// The same of another group, and of events whose records were written then.
+    fn take_of(&mut self, group: &str, events: &[AlertEvent], written: Option<i64>) -> Vec<AlertEvent> {
         let mut out = Vec::new();
         for event in events {
-            self.groups.apply(KEY, event, 3, &mut out);
+            self.groups.apply(group, event, written, 3, &mut out);
         }
         self.groups.finish(RULE, 3, &mut out);
         let mut told = Vec::new();
@@ -185,11 +190,23 @@ fn a_group_that_never_ends_forgets_alerts_that_are_over_and_still_counts_them() 
     bench.take(&[event("a", "resolve", day + 1_002)]);
     // Long after its end nothing is left of it but the rule.
     let mut out = Vec::new();
-    bench.groups.apply("digest:other", &event("z", "open", 3 * day), 3, &mut out);
+    bench.groups.apply("digest:other", &event("z", "open", 3 * day), None, 3, &mut out);
     bench.groups.finish(RULE, 3, &mut out);
     assert_eq!(bench.groups.len(), 1);
     let removed = out.iter().filter(|output| matches!(output, Output::Row(_, None))).count();
     assert_eq!(removed, 3, "its row, and those of its two alerts: {out:?}");
+}
+
+#[test]
+fn a_sender_whose_clock_is_ahead_does_not_make_the_others_look_long_past() {
+    let mut bench = Bench::default();
+    bench.take(&[event("a", "open", 0), event("a", "resolve", 1)]);
+    let ahead = event("z", "open", 365 * 24 * 3_600);
+    bench.take_of("digest:other", &[ahead], Some(T0 + 2_000));
+    bench.restart();
+    bench.take_of("digest:other", &[event("z", "open", 3)], Some(T0 + 3_000));
+    assert_eq!(bench.groups.len(), 2, "the group that is over is still known");
+    assert_eq!(bench.take(&[event("a", "open", 0)]), [], "so its repetition opens nothing");
 }
 
 #[test]

@@ -5,9 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::group::{Group, Member, Standing, rank};
+use super::group::{Group, Member, Standing};
 use crate::codec::json::rfc3339;
 use crate::mapping::{action_name, group_name};
+use crate::model::severity::rank;
 use crate::model::{Action, AlertEvent};
 
 /// The body of a canonical alert event about a group. `event` is what brought it about, where it is told at once; `list`

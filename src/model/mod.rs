@@ -12,6 +12,7 @@ pub mod plan;
 pub mod position;
 pub mod record;
 pub mod redrive;
+pub mod severity;
 pub mod time;
 pub mod verb;
 

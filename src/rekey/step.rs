@@ -136,7 +136,7 @@ impl Step {
 impl Digest {
     fn apply(&self, groups: &mut Groups, record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
         // The sink makes a dead letter of what can't be read.
-        let Some(alerts) = self.read(record) else {
+        let Some((alerts, written)) = self.read(record) else {
             out.push(self.onward(record, record.headers.clone()));
             return 0;
         };
@@ -145,7 +145,7 @@ impl Digest {
         let count = alerts.len();
         for alert in alerts {
             match alert.group {
-                Some(group) => groups.apply(&group, &alert.event, self.list, &mut made),
+                Some(group) => groups.apply(&group, &alert.event, written, self.list, &mut made),
                 None => alone.push(alert.index),
             }
         }
@@ -156,15 +156,15 @@ impl Digest {
         count
     }
 
-    /// The alerts that are meant where the record lies.
-    fn read(&self, record: &Record) -> Option<Vec<Alert>> {
+    /// The alerts that are meant where the record lies, and when it was first written.
+    fn read(&self, record: &Record) -> Option<(Vec<Alert>, Option<i64>)> {
         let (meant, belong) = (codec::events_meant(record).ok()??, codec::groups(record).ok()??);
         let timestamp = codec::original_timestamp(record).ok()?.or(record.timestamp);
         let dated = Record { timestamp, ..record.clone() };
         let events = self.decoder.decode(&dated).ok()?;
         let alerts: Vec<(u32, AlertEvent)> = (0..).zip(events).filter(|(index, _)| meant.contains(index)).collect();
         let alert = |((index, event), group)| Alert { index, event, group };
-        (alerts.len() == belong.len()).then(|| alerts.into_iter().zip(belong).map(alert).collect())
+        (alerts.len() == belong.len()).then(|| (alerts.into_iter().zip(belong).map(alert).collect(), timestamp))
     }
 
     fn onward(&self, record: &Record, headers: Vec<Header>) -> ProduceRequest {

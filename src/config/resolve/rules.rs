@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::mapping::{ActionRule, Rules, Weight, action_names};
+use crate::model::severity::SEVERITIES;
 
 use super::super::raw::{RawSink, RawWeight};
 use super::super::shape::join;
@@ -10,8 +11,6 @@ use super::Context;
 
 /// What is held is unresolved: the longer, the more is read again after a restart.
 pub(super) const LONGEST_HOLD: (&str, &str) = ("0s", "1h");
-
-const SEVERITIES: [&str; 6] = ["critical", "high", "medium", "low", "info", "unknown"];
 
 /// What the file says, over `rules`.
 pub(super) fn resolve(raw: &mut RawSink, at: &str, mut rules: Rules, context: &mut Context<'_>) -> Rules {
