@@ -22,8 +22,9 @@ use super::rebalance::{Context, Shared};
 use crate::clock;
 use crate::model::Epoch;
 
-/// Between two commits because an offset moved: a commit costs about 6 ms, and the watermark also stands in the ledger.
-const SPACING: Duration = Duration::from_millis(50);
+/// Between two commits because an offset moved. What a restart reads again for it is recognised by the ledger, where the
+/// watermark stands too, and each commit costs the coordinator a write, and four threads a wake-up.
+const SPACING: Duration = Duration::from_millis(200);
 /// Before a refused commit is repeated.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -53,6 +54,13 @@ struct Wanted {
     tried: Option<Instant>,
 }
 
+impl Wanted {
+    /// Whether something of it is yet to be accepted.
+    fn has_moved(&self) -> bool {
+        self.committed != Some(self.offset)
+    }
+}
+
 /// One partition's part of a commit.
 #[derive(Clone, Copy)]
 struct Stamp {
@@ -64,8 +72,9 @@ struct Stamp {
 impl Commits {
     /// Commit this when next convenient. Within an epoch the highest offset wins.
     pub(super) fn want(&self, partition: i32, epoch: Epoch, offset: i64) {
-        self.state().want(partition, epoch, offset);
-        self.changed.notify_all();
+        if self.state().want(partition, epoch, offset) {
+            self.changed.notify_all();
+        }
     }
 
     /// Commit these now; true when all of them were accepted before the deadline. Blocks.
@@ -100,13 +109,19 @@ impl Commits {
 }
 
 impl State {
-    fn want(&mut self, partition: i32, epoch: Epoch, offset: i64) {
+    /// True: a commit may be due earlier than before.
+    fn want(&mut self, partition: i32, epoch: Epoch, offset: i64) -> bool {
         match self.wanted.get_mut(&partition) {
-            Some(wanted) if wanted.epoch == epoch => wanted.offset = wanted.offset.max(offset),
-            Some(wanted) if wanted.epoch > epoch => {}
+            Some(wanted) if wanted.epoch == epoch => {
+                let moved = wanted.has_moved();
+                wanted.offset = wanted.offset.max(offset);
+                !moved && wanted.has_moved()
+            }
+            Some(wanted) if wanted.epoch > epoch => false,
             _ => {
                 let wanted = Wanted { epoch, offset, committed: None, accepted: Instant::now(), tried: None };
                 self.wanted.insert(partition, wanted);
+                true
             }
         }
     }
@@ -121,7 +136,7 @@ impl State {
         let spacing = if self.urgent { Duration::ZERO } else { SPACING };
         let each = |wanted: &Wanted| match wanted.tried {
             None => Instant::now(),
-            Some(tried) if wanted.committed != Some(wanted.offset) => tried + spacing,
+            Some(tried) if wanted.has_moved() => tried + spacing,
             Some(tried) => tried.max(wanted.accepted + renew),
         };
         self.wanted.values().map(each).min()
@@ -133,8 +148,7 @@ impl State {
         self.wanted.retain(|partition, wanted| ownership.stands(*partition, wanted.epoch));
         let mut batch = Vec::new();
         for (&partition, wanted) in &mut self.wanted {
-            let moved = wanted.committed != Some(wanted.offset);
-            if moved || now.saturating_duration_since(wanted.accepted) >= renew / 2 {
+            if wanted.has_moved() || now.saturating_duration_since(wanted.accepted) >= renew / 2 {
                 wanted.tried = Some(now);
                 batch.push(Stamp { partition, epoch: wanted.epoch, offset: wanted.offset });
             }

@@ -13,6 +13,7 @@ pub mod options;
 mod outlet;
 mod ownership;
 mod poll_loop;
+mod polled;
 pub mod poller;
 pub mod probe;
 pub mod producer;

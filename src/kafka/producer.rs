@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as RdHeader, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::{mpsc, oneshot};
 
+use super::polled::PolledProducer;
 use super::{Error, KafkaOptions, options};
 use crate::model::record::Header;
 
@@ -97,7 +98,7 @@ pub struct Producer {
 struct Inner {
     options: KafkaOptions,
     timeout: Duration,
-    client: RwLock<Arc<ThreadedProducer<Context>>>,
+    client: RwLock<Arc<PolledProducer<Context>>>,
     deliveries: Arc<Deliveries>,
     next_tag: AtomicU64,
 }
@@ -167,13 +168,13 @@ impl Producer {
         self.client().flush(timeout).map_err(|error| Error::call("records are still unanswered", error))
     }
 
-    fn client(&self) -> Arc<ThreadedProducer<Context>> {
+    fn client(&self) -> Arc<PolledProducer<Context>> {
         Arc::clone(&self.inner.client.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// An idempotent client that lost its sequence never recovers. Its unanswered records are answered when it is
     /// dropped.
-    fn replace(&self, failed: &Arc<ThreadedProducer<Context>>) -> Result<Arc<ThreadedProducer<Context>>, Error> {
+    fn replace(&self, failed: &Arc<PolledProducer<Context>>) -> Result<Arc<PolledProducer<Context>>, Error> {
         let mut current = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, failed) {
             tracing::warn!("the producer failed for good; a new one takes over");
@@ -187,13 +188,12 @@ fn connect(
     options: &KafkaOptions,
     timeout: Duration,
     deliveries: &Arc<Deliveries>,
-) -> Result<ThreadedProducer<Context>, Error> {
+) -> Result<PolledProducer<Context>, Error> {
     let context = Context { deliveries: Arc::clone(deliveries) };
-    ThreadedProducer::from_config_and_context(&options.producer(timeout), context)
-        .map_err(|error| Error::call("can't make a producer", error))
+    PolledProducer::new(&options.producer(timeout), context)
 }
 
-fn send(client: &ThreadedProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, Box<ProduceRequest>)> {
+fn send(client: &PolledProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, Box<ProduceRequest>)> {
     let Ok(tag) = usize::try_from(request.tag) else {
         return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidArgument), Box::new(request)));
     };
