@@ -163,7 +163,9 @@ async fn creates(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     lines.push(Case::rate(case, "unique creates a second", rate, "wanted: 10,000".into(), 10_000.0));
     lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     let usage = Usage { peak: peak.peak, ..usage };
-    lines.extend(costs(case, &idle, &usage, events));
+    let [cpu, memory @ ..] = costs(case, &idle, &usage, events);
+    lines.push(cpu.wanted("100"));
+    lines.extend(memory);
     wrong
 }
 
@@ -179,17 +181,19 @@ async fn steady(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let wrong = world.await_right(&expected).await;
     lines.push(Case::plain(case, "events a second", format!("{:.0}", 200.0)));
     lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
-    lines.extend(costs(case, &idle, &bridge.usage(), events));
+    let [cpu, resident, own, peak] = costs(case, &idle, &bridge.usage(), events);
+    lines.extend([cpu.wanted("400"), resident.wanted("20"), own, peak.wanted("40")]);
     wrong
 }
 
-fn costs(case: &str, idle: &Usage, usage: &Usage, events: usize) -> [Case; 3] {
+fn costs(case: &str, idle: &Usage, usage: &Usage, events: usize) -> [Case; 4] {
     let cpu = usage.cpu.saturating_sub(idle.cpu).as_secs_f64() * 1_000.0;
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     let per_thousand = cpu * 1_000.0 / events as f64;
     [
         Case::plain(case, "CPU ms per 1,000 events", format!("{per_thousand:.0}")),
         Case::plain(case, "RSS idle, MB", format!("{:.1}", idle.resident)),
+        Case::plain(case, "of it not pages of the program's file, MB", format!("{:.1}", idle.own)),
         Case::plain(case, "RSS peak, MB", format!("{:.1}", usage.peak)),
     ]
 }

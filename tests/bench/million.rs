@@ -45,17 +45,16 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     tokio::time::sleep(SETTLE).await;
     let loaded = second.usage();
 
-    let mut tell = |what: &str, figure: f64, wanted: &str| {
-        let line = Case::plain(case, what, format!("{figure:.1}"));
-        lines.push(Case { limit: wanted.to_owned(), ..line });
-    };
-    tell("RSS idle, MB", idle.resident, "");
-    tell("RSS more with 1,000,000 keys, MB", filled.resident - idle.resident, "wanted: 150");
-    tell("RSS more after a restart, MB", loaded.resident - idle.resident, "wanted: 150");
-    tell("RSS peak of the restart, MB", loaded.peak, "");
-    tell("start to assignment, s", (assigned - began).as_secs_f64(), "");
-    tell("assignment to first write, s", (first - assigned).as_secs_f64(), "wanted: 5");
-    tell("assignment to all partitions, s", (last - assigned).as_secs_f64(), "");
+    let told = |what: &str, figure: f64| Case::plain(case, what, format!("{figure:.1}"));
+    lines.extend([
+        told("RSS idle, MB", idle.resident),
+        told("RSS more with 1,000,000 keys, MB", filled.resident - idle.resident).wanted("150"),
+        told("RSS more after a restart, MB", loaded.resident - idle.resident).wanted("150"),
+        told("RSS peak of the restart, MB", loaded.peak),
+        told("start to assignment, s", (assigned - began).as_secs_f64()),
+        told("assignment to first write, s", (first - assigned).as_secs_f64()).wanted("5"),
+        told("assignment to all partitions, s", (last - assigned).as_secs_f64()),
+    ]);
     lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     wrong
 }

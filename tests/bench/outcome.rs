@@ -90,6 +90,11 @@ impl Case {
         Self { what, reached, limit: String::new(), share: String::new(), ratio: None }
     }
 
+    /// The same, beside what is wanted.
+    pub fn wanted(self, wanted: &str) -> Self {
+        Self { limit: format!("wanted: {wanted}"), ..self }
+    }
+
     /// A figure beside the limit of the same run.
     pub fn rate(case: &str, what: &str, figure: f64, limit: String, most: f64) -> Self {
         let ratio = figure / most;

@@ -52,12 +52,12 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let (requests, events, keys) = (world.requests().await as f64, EVENTS as f64, KEYS as f64);
     let bound = keys / (f64::from(QUOTA) / 60.0);
     let seconds = |latency: Option<&f64>| latency.map_or("none".into(), |s| format!("{s:.2}"));
-    lines.push(Case::plain(case, "requests that were refused", world.refused().await.to_string()));
-    lines.push(Case::plain(case, "requests an event", format!("{:.3}", requests / events)));
+    lines.push(Case::plain(case, "requests that were refused", world.refused().await.to_string()).wanted("0"));
+    lines.push(Case::plain(case, "requests an event", format!("{:.3}", requests / events)).wanted("0.065"));
     lines.push(Case::rate(case, "seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
     lines.push(Case::plain(case, "critical tickets seen", format!("{} of {critical}", latencies.len())));
     lines.push(Case::plain(case, "critical ticket, median s", seconds(latencies.get(latencies.len() / 2))));
-    lines.push(Case::plain(case, "critical ticket, worst s", seconds(latencies.last())));
+    lines.push(Case::plain(case, "critical ticket, worst s", seconds(latencies.last())).wanted("0.5"));
     lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     lines.extend(crate::costs(case, &idle, &usage, EVENTS));
     wrong

@@ -278,6 +278,8 @@ pub struct Running {
 pub struct Usage {
     /// Resident now, MB (10^6 bytes).
     pub resident: f64,
+    /// Of it not pages of files, which Linux shares between processes and drops when it needs memory.
+    pub own: f64,
     /// Resident at most, MB.
     pub peak: f64,
     /// On all cores, in user and kernel.
@@ -319,7 +321,7 @@ impl Running {
         let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
         // A tick is 10 ms on every Linux that Rust runs on.
         let cpu = Duration::from_millis(10 * (ticks(11) + ticks(12)));
-        Some(Usage { resident: memory("VmRSS:")?, peak: memory("VmHWM:")?, cpu })
+        Some(Usage { resident: memory("VmRSS:")?, own: memory("RssAnon:")?, peak: memory("VmHWM:")?, cpu })
     }
 }
 
