@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::oracle::{judge, overtaken};
 use super::reference::{Event, Ticket, apply, input, notes};
-use super::rekey::internal;
+use super::rekey::{internal, kill_in_transactions};
 use super::world::World;
 use super::{is_full, size};
 use crate::support::kafka;
@@ -113,21 +113,7 @@ async fn the_alerts_of_a_group_share_a_ticket_while_bridges_are_killed() {
     assert_eq!((groups.len(), alone.len()), (9, keys / 10));
     let feed = world.feed(events.clone(), size().per_second);
     let mut random = fastrand::Rng::with_seed(11);
-    let mut other = world.bridge(None);
-    other.await_assigned();
-    let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
-    for number in 0..kills {
-        let window = ["committed", "transaction"][number % 2];
-        let mut bridge = world.bridge(Some(&format!("{window}:{}", random.u8(3..20))));
-        if bridge.dies_within(Duration::from_secs(45)) {
-            *killed.entry(window).or_default() += 1;
-        }
-        if number % 3 == 2 {
-            other.signal("-KILL");
-            other = world.bridge(None);
-        }
-    }
-    assert!(killed.contains_key("transaction") && killed.contains_key("committed"), "{killed:?}");
+    let (other, killed) = kill_in_transactions(&world, kills, 3..20, &mut random);
     feed.await.expect("fed");
     let topic = format!("{}.grouped", world.topic());
     let grouped = tokio::task::spawn_blocking(move || {

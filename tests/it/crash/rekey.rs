@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::redrive::{dead_letters, open_letters};
 use super::reference::{Event, apply, input};
-use super::world::World;
+use super::world::{Bridge, World};
 use super::{is_full, size};
 use crate::support::kafka::{self, Broker};
 
@@ -35,6 +35,33 @@ pub fn internal(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<Recor
         read_records(&options, &what, &mut |record| records.push(record)).expect("it can be read");
     }
     records
+}
+
+/// Kills bridges in the middle of a transaction, or right behind one, after some of them, while another lives on, which is
+/// killed now and then, too. That one, and how many died where.
+pub fn kill_in_transactions(
+    world: &World,
+    kills: usize,
+    after: std::ops::Range<u8>,
+    random: &mut fastrand::Rng,
+) -> (Bridge, BTreeMap<&'static str, usize>) {
+    let mut other = world.bridge(None);
+    let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
+    for number in 0..kills {
+        let window = ["committed", "transaction"][number % 2];
+        let mut bridge = world.bridge(Some(&format!("{window}:{}", random.u8(after.clone()))));
+        // After a kill within a transaction the next owner waits until the broker has aborted it, up to 20 s.
+        if bridge.dies_within(Duration::from_secs(45)) {
+            *killed.entry(window).or_default() += 1;
+        }
+        if number % 3 == 2 {
+            other.signal("-KILL");
+            *killed.entry("anywhere").or_default() += 1;
+            other = world.bridge(None);
+        }
+    }
+    assert!(killed.contains_key("transaction") && killed.contains_key("committed"), "{killed:?}");
+    (other, killed)
 }
 
 /// Once each, all of an alert in one partition, and in order.
@@ -68,25 +95,9 @@ async fn a_topic_is_rekeyed_once_and_in_order_while_bridges_are_killed() {
     let events = input(count, keys, 41, world.now());
     let feed = world.feed(events.clone(), size().per_second);
     let mut random = fastrand::Rng::with_seed(9);
-    // One lives on, now alone and now with one that dies in the middle of a transaction, or right behind it.
-    let mut bridges = vec![world.bridge(None)];
-    let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
-    for number in 0..kills {
-        let window = ["committed", "transaction"][number % 2];
-        let mut bridge = world.bridge(Some(&format!("{window}:{}", random.u8(3..12))));
-        // After a kill within a transaction the next owner waits until the broker has aborted it, up to 20 s.
-        if bridge.dies_within(Duration::from_secs(45)) {
-            *killed.entry(window).or_default() += 1;
-        }
-        if number % 3 == 2 {
-            bridges[0].signal("-KILL");
-            *killed.entry("anywhere").or_default() += 1;
-            bridges = vec![world.bridge(None)];
-        }
-    }
+    let (one, killed) = kill_in_transactions(&world, kills, 3..12, &mut random);
     println!("killed at: {killed:?}");
-    assert!(killed.contains_key("transaction") && killed.contains_key("committed"), "{killed:?}");
-    bridges.push(world.bridge(None));
+    let bridges = [one, world.bridge(None)];
     // Longer than the session: its partitions go to the other, and what it then commits must be refused.
     bridges[0].await_assigned();
     bridges[0].signal("-STOP");
