@@ -16,6 +16,8 @@ use crate::model::{AttemptId, Column, Entry, FieldDigest, Phase, Position, Row};
 pub enum Decision {
     /// Nothing can come of it; the reason is for people.
     Skip(&'static str),
+    /// An alert that was over within its hold-down: nothing shall come of it.
+    LeaveOut,
     /// The ticket already stands so.
     Unchanged {
         /// When the ticket was resolved, which may be news although nothing of it is to be written.
@@ -66,9 +68,6 @@ pub enum Rest {
     },
 }
 
-/// Why an alert gets no ticket that was over within its hold-down.
-const TOO_BRIEF: &str = "over before it lasted as long as the hold-down";
-
 /// What is known of the ticket.
 #[derive(Debug, Clone, Copy)]
 pub struct Base<'a> {
@@ -86,7 +85,7 @@ pub struct Base<'a> {
 pub fn decide(base: Base<'_>, segment: &Segment, settings: &Settings, kept: &mut Vec<Column>) -> Decision {
     let Some(entry) = base.entry else {
         return match &segment.post {
-            Some(_) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
+            Some(_) if segment.is_too_brief() => Decision::LeaveOut,
             Some(post) => Decision::Write(create(base, post, segment, settings)),
             None => Decision::Skip("no ticket for this key, and the event does not open one"),
         };
@@ -112,7 +111,7 @@ fn decide_for_ticket(
     let phase = settings.states.phase(base.row.map_or(&entry.seen.state, |r| &r.state));
     match (phase, &segment.post) {
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
-        (Phase::Closed, Some(_)) if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
+        (Phase::Closed, Some(_)) if segment.is_too_brief() => Decision::LeaveOut,
         (Phase::Closed, Some(post)) => Decision::Write(create(base, post, segment, settings)),
         (Phase::Resolved, Some(post)) if needs_new_ticket(entry, base.row, segment, settings) => {
             match update(base, entry, &segment.pre, false, phase, settings, kept) {
@@ -124,7 +123,7 @@ fn decide_for_ticket(
                     }
                     Decision::Write(plan)
                 }
-                _ if segment.is_too_brief() => Decision::Skip(TOO_BRIEF),
+                _ if segment.is_too_brief() => Decision::LeaveOut,
                 _ => Decision::Write(create(base, post, segment, settings)),
             }
         }

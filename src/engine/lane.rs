@@ -1,5 +1,7 @@
 //! The queue of one key and the stage of its one attempt.
 
+use std::collections::VecDeque;
+
 use super::decide::Plan;
 use super::event::{DeadLetter, OpId, RequestId};
 use super::fold::Queue;
@@ -87,9 +89,10 @@ pub enum Stage {
     Waiting(u64),
     /// That dead letters will be written is on its way to the ledger: the letters, and the parking that then stands.
     Announcing(Vec<DeadLetter>, Box<Park>),
-    /// Dead letters are on their way, this many answers are missing; then the key is parked, and that waits for its
-    /// answer as well. The parking comes after the letters: it says that they stand.
-    Refusing(usize, Option<Box<Park>>),
+    /// A dead letter is on its way, and behind it these; then the key is parked, and that waits for its answer as well.
+    /// One goes after the other, so that whoever puts them back finds none without those before it. The parking comes
+    /// after the letters: it says that they stand.
+    Refusing(VecDeque<DeadLetter>, Option<Box<Park>>),
 }
 
 /// A request without effect that a lane wants.

@@ -167,6 +167,8 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
             token: late,
             position: Position::new(0, 9, 0),
             newest: None,
+            occurred_at: None,
+            event_ids: Vec::new(),
             failed: None,
             redriving: None,
             announced: false,

@@ -227,6 +227,8 @@ mod tests {
             token: Token(4),
             position: Position::new(1, 2, 0),
             newest: None,
+            occurred_at: None,
+            event_ids: Vec::new(),
             failed: None,
             redriving: None,
             announced: false,

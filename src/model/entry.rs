@@ -214,6 +214,13 @@ pub struct Park {
     /// The newest event of this key among the dead letters.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Position>,
+    /// `occurred_at` of the newest state-bearing event among them, Unix milliseconds: what is older, and comes later, is as
+    /// old as it was when it was read first.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub occurred_at: Option<i64>,
+    /// The ids of the last events among them: what repeats one, and comes later, is as known as it was then.
+    #[serde(rename = "i", default, skip_serializing_if = "Vec::is_empty")]
+    pub event_ids: Vec<u64>,
     /// The redrive in which a letter of this key was refused again.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<RedriveId>,
@@ -247,9 +254,11 @@ impl Park {
         origin.redrive().is_none_or(|id| self.failed == Some(id))
     }
 
-    /// Whether the dead letter of an event here, of such an origin, stands.
+    /// Whether an event here, of such an origin, has had its turn: its dead letter stands, or it was applied. All of the
+    /// key have up to here but those of the redrive under way, past which the parking is carried before they are applied.
     pub fn covers(&self, at: Position, origin: Origin) -> bool {
-        !self.announced && self.bars(origin) && at <= self.position
+        let under_way = origin.redrive().is_some_and(|id| self.redriving == Some(id));
+        !self.announced && !under_way && at <= self.position
     }
 
     /// Whether a dead letter of an event here may stand already, so that it must not be tried.

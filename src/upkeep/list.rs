@@ -172,6 +172,8 @@ mod tests {
             token: Token(1),
             position: Position::new(0, 1, 0),
             newest: None,
+            occurred_at: None,
+            event_ids: Vec::new(),
             failed: None,
             redriving: None,
             announced: false,

@@ -10,7 +10,7 @@
 //!
 //! What it can't do: find an event that retention has taken, or empty a column that the mapping has no value for any more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::codec;
 use crate::engine::Content;
 use crate::engine::digest::digest;
 use crate::engine::event::Loaded;
+use crate::engine::fold::REMEMBERED_IDS;
 use crate::kafka::ProduceRequest;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, Until};
@@ -93,13 +94,13 @@ pub async fn stale(
     };
     let (options, reading) = (site.options.clone(), reading.clone());
     let (open, mut newest) = blocking("reading the input", move || {
-        let (mut newest, mut count) = (HashMap::new(), 0);
+        let (mut newest, mut first, mut count) = (HashMap::new(), HashMap::new(), 0);
         table::read_records(&options, &what, &mut |record| {
             count += 1;
             if count % 1_000 == 0 {
                 progress(count);
             }
-            keep_newest(&reading, record, &open, &mut newest);
+            keep_newest(&reading, record, &open, &mut first, &mut newest);
         })?;
         Ok((open, newest))
     })
@@ -172,14 +173,37 @@ fn open(site: &Site, loaded: &Loaded, pattern: Option<&str>, found: &mut Found) 
     open
 }
 
-fn keep_newest(reading: &Reading, record: Record, open: &HashMap<Key, Entry>, newest: &mut HashMap<Key, Newest>) {
+/// Where the last events of a key stood first, by their ids.
+type First = VecDeque<(u64, Position)>;
+
+/// The engine leaves out an event that has come before, however late it is repeated: it is as old as it was then.
+fn first_of(known: &mut First, id: u64, position: Position) -> Position {
+    if let Some((_, first)) = known.iter().find(|(known, _)| *known == id) {
+        return *first;
+    }
+    known.push_back((id, position));
+    known.drain(..known.len().saturating_sub(REMEMBERED_IDS));
+    position
+}
+
+fn keep_newest(
+    reading: &Reading,
+    record: Record,
+    open: &HashMap<Key, Entry>,
+    first: &mut HashMap<Key, First>,
+    newest: &mut HashMap<Key, Newest>,
+) {
     let received = prepare(reading, record);
     let Content::Intents(intents) = received.content else { return };
     for intent in intents {
         let Some(entry) = open.get(&intent.key) else { continue };
-        let Intent { key, position, occurred_at, fields, action, .. } = intent;
-        // What comes of an earlier resync is as old as the event that it repeats.
-        let at = if let Origin::Resync(at) = received.origin { at } else { position };
+        let Intent { key, position, occurred_at, fields, action, event_id, .. } = intent;
+        let at = match (received.origin, event_id) {
+            // What comes of an earlier resync is as old as the event that it repeats.
+            (Origin::Resync(at), _) => at,
+            (Origin::Source, Some(id)) => first_of(first.entry(key.clone()).or_default(), id, position),
+            _ => position,
+        };
         let is_newest = newest.get(&key).is_none_or(|known| known.at < at);
         // The entry tells the time of the newest event that was applied. What is later came to nothing, as where it found no
         // ticket; what is earlier is superseded, whenever it came.

@@ -148,7 +148,6 @@ impl Dispatcher {
     fn is_done(&self, partition: i32, intent: &Intent, origin: Origin) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
         let applied = p.entries.get(&intent.key).is_some_and(|e| intent.position <= e.position);
-        // A parking is carried past redriven events before they are applied; it tells of them only what was refused.
         let refused = p.parks.get(&intent.key).is_some_and(|park| park.covers(intent.position, origin));
         (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
     }
@@ -178,19 +177,25 @@ impl Dispatcher {
         // A redriven event has come before, and what the source has published since goes behind it.
         let redriven = origin.redrive().is_some();
         let counts = |other: Origin| !redriven || other.redrive().is_some();
+        // What lies among the dead letters counts for what comes behind it as if it still waited, or which opening event
+        // passes would depend on who reads it when.
+        let parked = p.parks.get(&intent.key).filter(|_| !redriven);
         if let Some(id) = intent.event_id {
             let has = |queue: &Queue| if redriven { queue.has_redriven(id) } else { queue.has_event(id) };
             let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))
+                || parked.is_some_and(|park| park.event_ids.contains(&id))
                 || lane.is_some_and(|l: &Lane| has(&l.queue) || has(&l.held));
             if repeated {
                 return Err("an event with this id was applied already");
             }
         }
-        // What waits without a ticket to be applied to comes to nothing, so nothing is too old for it.
-        let mut ticket = entry.is_some_and(|e| self.settings.states.phase(&e.seen.state) != Phase::Closed);
+        // What waits without a ticket to be applied to comes to nothing, so nothing is too old for it; but it may be put back.
+        let mut ticket = parked.is_some()
+            || entry.is_some_and(|entry| self.settings.states.phase(&entry.seen.state) != Phase::Closed);
         let held = lane.and_then(|l| l.held.newest(&mut ticket, counts));
         let queued = lane.and_then(|l| l.queue.newest(&mut ticket, counts));
-        let newest = entry.map(|e| e.occurred_at).max(held).max(queued);
+        let dead = parked.and_then(|park| park.occurred_at);
+        let newest = entry.map(|e| e.occurred_at).max(dead).max(held).max(queued);
         // Of an event whose long note is written in part everything else is applied already.
         let half_done = entry.is_some_and(|e| e.partial.is_some_and(|(at, _)| at == intent.position));
         if half_done || (intent.action.bears_state() && newest.is_some_and(|n| intent.occurred_at < n)) {

@@ -25,6 +25,7 @@ mod settling;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 mod writing;
 
 use std::cmp::Reverse;

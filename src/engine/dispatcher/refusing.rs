@@ -1,8 +1,10 @@
 //! What can't be applied as it is: dead letters, and the parking of their key (protocol rule 16).
 
+use std::collections::VecDeque;
+
 use super::{Dispatcher, Op};
 use crate::engine::event::{DeadLetter, Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
-use crate::engine::fold::{Queue, Segment};
+use crate::engine::fold::{Queue, Segment, remember};
 use crate::engine::lane::Stage;
 use crate::model::{Key, Now, Origin, Park, Position, RedriveId};
 
@@ -112,9 +114,21 @@ impl Dispatcher {
         // Events that a former owner announced may be still to come.
         let before = p.parks.get(key).filter(|park| park.announced && park.position > last);
         let (position, announced) = before.map_or((last, false), |park| (park.position, true));
+        let (occurred_at, event_ids) = self.told_by_letters(partition, key);
         let park = park.map(|Why { code, reason, failed, redriving }| {
             let (code, reason) = (code.to_owned(), reason.to_owned());
-            Box::new(Park { token, position, newest: None, failed, redriving, announced, code, reason })
+            Box::new(Park {
+                token,
+                position,
+                newest: None,
+                occurred_at,
+                event_ids,
+                failed,
+                redriving,
+                announced,
+                code,
+                reason,
+            })
         });
         match park {
             Some(park) if announce && !letters.is_empty() => {
@@ -134,22 +148,41 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(life) = self.partitions.get(&partition).map(|p| p.life) else { return };
-        let count = letters.len();
-        self.stage(partition, key, Stage::Refusing(count, park));
-        if count == 0 {
-            // Later events, which wait in the queue, say all that these said.
-            return self.letters_stand(partition, key, now, out);
+        self.stage(partition, key, Stage::Refusing(letters.into(), park));
+        self.next_letter(partition, key, now, out);
+    }
+
+    /// The next dead letter, if any is left. Where there was none at all, later events, which wait in the queue, say all
+    /// that these said.
+    fn next_letter(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        let life = p.life;
+        let Some(Stage::Refusing(letters, _)) = p.lanes.get_mut(key).map(|lane| &mut lane.stage) else { return };
+        match letters.pop_front() {
+            Some(letter) => {
+                let key = key.clone();
+                self.produce_letter(Box::new(letter), |l| Op::Refusal(partition, life, key, Some(l)), out);
+            }
+            None => self.letters_stand(partition, key, now, out),
         }
-        for letter in letters {
-            let key = key.clone();
-            self.produce_letter(Box::new(letter), |l| Op::Refusal(partition, life, key, Some(l)), out);
+    }
+
+    /// `occurred_at` of the newest event among a key's dead letters, and the ids of the last ones, with those that are about
+    /// to be written.
+    fn told_by_letters(&self, partition: i32, key: &Key) -> (Option<i64>, Vec<u64>) {
+        let Some(p) = self.partitions.get(&partition) else { return (None, Vec::new()) };
+        let park = p.parks.get(key);
+        let (mut at, mut ids) = park.map_or((None, Vec::new()), |park| (park.occurred_at, park.event_ids.clone()));
+        if let Some(lane) = p.lanes.get(key) {
+            at = at.max(lane.held.newest(&mut true, |_| true));
+            remember(&mut ids, lane.held.events().filter_map(|event| event.event_id));
         }
+        (at, ids)
     }
 
     /// The dead letters stand: so does, once it is acked, that the key waits behind them.
     pub(super) fn park(&mut self, partition: i32, key: &Key, park: Park, out: &mut Vec<Effect>) {
-        self.write_park(partition, key, park, Stage::Refusing(1, None), out);
+        self.write_park(partition, key, park, Stage::Refusing(VecDeque::new(), None), out);
     }
 
     fn write_park(&mut self, partition: i32, key: &Key, park: Park, stage: Stage, out: &mut Vec<Effect>) {
@@ -232,11 +265,7 @@ impl Dispatcher {
             }
             return;
         }
-        let Stage::Refusing(left, _) = &mut lane.stage else { return };
-        *left -= 1;
-        if *left == 0 {
-            self.letters_stand(partition, key, now, out);
-        }
+        self.next_letter(partition, key, now, out);
     }
 
     /// Nothing of a refusal is awaited any more: now the key is parked, or, where that is done, its events resolved.

@@ -872,6 +872,8 @@ fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
         token: Token(3),
         position: Position::new(0, 1, 0),
         newest: None,
+        occurred_at: None,
+        event_ids: Vec::new(),
         failed: None,
         redriving: None,
         announced: true,
@@ -899,6 +901,95 @@ fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
     b.ack_all(&stands);
     let open = b.receive(2, Action::Open, "three");
     assert_eq!((letters_of(&open), claims(&open)), (Vec::new(), 1));
+}
+
+/// A partition in whose ledger the key is parked up to this offset, by letters that stand, the event 77 among them.
+fn parked_up_to(offset: i64, occurred_at: Option<i64>, failed: Option<RedriveId>) -> Bench {
+    let park = Park {
+        token: Token(3),
+        position: Position::new(0, offset, 0),
+        newest: None,
+        occurred_at,
+        event_ids: vec![77],
+        failed,
+        redriving: None,
+        announced: false,
+        code: "business_rule".into(),
+        reason: "no".into(),
+    };
+    let (mut b, _) = Bench::loaded(Loaded { parks: [("k".into(), park)].into_iter().collect(), ..Loaded::default() });
+    b.lease();
+    b
+}
+
+/// The owner before left it out because of what now lies among the dead letters; what came behind it does, too.
+#[test]
+fn an_opening_event_that_is_older_than_what_is_parked_does_not_pass_whoever_reads_it() {
+    let now = Bench::new().now.unix;
+    let mut b = parked_up_to(0, Some(now + 5), None);
+    let skipped = |effects: &[Effect]| matches!(effects, [Effect::Observe(Observation::Skipped(..))]);
+    assert!(skipped(&b.receive(1, Action::Open, "older")));
+    let repeated = Intent { event_id: Some(77), ..b.intent(6, Action::Open, "repeated") };
+    assert!(skipped(&b.take(Origin::Source, 6, Content::Intents(vec![repeated]))));
+    assert_eq!(claims(&b.receive(7, Action::Open, "newer")), 1);
+}
+
+#[test]
+fn a_parking_tells_the_time_of_the_newest_event_among_its_letters() {
+    let mut b = parked();
+    let newer = Intent { occurred_at: b.now.unix + 60_000, ..b.intent(3, Action::Update, "three") };
+    let effects = b.take(Origin::Source, 3, Content::Intents(vec![newer]));
+    let parked = b.ack(&effects);
+    let told = parked.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Park(_, park), .. } => park.occurred_at,
+        _ => None,
+    });
+    assert_eq!(told, Some(b.now.unix + 60_000));
+}
+
+/// Of two runs, each with a letter that was refused again, only the later one is named.
+#[test]
+fn a_run_before_the_one_that_is_named_has_had_its_turn() {
+    let mut b = parked_up_to(5, None, Some(RedriveId(2)));
+    for (offset, run) in [(2, 1), (4, 2)] {
+        let again = b.receive_from(Origin::Redrive(RedriveId(run)), offset, Action::Open, "again");
+        assert_eq!((claims(&again), letters_of(&again)), (0, Vec::new()), "{again:?}");
+    }
+    let next = b.receive_from(Origin::Redrive(RedriveId(3)), 6, Action::Open, "next");
+    assert_eq!(claims(&b.ack_all(&next)), 1, "the next run passes");
+}
+
+#[test]
+fn a_letter_is_written_when_the_one_before_it_stands() {
+    let mut b = parked();
+    let notes = |offset: i64| Intent { note: Some(format!("note {offset}")), ..b.intent(offset, Action::Note, "") };
+    let both = vec![notes(3), Intent { position: Position::new(0, 3, 1), ..notes(3) }];
+    let first = b.take(Origin::Source, 3, Content::Intents(both));
+    let second = b.ack(&first);
+    assert_eq!((letters_of(&first).len(), letters_of(&second).len()), (1, 1), "{first:?}\n{second:?}");
+}
+
+#[test]
+fn of_an_alert_that_was_left_out_nothing_is_applied_to_the_ticket_before_it() {
+    let (mut b, _) = open_ticket();
+    let resolved = b.receive(1, Action::Resolve, "zero");
+    b.ack_all(&resolved);
+    let (id, _) = b.permit();
+    let row = Row { state: "6".into(), mod_count: 1, ..row() };
+    let effects = b.answer(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
+    b.ack_all(&effects);
+    b.dispatcher.settings.reopen_window = 60_000;
+    pass(&mut b, 120_000);
+    receive_held(&mut b, 2, Action::Open, 5_000);
+    let mut effects = receive_held(&mut b, 3, Action::Resolve, 5_000);
+    effects.extend(pass(&mut b, 6_000));
+    let entry = effects.iter().find_map(|e| match e {
+        Effect::Produce { write: LedgerWrite::Entry(_, entry), .. } => Some(entry.position),
+        _ => None,
+    });
+    assert_eq!(entry, Some(Position::new(0, 3, 0)), "its end, read again by itself, would be: {effects:?}");
+    b.ack_all(&effects);
+    assert_eq!(b.watermark(), 4);
 }
 
 /// Writes that stand for themselves: events, whose state is a severity.

@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 
+use super::unwritten::TOO_BRIEF;
 use super::{Dispatcher, Op};
 use crate::engine::decide::{Base, Decision, Plan, Rest, attempt_marker, decide};
 use crate::engine::digest::digest;
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, MarkedNote, Observation, OpId, ProduceOutcome, Report};
-use crate::engine::fold::{Segment, remember};
-use crate::engine::lane::{Settlement, Stage, Wish};
+use crate::engine::fold::Segment;
+use crate::engine::lane::{Stage, Wish};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::Standing;
 use crate::engine::urgency::Ticket;
@@ -100,6 +101,14 @@ impl Dispatcher {
                     Self::observe(out, Observation::Skipped(key.clone(), why));
                     self.settle_without_write(partition, &segment);
                 }
+                Decision::LeaveOut => {
+                    Self::observe(out, Observation::Skipped(key.clone(), TOO_BRIEF));
+                    if let Some(entry) = self.past_what_is_left_out(partition, key, &segment, now) {
+                        self.settle_unchanged(partition, key, segment, entry, now, out);
+                        return;
+                    }
+                    self.settle_without_write(partition, &segment);
+                }
                 Decision::Unchanged { resolved_at } => {
                     Self::observe(out, Observation::Unchanged(key.clone()));
                     if let Some(entry) = self.news_of_unchanged(partition, key, &segment, resolved_at, now) {
@@ -174,56 +183,6 @@ impl Dispatcher {
             Self::observe(out, Observation::PersonKept(key.clone(), column));
         }
         decision
-    }
-
-    /// Nothing was written for these events, on purpose.
-    pub(super) fn settle_without_write(&mut self, partition: i32, segment: &Segment) {
-        for event in &segment.events {
-            self.resolve(partition, event.position.offset, event.bytes);
-        }
-    }
-
-    /// The ticket stands as the events want it, but their times and ids count for later events: the entry that remembers
-    /// them, where they are news. Of several events of one time the first may be repeated after the last.
-    fn news_of_unchanged(
-        &self,
-        partition: i32,
-        key: &Key,
-        segment: &Segment,
-        resolved_at: Option<i64>,
-        now: Now,
-    ) -> Option<Entry> {
-        let p = self.partitions.get(&partition)?;
-        let old = p.entries.get(key)?;
-        let occurred_at = old.occurred_at.max(segment.occurred_at());
-        let ids = || segment.events.iter().filter_map(|event| event.event_id);
-        let knows_all = ids().all(|id| old.event_ids.contains(&id));
-        if occurred_at == old.occurred_at && resolved_at == old.resolved_at && knows_all {
-            return None;
-        }
-        let position = segment.hi().unwrap_or(old.position).max(old.position);
-        let (token, written_at) = (p.token, now.unix);
-        let mut entry = Entry { token, position, occurred_at, resolved_at, written_at, ..old.into_owned() };
-        entry.partial = None;
-        remember(&mut entry.event_ids, ids());
-        Some(entry)
-    }
-
-    /// Nothing is written to the ticket; the entry is, before anything of the segment is resolved.
-    fn settle_unchanged(
-        &mut self,
-        partition: i32,
-        key: &Key,
-        segment: Segment,
-        entry: Entry,
-        now: Now,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(lane) = self.lane(partition, key) else { return };
-        lane.held.put_back_apart(segment);
-        let settlement = Settlement { entry, outcome: "unchanged", fields: Vec::new(), notes: 0, warnings: Vec::new() };
-        self.stage(partition, key, Stage::Settled(Box::new(settlement)));
-        self.write_entry(partition, key, now, out);
     }
 
     /// Produces the claim of a write and takes what it carries out of the queue.

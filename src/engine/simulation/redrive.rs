@@ -42,9 +42,13 @@ impl World {
         (0..3).for_each(|key| self.redrive(key));
     }
 
-    /// Puts the open letters of a key back.
+    /// Puts the open letters of a key back, unless the bridge is not at the end of the last run yet: of a letter that it
+    /// refuses again this one would know nothing, and set later ones before it.
     pub(super) fn redrive(&mut self, key: usize) {
-        let name = key_name(key);
+        let (name, partition) = (key_name(key), partition_of(key, self.odds.partitions));
+        if !self.calm && self.group.offset[partition] < self.redriven_to[partition] {
+            return;
+        }
         let mut letters: Vec<&mut Shelved> =
             self.shelf.iter_mut().filter(|s| s.open && key_index(&s.intent.key) == key).collect();
         if letters.is_empty() {
@@ -68,7 +72,6 @@ impl World {
         self.coverage.redrives += 1;
         self.coverage.redriven += back.len() as u64 - 1;
         tell!(self, "redrives {} letters of {name} up to {upto}", back.len() - 1);
-        let partition = partition_of(key, self.odds.partitions);
         for (origin, event) in back {
             self.append(partition, origin, |world, offset| match event {
                 Some((mut intent, original)) => {
@@ -79,6 +82,8 @@ impl World {
                 None => Content::Release(name.clone()),
             });
         }
+        let end = self.visible[partition];
+        self.redriven_to[partition] = self.input[partition][..end].last().map_or(0, |r| r.offset + 1);
     }
 
     /// Puts a record at the present end of the input.

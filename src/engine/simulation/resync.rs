@@ -2,6 +2,8 @@
 //! at the event that made it what it is, and some time later puts that event at the end of the input, for its values
 //! only. One value is another each time, so that there is something to write; the reference knows nothing of it.
 
+use std::collections::BTreeMap;
+
 use super::super::event::Content;
 use super::alerts::partition_of;
 use super::script::key_name;
@@ -36,14 +38,21 @@ impl World {
             return None;
         }
         let records = self.input[partition][..self.visible[partition]].iter();
-        let intents = records.filter_map(|r| if let Content::Intents(all) = &r.content { Some(all) } else { None });
-        let newest = intents.flatten().filter(|intent| {
-            intent.key == name
-                && intent.action.bears_state()
-                && intent.position <= entry.position
-                && intent.occurred_at == entry.occurred_at
+        let intents = records.filter_map(|r| match &r.content {
+            Content::Intents(all) => Some(all.iter().map(|intent| (r.origin, intent))),
+            _ => None,
         });
-        let mut intent = newest.max_by_key(|intent| intent.position)?.clone();
+        // A repeated event is as old as it was when it came first.
+        let mut first: BTreeMap<u64, Position> = BTreeMap::new();
+        let dated = intents.flatten().filter(|(_, intent)| intent.key == name).map(|(origin, intent)| {
+            let id = intent.event_id.filter(|_| origin == Origin::Source);
+            (id.map_or(intent.position, |id| *first.entry(id).or_insert(intent.position)), intent)
+        });
+        let newest = dated.filter(|(_, intent)| {
+            intent.action.bears_state() && intent.position <= entry.position && intent.occurred_at == entry.occurred_at
+        });
+        // Of an event and its repetition the one or the other: they are the same.
+        let mut intent = newest.max_by_key(|(at, _)| *at)?.1.clone();
         intent.fields.retain(|(column, _)| **column != *COLUMN);
         let at = intent.fields.partition_point(|(column, _)| **column < *COLUMN);
         intent.fields.insert(at, (COLUMN.into(), format!("resync {}", self.coverage.resyncs)));

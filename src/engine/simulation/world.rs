@@ -171,6 +171,8 @@ pub(super) struct World {
     pub(super) originals: BTreeMap<Position, Position>,
     /// Redrives so far.
     pub(super) redrives: u64,
+    /// Where in each partition the last of them ended.
+    pub(super) redriven_to: [i64; 2],
     /// What a resync has found and not put into the input yet.
     pub(super) resync: Option<(Position, Intent)>,
     /// Positions resolved by reports, in the present assignment of each member and partition.
@@ -254,6 +256,7 @@ impl World {
             shelf: Vec::new(),
             originals: BTreeMap::new(),
             redrives: 0,
+            redriven_to: [0; 2],
             resync: None,
             resolved: Default::default(),
             coverage: Coverage::default(),
@@ -341,6 +344,7 @@ impl World {
         self.shelf.clear();
         self.originals.clear();
         self.redrives = 0;
+        self.redriven_to = [0; 2];
         self.resync = None;
         self.resolved = Default::default();
         self.plan.clear();

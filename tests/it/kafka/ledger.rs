@@ -80,6 +80,8 @@ fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
             token,
             position: Position::new(0, offset, 0),
             newest: None,
+            occurred_at: None,
+            event_ids: Vec::new(),
             failed: None,
             redriving: None,
             announced: false,
