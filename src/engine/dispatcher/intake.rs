@@ -178,12 +178,14 @@ impl Dispatcher {
         let redriven = origin.redrive().is_some();
         let counts = |other: Origin| !redriven || other.redrive().is_some();
         // What lies among the dead letters counts for what comes behind it as if it still waited, or which opening event
-        // passes would depend on who reads it when.
-        let parked = p.parks.get(&intent.key).filter(|_| !redriven);
+        // passes would depend on who reads it when. What is announced as such is still to be written, and counts itself.
+        let parked = p.parks.get(&intent.key).filter(|park| !redriven && intent.position > park.position);
         if let Some(id) = intent.event_id {
             let has = |queue: &Queue| if redriven { queue.has_redriven(id) } else { queue.has_event(id) };
+            if parked.is_some_and(|park| park.event_ids.contains(&id)) {
+                return Err("an event with this id is among the dead letters");
+            }
             let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))
-                || parked.is_some_and(|park| park.event_ids.contains(&id))
                 || lane.is_some_and(|l: &Lane| has(&l.queue) || has(&l.held));
             if repeated {
                 return Err("an event with this id was applied already");

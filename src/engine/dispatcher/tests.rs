@@ -934,6 +934,22 @@ fn an_opening_event_that_is_older_than_what_is_parked_does_not_pass_whoever_read
     assert_eq!(claims(&b.receive(7, Action::Open, "newer")), 1);
 }
 
+/// An announcement tells of the very events whose letters are still to be written: they are not repetitions of themselves,
+/// nor older than themselves.
+#[test]
+fn what_a_former_owner_announced_is_written_by_the_next_one_whatever_the_announcement_tells() {
+    let now = Bench::new().now.unix;
+    let mut b = parked_up_to(1, Some(now + 1), None);
+    let announced = Park { announced: true, event_ids: vec![70, 71], ..b.dispatcher.partitions[&0].parks["k"].clone() };
+    b.dispatcher.partitions.get_mut(&0).expect("assigned").parks.insert("k".into(), announced);
+    for (offset, id) in [(0, 70), (1, 71)] {
+        let intent = Intent { event_id: Some(id), ..b.intent(offset, Action::Open, "one") };
+        let effects = b.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        assert_eq!(letters_of(&effects), [(offset, "business_rule")], "{effects:?}");
+        b.ack_all(&effects);
+    }
+}
+
 #[test]
 fn a_parking_tells_the_time_of_the_newest_event_among_its_letters() {
     let mut b = parked();
