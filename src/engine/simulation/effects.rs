@@ -392,8 +392,9 @@ impl World {
                 coverage.resyncs_left_out += u64::from(why.contains("resync"));
             }
             Observation::Unchanged(_) => coverage.unchanged += 1,
-            Observation::Expired(_) => {
+            Observation::Expired(key) => {
                 coverage.expired += 1;
+                self.expired.insert(key.clone());
                 self.moment(Moment::Expired, member);
             }
             Observation::Parked(..) => coverage.parked += 1,

@@ -63,6 +63,7 @@ impl World {
         let events = self.events_of(key);
         let first_parts: Vec<Position> = notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at).collect();
         self.judge_redriven(key, &first_parts, &events)?;
+        self.judge_kept(key, &first_parts)?;
         if self.raced[key] || self.handled[key] || events.iter().any(|e| self.dead.contains(&e.position)) {
             return Ok(());
         }

@@ -2,6 +2,8 @@
 //! their events, and the key's release behind them, at the present end of the input. Sometimes the cause was mended
 //! before, sometimes not; in the end it is.
 
+use std::collections::BTreeSet;
+
 use super::super::event::{Content, DeadLetter, Received};
 use super::alerts::{REFUSED_VALUE, partition_of};
 use super::script::{key_index, key_name};
@@ -114,6 +116,32 @@ impl World {
     /// Where the event at this position stood first.
     pub(super) fn original(&self, position: Position) -> Position {
         self.originals.get(&position).copied().unwrap_or(position)
+    }
+
+    /// Of a key with dead letters, what the tickets say depends on who was first; but in the end every letter is put back, so
+    /// every note stands that came behind the alert's first opening.
+    pub(super) fn judge_kept(&self, key: usize, notes: &[Position]) -> Result<(), String> {
+        let name = key_name(key);
+        let lives_on = !self.raced[key] && !self.handled[key] && !self.expired.contains(&name);
+        if !lives_on || self.odds.hold_down > 0 || !self.scenario.redrives {
+            return Ok(());
+        }
+        let stands: BTreeSet<Position> = notes.iter().map(|at| self.original(*at)).collect();
+        let source = self.input.iter().flatten().filter(|record| record.origin == Origin::Source);
+        let intents = source.filter_map(|r| if let Content::Intents(all) = &r.content { Some(all) } else { None });
+        let of_key: Vec<&Intent> = intents.flatten().filter(|intent| intent.key == name).collect();
+        let standing = of_key.iter().filter(|intent| stands.contains(&intent.position));
+        let known: BTreeSet<u64> = standing.filter_map(|intent| intent.event_id).collect();
+        let (mut opened, mut ids) = (false, BTreeSet::new());
+        for intent in of_key {
+            opened |= intent.action.opens();
+            // Of a repeated event the one or the other, and nothing where the first found no ticket.
+            let repeats = intent.event_id.is_some_and(|id| !ids.insert(id) || known.contains(&id));
+            if opened && !repeats && intent.note.is_some() && !stands.contains(&intent.position) {
+                return Err(format!("k{key}: the note of {} is lost", intent.position));
+            }
+        }
+        Ok(())
     }
 
     /// Where every letter of a key has been put back in the end: no note stands twice, whichever of its positions it

@@ -20,7 +20,7 @@ use super::redrive::Shelved;
 use super::scenario::{DriverMutation, Fault, Scenario};
 use super::script::{Directive, Fate, Landing, Moment, Who};
 use crate::model::entry::AttemptId;
-use crate::model::{Answer, Epoch, Intent, Now, Position};
+use crate::model::{Answer, Epoch, Intent, Key, Now, Position};
 
 /// Unix milliseconds at virtual time 0.
 pub(super) const BASE: i64 = 1_700_000_000_000;
@@ -173,6 +173,8 @@ pub(super) struct World {
     pub(super) redrives: u64,
     /// Where in each partition the last of them ended.
     pub(super) redriven_to: [i64; 2],
+    /// Keys that were forgotten.
+    pub(super) expired: BTreeSet<Key>,
     /// What a resync has found and not put into the input yet.
     pub(super) resync: Option<(Position, Intent)>,
     /// Positions resolved by reports, in the present assignment of each member and partition.
@@ -257,6 +259,7 @@ impl World {
             originals: BTreeMap::new(),
             redrives: 0,
             redriven_to: [0; 2],
+            expired: BTreeSet::new(),
             resync: None,
             resolved: Default::default(),
             coverage: Coverage::default(),
@@ -345,6 +348,7 @@ impl World {
         self.originals.clear();
         self.redrives = 0;
         self.redriven_to = [0; 2];
+        self.expired.clear();
         self.resync = None;
         self.resolved = Default::default();
         self.plan.clear();
