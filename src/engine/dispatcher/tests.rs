@@ -868,21 +868,7 @@ fn a_flapping_alert_is_written_once_in_its_hold_and_says_so_once() {
 /// refused.
 #[test]
 fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
-    let park = Park {
-        token: Token(3),
-        position: Position::new(0, 1, 0),
-        newest: None,
-        occurred_at: None,
-        event_ids: Vec::new(),
-        failed: None,
-        redriving: None,
-        announced: true,
-        code: "business_rule".into(),
-        reason: "no".into(),
-    };
-    let ledger = Loaded { start: 0, parks: [("k".into(), park)].into_iter().collect(), ..Loaded::default() };
-    let (mut b, _) = Bench::loaded(ledger);
-    b.lease();
+    let mut b = parked_by(Park { announced: true, ..letters_up_to(1) });
     let first = b.receive(0, Action::Open, "one");
     assert_eq!(
         letters_of(&first),
@@ -903,20 +889,24 @@ fn what_may_lie_among_the_dead_letters_is_not_tried_by_the_next_owner() {
     assert_eq!((letters_of(&open), claims(&open)), (Vec::new(), 1));
 }
 
-/// A partition in whose ledger the key is parked up to this offset, by letters that stand, the event 77 among them.
-fn parked_up_to(offset: i64, occurred_at: Option<i64>, failed: Option<RedriveId>) -> Bench {
-    let park = Park {
+/// A parking by letters that stand up to this offset, the event 77 among them.
+fn letters_up_to(offset: i64) -> Park {
+    Park {
         token: Token(3),
         position: Position::new(0, offset, 0),
         newest: None,
-        occurred_at,
+        occurred_at: None,
         event_ids: vec![77],
-        failed,
+        failed: None,
         redriving: None,
         announced: false,
         code: "business_rule".into(),
         reason: "no".into(),
-    };
+    }
+}
+
+/// A partition whose ledger says so.
+fn parked_by(park: Park) -> Bench {
     let (mut b, _) = Bench::loaded(Loaded { parks: [("k".into(), park)].into_iter().collect(), ..Loaded::default() });
     b.lease();
     b
@@ -926,7 +916,7 @@ fn parked_up_to(offset: i64, occurred_at: Option<i64>, failed: Option<RedriveId>
 #[test]
 fn an_opening_event_that_is_older_than_what_is_parked_does_not_pass_whoever_reads_it() {
     let now = Bench::new().now.unix;
-    let mut b = parked_up_to(0, Some(now + 5), None);
+    let mut b = parked_by(Park { occurred_at: Some(now + 5), ..letters_up_to(0) });
     let skipped = |effects: &[Effect]| matches!(effects, [Effect::Observe(Observation::Skipped(..))]);
     assert!(skipped(&b.receive(1, Action::Open, "older")));
     let repeated = Intent { event_id: Some(77), ..b.intent(6, Action::Open, "repeated") };
@@ -939,9 +929,8 @@ fn an_opening_event_that_is_older_than_what_is_parked_does_not_pass_whoever_read
 #[test]
 fn what_a_former_owner_announced_is_written_by_the_next_one_whatever_the_announcement_tells() {
     let now = Bench::new().now.unix;
-    let mut b = parked_up_to(1, Some(now + 1), None);
-    let announced = Park { announced: true, event_ids: vec![70, 71], ..b.dispatcher.partitions[&0].parks["k"].clone() };
-    b.dispatcher.partitions.get_mut(&0).expect("assigned").parks.insert("k".into(), announced);
+    let told = Park { occurred_at: Some(now + 1), event_ids: vec![70, 71], ..letters_up_to(1) };
+    let mut b = parked_by(Park { announced: true, ..told });
     for (offset, id) in [(0, 70), (1, 71)] {
         let intent = Intent { event_id: Some(id), ..b.intent(offset, Action::Open, "one") };
         let effects = b.take(Origin::Source, offset, Content::Intents(vec![intent]));
@@ -966,7 +955,7 @@ fn a_parking_tells_the_time_of_the_newest_event_among_its_letters() {
 /// Of two runs, each with a letter that was refused again, only the later one is named.
 #[test]
 fn a_run_before_the_one_that_is_named_has_had_its_turn() {
-    let mut b = parked_up_to(5, None, Some(RedriveId(2)));
+    let mut b = parked_by(Park { failed: Some(RedriveId(2)), ..letters_up_to(5) });
     for (offset, run) in [(2, 1), (4, 2)] {
         let again = b.receive_from(Origin::Redrive(RedriveId(run)), offset, Action::Open, "again");
         assert_eq!((claims(&again), letters_of(&again)), (0, Vec::new()), "{again:?}");

@@ -46,6 +46,7 @@ pub fn kill_in_transactions(
     random: &mut fastrand::Rng,
 ) -> (Bridge, BTreeMap<&'static str, usize>) {
     let mut other = world.bridge(None);
+    other.await_assigned();
     let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
     for number in 0..kills {
         let window = ["committed", "transaction"][number % 2];
