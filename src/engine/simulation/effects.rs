@@ -223,6 +223,7 @@ impl World {
                     if self.logs[partition].overtaken(write) {
                         self.coverage.late_produces += 1;
                     }
+                    self.expired.extend(self.logs[partition].forgets(write).cloned());
                     landed_moment(write)
                 } else {
                     None

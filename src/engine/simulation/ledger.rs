@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::{LedgerKey, LedgerWrite, Loaded};
 use super::script::{key_index, key_name};
-use crate::model::{Claim, Entry, Former, Park, Token};
+use crate::model::{Claim, Entry, Former, Key, Park, Token};
 
 /// What stands at an offset.
 #[derive(Debug, Clone)]
@@ -87,6 +87,20 @@ impl Log {
     pub(super) fn overtaken(&self, write: &LedgerWrite) -> bool {
         let key = self.key_of(write);
         self.lines.iter().any(|line| line.key != OWNER && line.key >> 56 == key >> 56 && line.key > key)
+    }
+
+    /// The key that is forgotten once this write has landed: the last entry that stands goes, and its ticket was resolved.
+    /// Whoever sent it may have died before it could say so.
+    pub(super) fn forgets<'a>(&self, write: &'a LedgerWrite) -> Option<&'a Key> {
+        let LedgerWrite::Tombstone(LedgerKey::Entry(name), _) = write else { return None };
+        let goes = self.key_of(write);
+        let mut standing: BTreeMap<u64, &Stored> = BTreeMap::new();
+        for line in self.lines.iter().filter(|line| line.key != OWNER && line.key >> 56 == goes >> 56) {
+            standing.insert(line.key, &line.stored);
+        }
+        standing.retain(|_, stored| !matches!(stored, Stored::Write(LedgerWrite::Tombstone(..))));
+        let last = standing.remove(&goes).filter(|_| standing.is_empty())?;
+        matches!(last, Stored::Write(LedgerWrite::Entry(_, entry)) if entry.resolved_at.is_some()).then_some(name)
     }
 
     /// Keeps the newest record of each key; tombstones go too once they are older than `retention`.
