@@ -120,7 +120,7 @@ async fn ordered(at_once: u32, broker: &Broker, lines: &mut Vec<Case>) -> usize 
     let case = &format!("ordered-{at_once}");
     let limit = f64::from(at_once) / (f64::from(LATENCY) / 1_000.0);
     let bridge = world.bridge().await;
-    let idle = bridge.usage();
+    let idle = bridge.at_rest().await;
     let feed = Feed::changes(KEYS, 3.0 * limit, WARM_UP + MEASURED + Duration::from_secs(1));
     let expected = feed.expected();
     let events = feed.len();
@@ -148,7 +148,7 @@ async fn creates(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "creates";
     let world = World::start(broker, &Setup { latency: 0, at_once: 64, ..Setup::default() }).await;
     let bridge = world.bridge().await;
-    let idle = bridge.usage();
+    let idle = bridge.at_rest().await;
     let feed = Feed::creates(CREATES);
     let expected = feed.expected();
     let events = feed.len();
@@ -174,7 +174,7 @@ async fn steady(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "steady";
     let world = World::start(broker, &Setup { latency: 20, ..Setup::default() }).await;
     let bridge = world.bridge().await;
-    let idle = bridge.usage();
+    let idle = bridge.at_rest().await;
     let feed = Feed::changes(KEYS, 200.0, MEASURED);
     let (expected, events) = (feed.expected(), feed.len());
     feed.publish(world.bootstrap(), world.topic()).await.expect("the events are published");

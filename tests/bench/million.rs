@@ -15,22 +15,18 @@ use crate::world::{Running, Setup, World};
 const KEYS: u32 = 1_000_000;
 const CHANGED: u32 = 40;
 
-/// The allocator gives memory back to the system within so long.
-const SETTLE: Duration = Duration::from_secs(15);
-
 /// Runs the case; how many tickets are wrong.
 pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "million";
     let world = World::start(broker, &Setup { latency: 0, at_once: 64, ..Setup::default() }).await;
     let bridge = world.bridge().await;
-    let idle = bridge.usage();
+    let idle = bridge.at_rest().await;
     let feed = Feed::creates(KEYS);
     let mut expected = feed.expected();
     let feeding = feed.publish(world.bootstrap(), world.topic());
     await_known(&world, KEYS).await;
     feeding.await.expect("the events are published");
-    tokio::time::sleep(SETTLE).await;
-    let filled = bridge.usage();
+    let filled = bridge.at_rest().await;
     let before = bridge.stop().len();
 
     let again = Feed::again(CHANGED);
@@ -42,8 +38,7 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let first = await_applied(&world, 1).await;
     let last = await_applied(&world, CHANGED).await;
     let wrong = world.await_right(&expected).await;
-    tokio::time::sleep(SETTLE).await;
-    let loaded = second.usage();
+    let loaded = second.at_rest().await;
 
     let told = |what: &str, figure: f64| Case::plain(case, what, format!("{figure:.1}"));
     lines.extend([

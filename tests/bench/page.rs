@@ -198,7 +198,7 @@ fn cases(page: &mut String, cases: &[Case]) {
         "## Throughput\n\nnowbridge alone. Ordered: changes of 1,000 alerts in one \
          partition, fed at three times what an instance of 150 ms a request allows to 4, 16 or 64 requests at once. \
          Creates: 60,000 new alerts, and an instance without latency. Steady: 200 events a second. Storm: as above, \
-         without notes.\n\n| | reached | limit, or wanted | share |\n|---|---:|---:|---:|"
+         without notes. Idle: a quarter of a minute after the start, which takes more.\n\n| | reached | limit, or wanted | share |\n|---|---:|---:|---:|"
     );
     for Case { what, reached, limit, share, .. } in cases {
         let _ = writeln!(page, "| {what} | {reached} | {limit} | {share} |");

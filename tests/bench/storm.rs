@@ -23,7 +23,7 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     let case = "storm";
     let world = World::start(broker, &Setup { latency: 150, at_once: 8, quota: Some(QUOTA), ..Setup::default() }).await;
     let bridge = world.bridge().await;
-    let idle = bridge.usage();
+    let idle = bridge.at_rest().await;
     let feed = Feed::storm(EVENTS, KEYS, LASTS, CRITICAL_EVERY);
     let expected = feed.expected();
     let published = Published::default();

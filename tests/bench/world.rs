@@ -12,6 +12,9 @@ use serde_json::Value;
 use crate::feed::Stand;
 use crate::support::kafka::{self, Broker};
 
+/// At rest the allocator has given back what earlier work took after so long: what is due every ten seconds wakes it.
+const SETTLE: Duration = Duration::from_secs(15);
+
 /// How a case is set up.
 pub struct Setup {
     /// Milliseconds that the instance takes for a request.
@@ -299,6 +302,12 @@ impl Running {
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has used until now, once it has given back what its work before this took.
+    pub async fn at_rest(&self) -> Usage {
+        tokio::time::sleep(SETTLE).await;
+        self.usage()
     }
 
     /// What it has used until now.
