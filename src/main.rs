@@ -11,5 +11,5 @@ use nowbridge::cli::Cli;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    nowbridge::app::main(Cli::parse())
+    nowbridge::cli::main(Cli::parse())
 }

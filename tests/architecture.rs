@@ -299,10 +299,10 @@ fn the_reader_of_sources_sees_what_it_should() {
     let used = |code: &str| used_modules(&lane(code)).into_iter().collect::<Vec<_>>();
     assert_eq!(used("use crate::kafka::Producer;"), ["kafka"]);
     assert_eq!(used("use crate::{kafka, model::{Key, Now}};"), ["kafka", "model"]);
-    assert_eq!(used("let x = crate::clock::now();"), ["clock"]);
+    assert_eq!(used("let x = crate::runtime::clock::now();"), ["clock"]);
     assert_eq!(used("use super::super::sink::Driver;"), ["sink"]);
     assert!(used("use super::event::Event;").is_empty());
     assert!(names("use tokio::sync::mpsc;", "tokio") && names("std::fs::read(x)", "std::fs"));
-    assert!(!names("my_tokio::x", "tokio") && !names("crate::metrics::x()", "metrics"));
+    assert!(!names("my_tokio::x", "tokio") && !names("crate::runtime::metrics::x()", "metrics"));
     assert_eq!(last_word("LaneManager").as_deref(), Some("Manager"));
 }

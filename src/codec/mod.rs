@@ -12,7 +12,7 @@ mod resync;
 pub use letter::{Letter, dead_letter};
 pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
 pub use rekeyed::{
-    digest_headers, events_meant, grouped_headers, groups, home, is_digest, origin, original_timestamp,
+    digest_headers, events_meant, grouped_headers, groups, is_digest, origin, original_timestamp, partition_for,
     rekeyed_headers, ungrouped_headers,
 };
 pub use report::{ReportFields, report};

@@ -22,7 +22,7 @@ const DIGEST: &str = "nowbridge-digest";
 
 /// The partition in which all records of an alert are. It must never change, or an alert would be in two: the first eight
 /// bytes of the key's SHA-256, big-endian, modulo the number of partitions.
-pub fn home(key: &str, partitions: i32) -> i32 {
+pub fn partition_for(key: &str, partitions: i32) -> i32 {
     let digest = Sha256::digest(key.as_bytes());
     let hash = digest.iter().take(8).fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
     i32::try_from(hash % u64::try_from(partitions.max(1)).unwrap_or(1)).unwrap_or(0)
@@ -137,11 +137,12 @@ mod tests {
     #[test]
     fn the_home_of_a_key_never_changes() {
         // Of a release that is in use: a change moves alerts away from their records.
-        let homes: Vec<i32> = ["disk:a", "disk:b", "backup:db-7", "", "ä"].iter().map(|key| home(key, 12)).collect();
+        let homes: Vec<i32> =
+            ["disk:a", "disk:b", "backup:db-7", "", "ä"].iter().map(|key| partition_for(key, 12)).collect();
         assert_eq!(homes, HOMES);
-        assert!((0..1_000).all(|n| home(&n.to_string(), 1) == 0));
+        assert!((0..1_000).all(|n| partition_for(&n.to_string(), 1) == 0));
         let mut counts = [0; 4];
-        (0..4_000).for_each(|n| counts[usize::try_from(home(&format!("k{n}"), 4)).expect("a partition")] += 1);
+        (0..4_000).for_each(|n| counts[usize::try_from(partition_for(&format!("k{n}"), 4)).expect("a partition")] += 1);
         assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::avro::{self, Schema};
 use super::*;
-use crate::model::change::{FieldChange, JournalNote, Operation, Origin};
+use crate::model::change::{ChangeOrigin, FieldChange, JournalNote, Operation};
 use crate::model::{Change, Position, Record};
 
 fn there_and_back(schema: Schema, value: &Value) -> Value {
@@ -33,7 +33,7 @@ fn change() -> Change {
         updated_by: "beth.anglin".into(),
         sys_mod_count: 7,
         versions_skipped: 1,
-        origin: Origin::Person,
+        origin: ChangeOrigin::Person,
         before: map(&[("state", "2"), ("close_code", "")]),
         after: map(&[("state", "6"), ("close_code", "Solved (Permanently)")]),
         changed_fields: BTreeMap::from([

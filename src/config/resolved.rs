@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decode::Decoder;
 use crate::engine::settings::Settings;
 use crate::mapping::{GroupBy, SinkMapping};
+use crate::systems::Decoder;
 
 use super::human::Rate;
 use super::secret::Secret;

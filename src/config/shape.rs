@@ -11,14 +11,14 @@ use serde_json::{Map, Value as Json};
 
 use super::interpolate::{Env, interpolate};
 use super::problems::ConfigError;
-use super::tree::{Node, Place, Value};
+use super::tree::{Node, SourceLocation, Value};
 
 /// What came of it.
 pub(super) struct Shaped {
     /// What serde reads.
     pub json: Json,
     /// Where each key stands, by its path.
-    pub places: BTreeMap<String, Place>,
+    pub places: BTreeMap<String, SourceLocation>,
     /// What was wrong.
     pub errors: Vec<ConfigError>,
 }
@@ -40,12 +40,12 @@ pub(super) fn join(path: &str, key: &str) -> String {
 struct Walk<'a> {
     definitions: Option<&'a Json>,
     env: Env<'a>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, SourceLocation>,
     errors: Vec<ConfigError>,
 }
 
 impl<'a> Walk<'a> {
-    fn error(&mut self, place: Place, at: &str, message: String) {
+    fn error(&mut self, place: SourceLocation, at: &str, message: String) {
         self.errors.push(ConfigError { line: place.line, column: place.column, at: at.to_owned(), message });
     }
 
@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
         Some(Json::Object(json))
     }
 
-    fn unknown(&mut self, key: &str, place: Place, below: &str, properties: Option<&Map<String, Json>>) {
+    fn unknown(&mut self, key: &str, place: SourceLocation, below: &str, properties: Option<&Map<String, Json>>) {
         let mut accepted: Vec<&str> = properties.map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
         accepted.sort_unstable();
         let near = accepted.iter().find(|name| is_near(name, key));
@@ -208,7 +208,7 @@ impl<'a> Walk<'a> {
         self.error(place, below, format!("unknown key `{key}`{hint} Accepted here: {}", accepted.join(", ")));
     }
 
-    fn missing(&mut self, node: &Node, entries: &[(String, Place, Node)], schema: &Json, path: &str) {
+    fn missing(&mut self, node: &Node, entries: &[(String, SourceLocation, Node)], schema: &Json, path: &str) {
         let required = schema.get("required").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
         for name in required.iter().filter_map(Json::as_str) {
             if entries.iter().any(|(key, _, child)| key == name && !matches!(child.value, Value::Null)) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::decode::{By, Decoder};
+use crate::systems::{By, Decoder};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -205,7 +205,7 @@ fn what_decoders_make_fits_the_avro_schema() {
     };
     let short = r#"{"source":"backup","key":"nightly","action":"open","title":"Failed","note":"x","actor":"Ann",
         "resolution":"done","labels":{"n":1},"x":[1]}"#;
-    let webhook = include_str!("../decode/fixtures/alertmanager.json");
+    let webhook = include_str!("../systems/alertmanager/fixtures/alertmanager.json");
     for (decoder, body) in [
         (Decoder::Canonical, short),
         (Decoder::Alertmanager(By::Group), webhook),

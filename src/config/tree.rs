@@ -12,12 +12,12 @@ use super::problems::ConfigError;
 
 /// Line and column, from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct SourceLocation {
     pub line: u64,
     pub column: u64,
 }
 
-impl From<Location> for Place {
+impl From<Location> for SourceLocation {
     fn from(location: Location) -> Self {
         Self { line: location.line(), column: location.column() }
     }
@@ -25,7 +25,7 @@ impl From<Location> for Place {
 
 /// A value and where it stands.
 pub(super) struct Node {
-    pub place: Place,
+    pub place: SourceLocation,
     pub value: Value,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Value {
     Number(serde_json::Number, String),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(String, Place, Node)>),
+    Map(Vec<(String, SourceLocation, Node)>),
 }
 
 impl Value {
@@ -67,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     match parsed {
         Ok(root) => Ok(node(root, text)),
         Err(error) => {
-            let place = error.location().map(Place::from).unwrap_or_default();
+            let place = error.location().map(SourceLocation::from).unwrap_or_default();
             let said = error.to_string();
             let message = format!("this is no valid YAML: {}", said.lines().next().unwrap_or("unknown error").trim());
             Err(ConfigError { line: place.line, column: place.column, at: String::new(), message })
@@ -156,7 +156,7 @@ fn node(spanned: Spanned<Loose>, text: &str) -> Node {
             entries
                 .into_iter()
                 .map(|(key, value)| {
-                    let place = Place::from(key.referenced);
+                    let place = SourceLocation::from(key.referenced);
                     let mut child = node(value, text);
                     // A mapping begins where its first key stands; people look for the key above it.
                     if child.place.line == 0 || matches!(child.value, Value::Map(_)) {
@@ -167,7 +167,7 @@ fn node(spanned: Spanned<Loose>, text: &str) -> Node {
                 .collect(),
         ),
     };
-    Node { place: Place::from(spanned.referenced), value }
+    Node { place: SourceLocation::from(spanned.referenced), value }
 }
 
 /// The scalar as it stands in the file.

@@ -18,7 +18,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics, rekey, sink, source};
+use crate::repartition;
+use crate::runtime::metrics;
+use crate::sink;
+use crate::source;
 
 /// Between two rounds in which the metrics recorder folds what histograms have collected.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -52,7 +55,7 @@ pub struct Console {
     /// Sink routes by name.
     pub routes: Vec<(String, sink::StatusHandle)>,
     /// The re-keying of sink routes, by their names.
-    pub rekeys: Vec<(String, &'static str, rekey::StatusHandle)>,
+    pub repartitions: Vec<(String, &'static str, repartition::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
     /// What [`install_metrics`] gave.

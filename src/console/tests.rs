@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde_json::Value;
 
 use super::*;
-use crate::clock;
 use crate::engine::dispatcher::Snapshot;
+use crate::runtime::clock;
 use crate::sink::PartitionStatus;
 
 struct Bench {
@@ -26,7 +26,7 @@ impl Bench {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             routes: vec![("incidents".into(), sink.clone())],
             sources: vec![("changes".into(), source::StatusHandle::default())],
-            rekeys: vec![("incidents".into(), "rekey", rekey::StatusHandle::default())],
+            repartitions: vec![("incidents".into(), "rekey", crate::repartition::StatusHandle::default())],
             metrics: recorder.handle(),
             stopping: stopping.clone(),
         };
@@ -61,7 +61,7 @@ async fn readiness_follows_the_routes_and_gives_one_reason_a_line() {
     bench.works();
     assert_eq!(bench.get("/readyz").await, (200, "ready\n".into()));
     bench.sink.update(|s| {
-        s.standing = Some("the instance refuses the credentials\nsince 10:00".into());
+        s.blocked_by = Some("the instance refuses the credentials\nsince 10:00".into());
         s.held.insert(3, PartitionStatus { held: "its ledger is lost".into() });
     });
     let (code, text) = bench.get("/readyz").await;
@@ -196,7 +196,7 @@ async fn an_address_in_use_is_told_with_the_setting_to_change() {
     let console = Console {
         listen: bench.serving.address,
         routes: Vec::new(),
-        rekeys: Vec::new(),
+        repartitions: Vec::new(),
         sources: Vec::new(),
         metrics: bench.recorder.handle(),
         stopping: CancellationToken::new(),

@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::Console;
 use crate::model::Now;
+use crate::repartition;
+use crate::sink;
+use crate::source;
 use crate::source::State;
-use crate::{rekey, sink, source};
 
 /// A loop that has not turned for so long (milliseconds) is stuck; it turns several times a second, and its longest
 /// pauses are the bounded ends of work.
@@ -61,7 +63,7 @@ pub fn reasons(console: &Console) -> Vec<Reason> {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
-    for (name, _, handle) in &console.rekeys {
+    for (name, _, handle) in &console.repartitions {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
@@ -89,9 +91,9 @@ pub fn readiness(reasons: &[Reason]) -> Value {
 pub fn status(console: &Console, now: Now) -> Value {
     let of_sink = |(name, handle): &(String, sink::StatusHandle)| {
         let mut shown = of_sink(name, &handle.get(), now);
-        for (_, stage, handle) in console.rekeys.iter().filter(|(route, _, _)| route == name) {
+        for (_, stage, handle) in console.repartitions.iter().filter(|(route, _, _)| route == name) {
             if let Some(shown) = shown.as_object_mut() {
-                shown.insert((*stage).into(), of_rekey(&handle.get()));
+                shown.insert((*stage).into(), of_repartition(&handle.get()));
             }
         }
         shown
@@ -128,7 +130,7 @@ fn of_sink(name: &str, status: &sink::Status, now: Now) -> Value {
         .map(|(what, at)| json!({ "what": one_line(what), "ago_ms": now.mono.saturating_sub(*at) }));
     json!({
         "name": name,
-        "standing": status.standing.as_deref().map(one_line),
+        "standing": status.blocked_by.as_deref().map(one_line),
         "started": status.started,
         "reasons": status.reasons().iter().map(|r| one_line(r)).collect::<Vec<_>>(),
         "partitions": partitions,
@@ -150,7 +152,7 @@ fn of_sink(name: &str, status: &sink::Status, now: Now) -> Value {
 }
 
 /// The re-keying of a route.
-fn of_rekey(status: &rekey::Status) -> Value {
+fn of_repartition(status: &repartition::Status) -> Value {
     let mut partitions = Map::new();
     for (partition, next) in &status.partitions {
         let held = status.refused.get(partition).map(|why| one_line(why));

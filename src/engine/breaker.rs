@@ -5,15 +5,15 @@
 //! decides for all. Guarantees: a held route sends nothing; credentials that failed are tried again with growing
 //! pauses, because five failures lock an account; a braked route stays so until a person says otherwise.
 
-use super::event::{RequestId, Standing};
+use super::event::{BlockReason, RequestId};
 use super::retry::Delays;
 use super::settings::Settings;
-use crate::model::Verb;
+use crate::model::HttpMethod;
 
 #[derive(Debug)]
 enum Circuit {
     Closed,
-    Open { standing: Standing, until: u64, delays: Delays, probe: Option<RequestId> },
+    Open { blocked_by: BlockReason, until: u64, delays: Delays, probe: Option<RequestId> },
 }
 
 /// The state of a route towards its instance.
@@ -36,12 +36,12 @@ impl Default for Breaker {
 
 impl Breaker {
     /// True where a request of this method may be sent now.
-    pub fn may_send(&self, verb: Verb, now: u64) -> bool {
+    pub fn may_send(&self, method: HttpMethod, now: u64) -> bool {
         let closed = match &self.circuit {
             Circuit::Closed => true,
             Circuit::Open { until, probe, .. } => now >= *until && probe.is_none(),
         };
-        closed && now >= self.hold_until[verb as usize] && self.may_prepare()
+        closed && now >= self.hold_until[method as usize] && self.may_prepare()
     }
 
     /// True where lanes may be prepared for sending.
@@ -84,7 +84,7 @@ impl Breaker {
                 let mut delays = Delays::new(settings.retry, seed);
                 let until = now + delays.next_delay();
                 self.circuit =
-                    Circuit::Open { standing: Standing::Unavailable(why.to_owned()), until, delays, probe: None };
+                    Circuit::Open { blocked_by: BlockReason::Unavailable(why.to_owned()), until, delays, probe: None };
             }
             Circuit::Closed => {}
         }
@@ -93,9 +93,9 @@ impl Breaker {
     /// The instance refused the credentials.
     pub fn unauthorised(&mut self, id: RequestId, why: &str, now: u64, settings: &Settings, seed: u64) {
         match &mut self.circuit {
-            Circuit::Open { standing: Standing::Unauthorised(told), until, delays, probe } => {
+            Circuit::Open { blocked_by: BlockReason::Unauthorised(already_counted), until, delays, probe } => {
                 if *probe == Some(id) {
-                    why.clone_into(told);
+                    why.clone_into(already_counted);
                     *until = now + delays.next_delay();
                     *probe = None;
                 }
@@ -104,16 +104,16 @@ impl Breaker {
                 let mut delays = Delays::new(settings.auth_retry, seed);
                 let until = now + delays.next_delay();
                 self.circuit =
-                    Circuit::Open { standing: Standing::Unauthorised(why.to_owned()), until, delays, probe: None };
+                    Circuit::Open { blocked_by: BlockReason::Unauthorised(why.to_owned()), until, delays, probe: None };
             }
         }
     }
 
     /// The instance asked to wait so many milliseconds with requests of this method: rate-limit rules tell methods
     /// apart.
-    pub fn hold(&mut self, id: RequestId, verb: Verb, wait: u64, now: u64) {
+    pub fn hold(&mut self, id: RequestId, method: HttpMethod, wait: u64, now: u64) {
         self.not_sent(id);
-        let until = &mut self.hold_until[verb as usize];
+        let until = &mut self.hold_until[method as usize];
         *until = (*until).max(now.saturating_add(wait));
     }
 
@@ -161,21 +161,21 @@ impl Breaker {
     }
 
     /// Why the route stands still, if it does.
-    pub fn standing(&self, now: u64) -> Option<Standing> {
+    pub fn blocked_by(&self, now: u64) -> Option<BlockReason> {
         if self.draining {
-            return Some(Standing::Draining);
+            return Some(BlockReason::Draining);
         }
         if let Some(why) = &self.braked {
-            return Some(Standing::Braked(why.clone()));
+            return Some(BlockReason::Braked(why.clone()));
         }
         match &self.circuit {
-            Circuit::Open { standing, .. } => Some(standing.clone()),
-            Circuit::Closed => self.longest_hold(now).map(|(verb, until)| Standing::Throttled(verb, until)),
+            Circuit::Open { blocked_by, .. } => Some(blocked_by.clone()),
+            Circuit::Closed => self.longest_hold(now).map(|(method, until)| BlockReason::Throttled(method, until)),
         }
     }
 
-    fn longest_hold(&self, now: u64) -> Option<(Verb, u64)> {
-        let holds = Verb::ALL.into_iter().map(|verb| (verb, self.hold_until[verb as usize]));
+    fn longest_hold(&self, now: u64) -> Option<(HttpMethod, u64)> {
+        let holds = HttpMethod::ALL.into_iter().map(|method| (method, self.hold_until[method as usize]));
         holds.filter(|(_, until)| now < *until).max_by_key(|(_, until)| *until)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::entries::Entries;
 pub use super::request::{MarkedNote, RequestBody};
 use crate::model::{
-    Answer, Claim, Column, Entry, Epoch, FastMap, Former, Intent, Key, Mark, Origin, Park, Position, Record, RedriveId,
-    Token, Verb, Verbs,
+    Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethods, Intent, Key, Mark, Park, Position,
+    PreviousOwner, Record, RecordOrigin, RedriveId, Token,
 };
 
 /// Names one ledger or dead-letter produce until its answer.
@@ -89,10 +89,10 @@ pub enum Event {
     /// [`super::Dispatcher::wanted`] says.
     Permit {
         /// Methods that it is not for, because the pace has nothing for them now.
-        without: Verbs,
+        without: HttpMethods,
     },
     /// So many permits could be had at once. It grants nothing: by it lanes are claimed ahead ([`super::ahead`]).
-    Room {
+    AvailablePermits {
         /// How many, at this moment.
         permits: usize,
     },
@@ -143,7 +143,7 @@ pub struct Received {
     /// The original, for a dead letter. Dropped as soon as nothing of it is needed any more.
     pub raw: Arc<Record>,
     /// Where it comes from. A release's content is [`Content::Release`].
-    pub origin: Origin,
+    pub origin: RecordOrigin,
     /// What was in it.
     pub content: Content,
 }
@@ -193,15 +193,15 @@ pub struct Loaded {
     /// Parked keys.
     pub parks: FastMap<Key, Park>,
     /// Former owners that the mark names.
-    pub former: Vec<Former>,
+    pub former: Vec<PreviousOwner>,
     /// Tokens of former owners of whom anything was seen.
     pub tokens: Vec<Token>,
     /// Records of lower tokens that still stand, to be tombstoned when their kind is next written for the key.
     pub stale: Vec<(LedgerKey, Token)>,
     /// Stands in the markers of notes, where it is not 0: a topic that was made anew has the same positions again.
-    pub incarnation: u32,
+    pub topic_generation: u32,
     /// The ledger may not know every key (it was lost, or the topic grew): unknown keys are looked up.
-    pub unproven: bool,
+    pub incomplete: bool,
 }
 
 /// What a ledger record is about, without the token that its Kafka key carries as well.
@@ -320,7 +320,7 @@ pub struct DeadLetter {
     pub position: Position,
     /// The key, where known.
     pub key: Option<Key>,
-    /// Stable code: `undecodable`, `rejected`, `parked`, `in_doubt`…
+    /// Stable code: `undecodable`, `rejected`, `parked`, `is_ambiguous`…
     pub code: String,
     /// What the instance or the decoder said.
     pub reason: String,
@@ -357,11 +357,11 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
     /// A doubt began for this key.
-    DoubtOpened(Key, String),
+    WriteAmbiguous(Key, String),
     /// A doubt was settled: the write was found (true) or not (false).
-    DoubtSettled(Key, bool),
+    AmbiguitySettled(Key, bool),
     /// A row showed a value that a person had put there; it was kept.
-    PersonKept(Key, Column),
+    UserEditPreserved(Key, Column),
     /// An event was left out: a repeated id, older than what stands, no ticket to apply it to.
     Skipped(Key, &'static str),
     /// A write was not needed.
@@ -375,9 +375,9 @@ pub enum Observation {
     /// A redrive of this key came to its end and did not release it, for this reason.
     StillParked(Key, RedriveId, &'static str),
     /// The route stands still for this reason, or goes on (`None`).
-    Standing(Option<Standing>),
+    Blocked(Option<BlockReason>),
     /// More than one row carried the key where one was expected.
-    Doubled(Key, usize),
+    DuplicateTickets(Key, usize),
     /// The ticket is gone (deleted or hidden).
     Gone(Key, String),
     /// A ledger write had an unknown outcome, so a new token is taken.
@@ -386,13 +386,13 @@ pub enum Observation {
 
 /// Why a route stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum BlockReason {
     /// The instance is down; one probe at a time.
     Unavailable(String),
     /// The credentials do not work.
     Unauthorised(String),
     /// The instance asked to wait with requests of this method until this instant on the mono clock.
-    Throttled(Verb, u64),
+    Throttled(HttpMethod, u64),
     /// Too many refusals in a row: a person must look.
     Braked(String),
     /// Shutting down.

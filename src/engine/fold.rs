@@ -7,14 +7,14 @@
 //! applying its events one by one; the last value wins for each column; every note is kept, in order. An opening
 //! event that occurs more than the reopen window after a closing one starts a new segment, since it needs a new ticket.
 
-mod openness;
+mod open_duration;
 mod queue;
 
 use std::sync::Arc;
 
-use crate::model::{Action, Column, Intent, Now, Origin, Phase, Position, Record};
+use crate::model::{Action, Column, Intent, Now, Phase, Position, Record, RecordOrigin};
 
-pub use openness::Openness;
+pub use open_duration::Openness;
 pub use queue::{Bounds, Queue};
 
 /// Between two looks whether a partition has been read as far as it was written, milliseconds.
@@ -59,7 +59,7 @@ pub struct Contribution {
 
 /// What a run of events does to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct FoldedChange {
     /// The phase after, by the phase before.
     pub map: [Phase; 6],
     /// Last value per column, sorted by column.
@@ -76,7 +76,7 @@ pub struct Part {
     pub openness: Openness,
 }
 
-impl Default for Part {
+impl Default for FoldedChange {
     fn default() -> Self {
         Self {
             map: Phase::ALL,
@@ -90,13 +90,13 @@ impl Default for Part {
     }
 }
 
-impl Part {
+impl FoldedChange {
     fn add(&mut self, action: Action, fields: Vec<(Column, String)>, closing: Vec<(Column, String)>, at: i64) {
         for phase in &mut self.map {
             *phase = phase.after(action);
         }
         merge_fields(&mut self.fields, fields);
-        if action.bears_state() {
+        if action.affects_state() {
             self.occurred_at = self.occurred_at.max(at);
         }
         if action.closes() {
@@ -110,7 +110,7 @@ impl Part {
     }
 
     /// This part and then `later`.
-    fn then(&mut self, later: Part, opens: bool) {
+    fn then(&mut self, later: FoldedChange, opens: bool) {
         for phase in &mut self.map {
             *phase = later.map[*phase as usize];
         }
@@ -127,7 +127,7 @@ impl Part {
     }
 
     /// This part and then `post`.
-    pub fn append(&mut self, post: Part) {
+    pub fn append(&mut self, post: FoldedChange) {
         self.then(post, true);
     }
 
@@ -151,13 +151,13 @@ fn merge_fields(into: &mut Vec<(Column, String)>, later: Vec<(Column, String)>) 
 #[derive(Debug, Clone)]
 pub struct Segment {
     /// Where its events come from.
-    pub origin: Origin,
+    pub origin: RecordOrigin,
     /// Its one event can't be mapped: code and reason.
     pub refusal: Option<Box<(&'static str, String)>>,
     /// Before the first opening event.
-    pub pre: Part,
+    pub pre: FoldedChange,
     /// From the first opening event on.
-    pub post: Option<Part>,
+    pub post: Option<FoldedChange>,
     /// Position of the first opening event: `post` begins with it.
     pub opened_by: Option<Position>,
     /// When the first opening event occurred.
@@ -177,11 +177,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn empty(origin: Origin, received_at: u64) -> Self {
+    fn empty(origin: RecordOrigin, received_at: u64) -> Self {
         Self {
             origin,
             refusal: None,
-            pre: Part::default(),
+            pre: FoldedChange::default(),
             post: None,
             opened_by: None,
             first_open_at: None,
@@ -240,7 +240,7 @@ impl Segment {
         self.priority = self.priority.min(intent.priority);
         let part = match &mut self.post {
             Some(post) => post,
-            None if opens => self.post.insert(Part::default()),
+            None if opens => self.post.insert(FoldedChange::default()),
             None => &mut self.pre,
         };
         if let Some(text) = intent.note {
@@ -307,7 +307,7 @@ impl Segment {
         let rest = Segment {
             origin: self.origin,
             refusal: None,
-            pre: Part::default(),
+            pre: FoldedChange::default(),
             post: Some(post),
             opened_by: Some(from),
             first_open_at: self.first_open_at.take(),

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::decide::Plan;
 use super::event::{DeadLetter, OpId, RequestId};
 use super::fold::Queue;
+use super::plan::WritePlan;
+use super::priority::{Ticket, Want};
 use super::retry::Delays;
-use super::urgency::{Ticket, Want};
 use crate::model::entry::Entry;
 use crate::model::{Claim, Park, Position, Row, Token};
 
@@ -34,7 +34,7 @@ pub struct Lane {
     /// The row, where it was read for the next decision.
     pub row: Option<Box<Row>>,
     /// Its place among lanes that wait for a turn or a permit.
-    pub place: Option<Place>,
+    pub place: Option<QueuePosition>,
     /// Whether it is critical, as of its last ticket.
     pub critical: bool,
     /// Delays of the present trouble; none while all is well.
@@ -45,7 +45,7 @@ pub struct Lane {
 
 /// Where a lane waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum QueuePosition {
     /// For a turn.
     Turn(Ticket),
     /// For a permit.
@@ -70,21 +70,21 @@ pub enum Stage {
     /// Has its ticket for a turn.
     Ready,
     /// Wants a permit for this.
-    Wants(Wish),
+    Wants(ReadPurpose),
     /// A read or look is out.
-    Asking(RequestId, Wish),
+    Asking(RequestId, ReadPurpose),
     /// The claim is on its way to the ledger.
-    Claiming(OpId, Box<Plan>),
+    Claiming(OpId, Box<WritePlan>),
     /// The claim stands; wants a permit.
-    Claimed(Box<Plan>),
+    Claimed(Box<WritePlan>),
     /// The write is out.
-    Sending(RequestId, Box<Plan>),
+    Sending(RequestId, Box<WritePlan>),
     /// The entry waits for a lease.
     Settled(Box<Settlement>),
     /// The entry is on its way to the ledger.
     Settling(OpId, Box<Settlement>),
     /// In doubt; the next look is due at this instant on the mono clock.
-    Doubt(Doubt, u64),
+    AmbiguousWrite(AmbiguousWrite, u64),
     /// Tries again at this instant.
     Waiting(u64),
     /// That dead letters will be written is on its way to the ledger: the letters, and the parking that then stands.
@@ -97,20 +97,20 @@ pub enum Stage {
 
 /// A request without effect that a lane wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum ReadPurpose {
     /// Read the row before writing it.
     Read,
     /// Find out whether the key has a ticket already, because the ledger may not know.
     Discover,
     /// Settle the doubt; `conclusive` where finding nothing settles it as well.
-    Look(Doubt, bool),
+    Look(AmbiguousWrite, bool),
     /// The row answered 404: is it gone?
     Confirm,
 }
 
 /// A write that may or may not have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Doubt {
+pub struct AmbiguousWrite {
     /// Until this instant on the mono clock the instance may still commit it.
     pub alive_until: u64,
     /// True where the transaction has ended, so that the first look is conclusive.
@@ -136,13 +136,17 @@ pub struct Settlement {
 
 impl Lane {
     /// True while something of this lane may be known to the instance and not to the ledger.
-    pub fn in_doubt(&self) -> bool {
-        matches!(self.stage, Stage::Doubt(..) | Stage::Wants(Wish::Look(..)) | Stage::Asking(_, Wish::Look(..)))
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::AmbiguousWrite(..) | Stage::Wants(ReadPurpose::Look(..)) | Stage::Asking(_, ReadPurpose::Look(..))
+        )
     }
 
     /// True while the lane waits for a turn, a permit or an instant, so that a request is still to come.
     pub fn waits(&self) -> bool {
-        self.place.is_some() || matches!(self.stage, Stage::Waiting(_) | Stage::Doubt(..) | Stage::Claiming(..))
+        self.place.is_some()
+            || matches!(self.stage, Stage::Waiting(_) | Stage::AmbiguousWrite(..) | Stage::Claiming(..))
     }
 
     /// True while the lane has a place in the number of lanes that may be prepared ahead of a permit.
@@ -151,8 +155,8 @@ impl Lane {
             self.stage,
             Stage::Claiming(..)
                 | Stage::Claimed(_)
-                | Stage::Wants(Wish::Read | Wish::Discover)
-                | Stage::Asking(_, Wish::Read | Wish::Discover)
+                | Stage::Wants(ReadPurpose::Read | ReadPurpose::Discover)
+                | Stage::Asking(_, ReadPurpose::Read | ReadPurpose::Discover)
         )
     }
 

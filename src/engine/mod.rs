@@ -1,19 +1,20 @@
 //! The delivery engine: every decision about what is written, when, and what an answer means. See `dispatcher`.
 
-pub mod ahead;
 pub mod breaker;
 pub mod budget;
-pub mod decide;
-pub mod digest;
+pub mod claim_window;
 pub mod dispatcher;
 pub mod entries;
 pub mod event;
-pub mod flaps;
+pub mod field_hash;
+pub mod flap_detection;
 pub mod fold;
 pub mod invariants;
 pub mod lane;
 pub mod mutation;
 pub mod partition;
+pub mod plan;
+pub mod priority;
 pub mod request;
 pub mod retry;
 pub mod settings;
@@ -27,7 +28,6 @@ pub mod settings;
 )]
 mod simulation;
 pub mod tracker;
-pub mod urgency;
 
 pub use dispatcher::Dispatcher;
 pub use event::{Content, Effect, Event, Received};

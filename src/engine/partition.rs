@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::entries::Entries;
 use super::event::{LedgerKey, Loaded};
-use super::flaps::Flaps;
+use super::flap_detection::Flaps;
 use super::lane::{Counted, Lane};
+use super::priority::{Ticket, Want};
 use super::settings::Settings;
 use super::tracker::Tracker;
-use super::urgency::{Ticket, Want};
-use crate::model::{Entry, Epoch, FastMap, Former, Key, Park, Token};
+use crate::model::{Entry, Epoch, FastMap, Key, Park, PreviousOwner, Token};
 
 /// How many former owners are remembered, and for how long, milliseconds: nothing that a member has handed to its
 /// client lands so late.
@@ -17,7 +17,7 @@ const FORMER: (usize, i64) = (32, 3_600_000);
 
 /// Where an assigned partition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum PartitionPhase {
     /// Its ledger is being read.
     Loading,
     /// Working.
@@ -34,7 +34,7 @@ pub struct Partition {
     /// Counts loads of partitions: what belongs to an older life is stale, within one epoch too.
     pub life: u64,
     /// Where it stands.
-    pub standing: Standing,
+    pub phase: PartitionPhase,
     /// Whose writing counts: ours.
     pub token: Token,
     /// When the last accepted commit of this epoch was sent, on the mono clock.
@@ -51,7 +51,7 @@ pub struct Partition {
     pub stale: FastMap<LedgerKey, Vec<Token>>,
     /// Who owned it before, newest first: a record that one of them lands late must not come to light when an entry is
     /// forgotten.
-    pub former: Vec<Former>,
+    pub former: Vec<PreviousOwner>,
     /// Keys at work.
     pub lanes: FastMap<Key, Lane>,
     /// Keys whose alert changed its state lately, where flapping is watched.
@@ -75,9 +75,9 @@ pub struct Partition {
     /// Last mark produced, last mark acked, and when the last one was produced.
     pub mark: (i64, i64, u64),
     /// Unknown keys are looked up before a ticket is made.
-    pub unproven: bool,
-    /// Of its positions: see [`Loaded::incarnation`].
-    pub incarnation: u32,
+    pub incomplete: bool,
+    /// Of its positions: see [`Loaded::topic_generation`].
+    pub topic_generation: u32,
     /// Of the input, when it was loaded: see [`Loaded::end`].
     end: i64,
     /// Lanes prepared ahead of a permit: critical ones, and the others.
@@ -97,7 +97,7 @@ impl Partition {
         Self {
             epoch,
             life,
-            standing: Standing::Loading,
+            phase: PartitionPhase::Loading,
             token: Token::default(),
             lease_sent: None,
             lease_floor: 0,
@@ -117,8 +117,8 @@ impl Partition {
             attempts: 0,
             committed: (-1, 0),
             mark: (-1, -1, 0),
-            unproven: false,
-            incarnation: 0,
+            incomplete: false,
+            topic_generation: 0,
             end: 0,
             prepared: [0; 2],
             awaited: 0,
@@ -134,13 +134,13 @@ impl Partition {
 
     /// Takes over what the ledger said. Lanes of claims in doubt are made by the dispatcher.
     pub fn load(&mut self, ledger: Loaded, now: i64) -> FastMap<Key, (Token, crate::model::Claim, u64)> {
-        self.standing = Standing::Running;
+        self.phase = PartitionPhase::Running;
         self.token = ledger.token;
         self.tracker = Tracker::starting_at(ledger.start);
         self.entries = ledger.entries;
         self.parks = ledger.parks;
-        self.unproven = ledger.unproven;
-        self.incarnation = ledger.incarnation;
+        self.incomplete = ledger.incomplete;
+        self.topic_generation = ledger.topic_generation;
         self.end = ledger.end;
         self.mark = (ledger.mark, ledger.mark, 0);
         self.former = former(ledger.former, ledger.tokens, ledger.token, now);
@@ -173,7 +173,7 @@ impl Partition {
 
     /// True once it was revoked.
     pub fn is_leaving(&self) -> bool {
-        matches!(self.standing, Standing::Leaving(_))
+        matches!(self.phase, PartitionPhase::Leaving(_))
     }
 
     /// Puts a key's entry in. What a former owner wrote of the key would come to light again when ours is removed, so it
@@ -192,9 +192,9 @@ impl Partition {
 }
 
 /// The former owners that are still worth to be remembered: those that are named already, and those just seen.
-fn former(named: Vec<Former>, seen: Vec<Token>, ours: Token, now: i64) -> Vec<Former> {
+fn former(named: Vec<PreviousOwner>, seen: Vec<Token>, ours: Token, now: i64) -> Vec<PreviousOwner> {
     let mut former = named;
-    let seen = seen.into_iter().map(|token| Former { token, since: now });
+    let seen = seen.into_iter().map(|token| PreviousOwner { token, since: now });
     former.extend(seen.filter(|f| f.token < ours));
     // The earlier sight of one counts.
     former.sort_unstable_by_key(|f| (std::cmp::Reverse(f.token), f.since));

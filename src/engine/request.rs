@@ -1,6 +1,6 @@
 //! The requests of the engine, in its own words; whoever drives it turns them into the instance's.
 
-use crate::model::{Column, Key, Verb, entry::AttemptId};
+use crate::model::{Column, HttpMethod, Key, entry::AttemptId};
 
 /// A request, in the words of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,11 +51,11 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// The method that it is made with.
-    pub fn verb(&self) -> Verb {
+    pub fn method(&self) -> HttpMethod {
         match self {
-            Self::Create { .. } => Verb::Post,
-            Self::Update { .. } => Verb::Patch,
-            Self::Read { .. } | Self::Find { .. } => Verb::Get,
+            Self::Create { .. } => HttpMethod::Post,
+            Self::Update { .. } => HttpMethod::Patch,
+            Self::Read { .. } | Self::Find { .. } => HttpMethod::Get,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::flaps::Flapping;
+use super::flap_detection::Flapping;
 use crate::model::{Column, StateModel};
 
 /// The engine's settings. Times are milliseconds.

@@ -19,8 +19,8 @@ use super::Error;
 use super::ownership::Ownership;
 use super::poller::PollerEvent;
 use super::rebalance::{Context, Shared};
-use crate::clock;
 use crate::model::Epoch;
+use crate::runtime::clock;
 
 /// Between two commits because an offset moved. What a restart reads again for it is recognised by the ledger, where the
 /// watermark stands too, and each commit costs the coordinator a write, and four threads a wake-up.

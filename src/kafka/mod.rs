@@ -7,18 +7,18 @@
 //! the engine's and the ledger's.
 
 mod committer;
+mod event_channel;
 pub mod groups;
-mod judge;
 pub mod options;
-mod outlet;
 mod ownership;
 mod poll_loop;
-mod polled;
 pub mod poller;
+mod polling_producer;
 pub mod probe;
 pub mod producer;
 mod rebalance;
 pub mod table;
+mod topic_checks;
 pub mod topics;
 pub mod transactions;
 

@@ -15,8 +15,8 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use super::Error;
 use super::poller::PollerEvent;
 use super::rebalance::{Command, Context, LAST_COMMIT, Reading, Shared, list_at};
-use crate::clock;
 use crate::model::Record;
+use crate::runtime::clock;
 
 /// How long one poll waits; also how long a command waits at most.
 const POLL: Duration = Duration::from_millis(20);
@@ -58,7 +58,7 @@ impl PollLoop {
                 self.poll();
             }
             self.shared.outlet.flush();
-            if self.obey() || self.shared.outlet.is_abandoned() {
+            if self.run_commands() || self.shared.outlet.is_abandoned() {
                 break;
             }
             self.start_wanted();
@@ -71,7 +71,7 @@ impl PollLoop {
         self.shared.last_poll.store(clock::mono(), Ordering::Release);
         match self.consumer.poll(POLL) {
             Some(Ok(message)) => self.take(&message),
-            Some(Err(error)) => self.complain(&error),
+            Some(Err(error)) => self.report_error(&error),
             None => {}
         }
     }
@@ -97,7 +97,7 @@ impl PollLoop {
     }
 
     /// Takes commands; true when it is time to end.
-    fn obey(&mut self) -> bool {
+    fn run_commands(&mut self) -> bool {
         loop {
             let mut inside = self.consumer.context().inside();
             let command = match inside.deferred.pop_front() {
@@ -195,7 +195,7 @@ impl PollLoop {
         }
     }
 
-    fn complain(&self, error: &KafkaError) {
+    fn report_error(&self, error: &KafkaError) {
         match error {
             KafkaError::PartitionEOF(_) => {}
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {

@@ -17,12 +17,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::committer::Committer;
-use super::outlet::Outlet;
+use super::event_channel::Outlet;
 use super::ownership::Ownership;
 use super::rebalance::{Command, Context, Shared};
 use super::{Error, KafkaOptions, poll_loop};
-use crate::clock;
 use crate::model::{Epoch, Record};
+use crate::runtime::clock;
 
 /// How to read a topic.
 #[derive(Debug, Clone)]

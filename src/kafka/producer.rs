@@ -17,7 +17,7 @@ use rdkafka::message::{Header as RdHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::{mpsc, oneshot};
 
-use super::polled::PolledProducer;
+use super::polling_producer::PolledProducer;
 use super::{Error, KafkaOptions, options};
 use crate::model::record::Header;
 

@@ -16,12 +16,12 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committer::Commits;
+use super::event_channel::Outlet;
 use super::options;
-use super::outlet::Outlet;
 use super::ownership::Ownership;
 use super::poller::{PollerEvent, PollerSettings};
-use crate::clock;
 use crate::model::Epoch;
+use crate::runtime::clock;
 
 /// What the callback waits beyond the drain deadline, for the last commit.
 pub(super) const LAST_COMMIT: Duration = Duration::from_millis(1500);

@@ -11,8 +11,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-pub use super::judge::judge;
 use super::options::Logging;
+pub use super::topic_checks::judge;
 use super::{Error, KafkaOptions};
 
 /// What a topic is for; decides which settings it needs.

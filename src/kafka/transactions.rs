@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 
 use super::producer::{native_headers, outcome_of};
 use super::{KafkaOptions, Outcome, PollerHandle, ProduceRequest, options};
-use crate::clock;
-use crate::crash_point::{self, Point};
 use crate::model::Epoch;
+use crate::runtime::clock;
+use crate::runtime::failpoint::{self, Point};
 
 /// How long an abort waits for the answers to what was sent.
 const ANSWERS: Duration = Duration::from_millis(500);
@@ -199,9 +199,9 @@ impl Worker {
             self.consume(consumed, deadline)?;
         }
         self.await_acks(deadline);
-        crash_point::pass(Point::Transaction);
+        failpoint::pass(Point::Transaction);
         self.commit(deadline)?;
-        crash_point::pass(Point::Committed);
+        failpoint::pass(Point::Committed);
         Ok(())
     }
 

@@ -184,7 +184,7 @@ impl Collector {
         keys > 0 || !self.marks.is_empty()
     }
 
-    /// What it comes to for the owner with this token. `start` and `unproven` are left to the caller.
+    /// What it comes to for the owner with this token. `start` and `incomplete` are left to the caller.
     pub(super) fn finish(mut self, token: Token) -> Loaded {
         let mark = self.mark().unwrap_or(0);
         let mut stale = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::event::LedgerWrite;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Former, Position, Seen};
+use crate::model::{AttemptId, Position, PreviousOwner, Seen};
 
 fn position(offset: i64) -> Position {
     Position::new(0, offset, 0)
@@ -145,7 +145,7 @@ fn settled_claims_are_no_doubts() {
 fn former_owners_are_known_by_their_records_by_owner_records_and_by_the_newest_mark() {
     let mut log = Log::default();
     let (older, newer, silent) = (log.owner(), log.owner(), log.owner());
-    let gone = Former { token: Token(-7), since: 1_000 };
+    let gone = PreviousOwner { token: Token(-7), since: 1_000 };
     log.write(&LedgerWrite::Mark(older, Mark::at(3)));
     log.write(&LedgerWrite::Mark(newer, Mark { watermark: 5, former: vec![gone] }));
     let ours = log.owner();

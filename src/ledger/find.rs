@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::header::Identity;
-use super::survey::Place;
+use super::survey::LedgerPartition;
 use super::wire::{self, WireKey};
 use crate::engine::event::LedgerKey;
 use crate::kafka::topics::Topics;
@@ -16,7 +16,7 @@ use crate::kafka::{self, KafkaOptions, table};
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn find(place: Place, key: &str) -> Result<Vec<serde_json::Value>, kafka::Error> {
+pub async fn find(place: LedgerPartition, key: &str) -> Result<Vec<serde_json::Value>, kafka::Error> {
     let (topic, key): (_, Arc<str>) = (Arc::clone(&place.topic), key.into());
     let read = tokio::task::spawn_blocking(move || {
         let mut standing: BTreeMap<Vec<u8>, (i64, serde_json::Value)> = BTreeMap::new();
@@ -60,7 +60,13 @@ pub async fn identity(
     if Topics::new(options, timeout).partitions(topic).await?.is_none() {
         return Ok(None);
     }
-    let place = Place { options: options.clone(), topic: topic.into(), group: group.to_owned(), partition: 0, timeout };
+    let place = LedgerPartition {
+        options: options.clone(),
+        topic: topic.into(),
+        group: group.to_owned(),
+        partition: 0,
+        timeout,
+    };
     let read = tokio::task::spawn_blocking(move || place.header());
     let found = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
     Ok(found.map(|header| header.identity))

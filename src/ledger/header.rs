@@ -26,7 +26,7 @@ pub struct Identity {
     pub key_rule: String,
     /// 0, or when positions began to count anew, Unix seconds. The ledger alone knows.
     #[serde(rename = "reprocess", default)]
-    pub incarnation: u32,
+    pub topic_generation: u32,
 }
 
 /// The record.
@@ -36,7 +36,7 @@ pub struct Header {
     pub identity: Identity,
     /// True where the ledger was lost and begun anew: it does not know every key.
     #[serde(default)]
-    pub unproven: bool,
+    pub incomplete: bool,
 }
 
 /// Something in which the route differs from the ledger it found.
@@ -96,7 +96,7 @@ impl Header {
 
     /// Whether the partition may not know every key of the route, as it stands now.
     pub fn may_lack_keys(&self, route: &Identity) -> bool {
-        self.unproven || self.has_grown(route)
+        self.incomplete || self.has_grown(route)
     }
 
     /// Whether keys may have moved here from other partitions since the ledger was begun.
@@ -126,14 +126,14 @@ mod tests {
             route: "old".into(),
             table: "incident".into(),
             key_rule: "plain".into(),
-            incarnation: 7,
+            topic_generation: 7,
         };
-        let header = Header { identity: before.clone(), unproven: false };
+        let header = Header { identity: before.clone(), incomplete: false };
         let told =
             |route: Identity| header.differences(&route).into_iter().map(|d| (d.what, d.command)).collect::<Vec<_>>();
         let moved = Identity { instance: "https://new".into(), route: "new".into(), ..before.clone() };
         assert_eq!(told(moved), [("instance", ADOPT), ("route", RENAME)]);
-        let grown = Identity { partitions: 6, cluster_id: None, incarnation: 0, ..before.clone() };
+        let grown = Identity { partitions: 6, cluster_id: None, topic_generation: 0, ..before.clone() };
         assert_eq!(
             told(grown.clone()),
             [],

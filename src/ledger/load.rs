@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::collect::Collector;
 use super::header::{Difference, Header, Identity};
-use super::survey::{Place, SurveyError};
+use super::survey::{LedgerPartition, SurveyError};
 use super::wire::{self, Owner};
 use crate::engine::event::Loaded;
 use crate::kafka::{self, KafkaOptions, Outcome, PollerHandle, ProduceError, ProduceRequest, Producer};
@@ -176,19 +176,19 @@ impl Loader {
             member: self.member.clone(),
             host: self.host.clone(),
             route: self.identity.route.clone(),
-            at: crate::clock::unix(),
+            at: crate::runtime::clock::unix(),
         };
         let token = Token(self.write(partition, "owner", wire::encode_owner(&owner)).await?);
         let collector = self.collect(partition, token, progress).await?;
         let offsets = self.offsets(partition).await?;
-        let unproven = self.compare(partition, &collector, &offsets).await?;
+        let incomplete = self.compare(partition, &collector, &offsets).await?;
         let start = self.start(partition, &collector, &offsets).await?;
-        let incarnation = collector.header().map_or(0, |header| header.identity.incarnation);
+        let topic_generation = collector.header().map_or(0, |header| header.identity.topic_generation);
         let mut loaded = collector.finish(token);
         loaded.start = start;
         loaded.end = offsets.high;
-        loaded.unproven = unproven;
-        loaded.incarnation = incarnation;
+        loaded.incomplete = incomplete;
+        loaded.topic_generation = topic_generation;
         Ok(loaded)
     }
 
@@ -261,10 +261,10 @@ impl Loader {
             let (topic, input) = (self.topic.to_string(), self.identity.topic.clone());
             return Err(LoadError::Lost { topic, input, partition, done: done.unwrap_or(0) });
         }
-        let unproven = lost || self.topic_has_grown(partition).await?;
-        let header = Header { identity: self.identity.clone(), unproven };
+        let incomplete = lost || self.topic_has_grown(partition).await?;
+        let header = Header { identity: self.identity.clone(), incomplete };
         self.write(partition, "header", wire::encode_header(&header)).await?;
-        Ok(unproven)
+        Ok(incomplete)
     }
 
     /// A partition without a ledger may be one that was added to the input: then its keys were another's before. The
@@ -281,8 +281,8 @@ impl Loader {
         .await
     }
 
-    fn place(&self, partition: i32) -> Place {
-        Place {
+    fn place(&self, partition: i32) -> LedgerPartition {
+        LedgerPartition {
             options: self.options.clone(),
             topic: Arc::clone(&self.topic),
             group: self.group.clone(),

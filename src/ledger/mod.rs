@@ -4,6 +4,7 @@
 //! [`wire`] is the form of its records, [`header`] says which route, instance and topic a partition belongs to, and
 //! [`load`] takes a partition over: a token, everything in it, and where to start reading the input.
 
+pub mod admin;
 mod collect;
 pub mod find;
 pub mod header;
@@ -14,4 +15,4 @@ pub mod wire;
 pub use find::{find, identity};
 pub use header::{Header, Identity};
 pub use load::{LoadError, Loader, OnLost, StartAt};
-pub use survey::{Place, Remains, Survey, SurveyError};
+pub use survey::{LedgerPartition, Remains, Survey, SurveyError};

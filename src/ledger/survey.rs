@@ -18,7 +18,7 @@ use crate::model::Token;
 
 /// Where a partition is read.
 #[derive(Clone)]
-pub struct Place {
+pub struct LedgerPartition {
     /// The cluster.
     pub options: KafkaOptions,
     /// The ledger topic.
@@ -81,7 +81,7 @@ pub enum SurveyError {
     },
 }
 
-impl Place {
+impl LedgerPartition {
     pub(super) fn reading(&self) -> TableRead {
         TableRead {
             topic: Arc::clone(&self.topic),

@@ -10,6 +10,10 @@ use sha2::{Digest, Sha256};
 /// Characters that `correlation_id` holds (`sys_dictionary` of a standard instance).
 pub const CORRELATION_LENGTH: usize = 100;
 
+/// Name of the rule by which keys become correlations. The header of a ledger contains it, and a ledger that was written
+/// with another rule is refused.
+pub const KEY_RULE: &str = "plain-or-sha256/1";
+
 /// Prefix of hashed keys. A key that begins with it is hashed too, so that nobody can forge another key's hash.
 const HASHED: &str = "nb:";
 

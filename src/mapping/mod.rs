@@ -8,14 +8,16 @@
 mod correlation;
 mod digest;
 mod group_by;
+mod record;
 mod rules;
 mod scope;
 mod sink;
 mod template;
 
-pub use correlation::{CORRELATION_LENGTH, correlation};
+pub use correlation::{CORRELATION_LENGTH, KEY_RULE, correlation};
 pub use digest::event_id_digest;
 pub use group_by::{GroupBy, group_name};
+pub use record::{RecordMapping, map_record};
 pub use rules::{ActionRule, Problem, Rules, Weight, action_name, action_names};
 pub use sink::{MappingError, SinkMapping, matches};
 

@@ -93,7 +93,7 @@ impl SinkMapping {
         let (impact, urgency) = weight.map_or((None, None), |w| (w.impact.clone(), w.urgency.clone()));
         let scope = Arc::new(Scope { event: Arc::clone(event), action, impact, urgency });
         // An action that bears no state is only a note: its event need not carry the alert's values at all.
-        let fields = if action.bears_state() { self.values(&self.fields, &scope)? } else { Vec::new() };
+        let fields = if action.affects_state() { self.values(&self.fields, &scope)? } else { Vec::new() };
         let closing = if action.closes() { self.values(&self.closing, &scope)? } else { Vec::new() };
         Ok(Some(Intent {
             position,

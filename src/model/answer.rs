@@ -30,7 +30,7 @@ pub enum Journal {
     /// The journal was readable; these of the markers asked for stand in it.
     Read(Vec<String>),
     /// Neither `sys_journal_field` nor the row's own journal could be trusted: an empty list proves nothing.
-    Blind,
+    Inconclusive,
 }
 
 /// The answer to one request.

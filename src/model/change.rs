@@ -19,7 +19,7 @@ pub enum Operation {
 /// Who made a version of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum ChangeOrigin {
     /// A person.
     Person,
     /// This bridge, and nobody else since the last version seen.
@@ -87,7 +87,7 @@ pub struct Change {
     #[serde(default)]
     pub versions_skipped: u64,
     /// Who made it.
-    pub origin: Origin,
+    pub origin: ChangeOrigin,
     /// Watched fields as last published; empty for a first sight.
     pub before: BTreeMap<String, String>,
     /// Watched fields now.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Origin, Position, RedriveId, Token};
+use super::{Column, Position, RecordOrigin, RedriveId, Token};
 
 /// Names one attempt for ever: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -180,7 +180,7 @@ pub struct Mark {
     /// Former owners, newest first. What one of them lands late must not come to light when an entry is forgotten, and
     /// nothing else in the ledger may tell of them any more.
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<Former>,
+    pub former: Vec<PreviousOwner>,
 }
 
 impl Mark {
@@ -192,7 +192,7 @@ impl Mark {
 
 /// A former owner of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Former {
+pub struct PreviousOwner {
     /// Its token.
     #[serde(rename = "t")]
     pub token: Token,
@@ -250,13 +250,13 @@ impl Park {
     }
 
     /// Whether it holds events of this origin back: those of a redrive pass, unless it is the one that was refused again.
-    pub fn bars(&self, origin: Origin) -> bool {
+    pub fn bars(&self, origin: RecordOrigin) -> bool {
         origin.redrive().is_none_or(|id| self.failed == Some(id))
     }
 
     /// Whether an event here, of such an origin, has had its turn: its dead letter stands, or it was applied. All of the
     /// key have up to here but those of the redrive under way, past which the parking is carried before they are applied.
-    pub fn covers(&self, at: Position, origin: Origin) -> bool {
+    pub fn covers(&self, at: Position, origin: RecordOrigin) -> bool {
         let under_way = origin.redrive().is_some_and(|id| self.redriving == Some(id));
         !self.announced && !under_way && at <= self.position
     }

@@ -49,7 +49,7 @@ impl Action {
 
     /// True where the action says something about the state of the alert, so that an event older than what has been
     /// applied must not be applied any more. Notes are always worth keeping.
-    pub fn bears_state(self) -> bool {
+    pub fn affects_state(self) -> bool {
         !matches!(self, Action::Note | Action::Split | Action::FollowUp)
     }
 }

@@ -8,13 +8,13 @@ pub mod change;
 pub mod entry;
 pub mod intent;
 pub mod lifecycle;
-pub mod plan;
+pub mod method;
 pub mod position;
+pub mod quota;
 pub mod record;
 pub mod redrive;
 pub mod severity;
 pub mod time;
-pub mod verb;
 
 /// A hash map for what is looked up with every event: quick, and seeded at random as the standard one is.
 pub type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -22,12 +22,12 @@ pub type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomS
 pub use alert::AlertEvent;
 pub use answer::{Answer, Class, Failure, Row};
 pub use change::Change;
-pub use entry::{AttemptId, Claim, Entry, FieldDigest, Former, Mark, Park, Seen};
+pub use entry::{AttemptId, Claim, Entry, FieldDigest, Mark, Park, PreviousOwner, Seen};
 pub use intent::{Column, Intent, Key};
 pub use lifecycle::{Action, Phase, StateModel};
-pub use plan::{Backlog, Plan};
+pub use method::{HttpMethod, HttpMethods};
 pub use position::{Epoch, Position, Token};
+pub use quota::{DrainEstimate, QuotaStatus};
 pub use record::Record;
-pub use redrive::{Origin, RedriveId};
+pub use redrive::{RecordOrigin, RedriveId};
 pub use time::Now;
-pub use verb::{Verb, Verbs};

@@ -29,7 +29,7 @@ impl std::str::FromStr for RedriveId {
 
 /// Where events come from. Only events of one origin are folded into one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
+pub enum RecordOrigin {
     /// The source published them.
     #[default]
     Source,
@@ -43,7 +43,7 @@ pub enum Origin {
     Resync(Position),
 }
 
-impl Origin {
+impl RecordOrigin {
     /// The run that it belongs to.
     pub fn redrive(self) -> Option<RedriveId> {
         match self {

@@ -23,9 +23,9 @@ use serde_json::Value;
 use crate::model::{Answer, Class, Failure};
 
 use super::classify::{self, Head, Kind, doubt, failure};
-use super::client::{Heard, Missed};
-use super::pace::concurrency::Sign;
+use super::client::{Heard, RequestError};
 use super::{Client, Reply, Request, events, journal, lookup, request};
+use crate::quota::concurrency::LoadSignal;
 
 /// Where calls go, within the instance.
 const PATH: &str = "/api/now/v1/batch";
@@ -182,8 +182,8 @@ impl Client {
     /// The pace follows how long a request takes, and a call takes as long as its items together.
     fn share_latency(&self, slot: usize, items: usize) {
         let Some(slot) = self.slot(slot) else { return };
-        slot.press(|pressure| {
-            if let Some(Sign::Answered { latency, .. }) = &mut pressure.sign {
+        slot.press(|feedback| {
+            if let Some(LoadSignal::Answered { latency, .. }) = &mut feedback.sign {
                 *latency /= u64::try_from(items).unwrap_or(1).max(1);
             }
         });
@@ -195,26 +195,26 @@ impl Client {
         requests: &[Request],
         sent: &[usize],
         mut answers: Vec<Option<Answer>>,
-        outcome: Result<Heard, Missed>,
+        outcome: Result<Heard, RequestError>,
     ) -> Replies {
         let mut as_one = false;
         let mut refused = None;
         let date = match &outcome {
             Ok(heard) => heard.head.date,
-            Err(Missed::Failed(_, date)) => *date,
-            Err(Missed::NotSent(_)) => None,
+            Err(RequestError::Failed(_, date)) => *date,
+            Err(RequestError::NotSent(_)) => None,
         };
         let judged = outcome.and_then(|heard| {
             let judged = match self.connection().events {
                 Some(_) => events::judge(self, requests, sent, &heard, &mut answers),
                 None => parse(&heard).map(|answered| self.judge(requests, sent, &heard.head, answered, &mut answers)),
             };
-            judged.map_err(Missed::from)
+            judged.map_err(RequestError::from)
         });
         match judged {
             Ok(()) => {}
-            Err(Missed::NotSent(reason)) => fill(&mut answers, |_| Answer::NotSent { reason: reason.clone() }),
-            Err(Missed::Failed(failure, _)) => {
+            Err(RequestError::NotSent(reason)) => fill(&mut answers, |_| Answer::NotSent { reason: reason.clone() }),
+            Err(RequestError::Failed(failure, _)) => {
                 let failure = self.scrubbed(failure);
                 if matches!(failure.class, Class::Rejected | Class::Gone | Class::Conflict) {
                     let reason = format!("the instance refused the batch as a whole: {}", failure.message);

@@ -10,12 +10,12 @@ use crate::model::{Answer, Class, Failure};
 use super::answer::{self, Fields};
 use super::auth::Authority;
 use super::classify::{self, Head, Kind, failure};
-use super::pace::Pressure;
-use super::pace::concurrency::Sign;
 use super::request::{self, Urls};
 use super::slot::{Parts, Slot};
 use super::text::is_name;
 use super::{Auth, Connection, Error, Request, events, headers, journal, lookup};
+use crate::quota::LoadFeedback;
+use crate::quota::concurrency::LoadSignal;
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,16 +62,16 @@ pub(super) struct Heard {
 }
 
 /// Why an exchange gave no answer to look into.
-pub(super) enum Missed {
+pub(super) enum RequestError {
     /// The last check said no.
     NotSent(String),
     /// It failed; the instance's clock, where it answered.
     Failed(Failure, Option<i64>),
 }
 
-impl From<Failure> for Missed {
+impl From<Failure> for RequestError {
     fn from(failure: Failure) -> Self {
-        Missed::Failed(failure, None)
+        RequestError::Failed(failure, None)
     }
 }
 
@@ -172,15 +172,15 @@ impl Client {
         let issued_at = (self.inner.clock)();
         let (answer, instance_date) = match outcome {
             Ok((answer, date)) => (answer, date),
-            Err(Missed::NotSent(reason)) => (Answer::NotSent { reason }, None),
-            Err(Missed::Failed(failure, date)) => (Answer::Failed(self.scrubbed(failure)), date),
+            Err(RequestError::NotSent(reason)) => (Answer::NotSent { reason }, None),
+            Err(RequestError::Failed(failure, date)) => (Answer::Failed(self.scrubbed(failure)), date),
         };
         Reply { answer, issued_at, instance_date }
     }
 
     /// What the requests on this slot since the last call told of the instance's quota and crowd, for the pace.
-    pub fn take_pressure(&self, slot: usize) -> Pressure {
-        self.inner.slots.get(slot).map(Slot::take_pressure).unwrap_or_default()
+    pub fn take_feedback(&self, slot: usize) -> LoadFeedback {
+        self.inner.slots.get(slot).map(Slot::take_feedback).unwrap_or_default()
     }
 
     /// Takes new credentials: the next requests use them, in new sessions.
@@ -206,7 +206,7 @@ impl Client {
         slot: usize,
         request: &Request,
         may_send: MaySend<'_>,
-    ) -> Result<(Answer, Option<i64>), Missed> {
+    ) -> Result<(Answer, Option<i64>), RequestError> {
         let connection = &self.inner.connection;
         if let Some(import) = &connection.import {
             return self.stage(slot, import, request, may_send).await;
@@ -218,7 +218,7 @@ impl Client {
         let heard = self.exchange(slot, wire.kind, method, wire.url, compose).await?;
         let date = heard.head.date;
         let answer = self.written(wire.kind, request, &heard);
-        answer.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+        answer.map(|answer| (answer, date)).map_err(|failure| RequestError::Failed(failure, date))
     }
 
     /// What the answer to a write means.
@@ -237,7 +237,7 @@ impl Client {
         kind: Kind,
         url: String,
         may_send: MaySend<'_>,
-    ) -> Result<Heard, Missed> {
+    ) -> Result<Heard, RequestError> {
         let compose = &mut || may_send().map(|()| None);
         self.exchange(slot, kind, Method::GET, request::parse(&url)?, compose).await
     }
@@ -270,7 +270,7 @@ impl Client {
         method: Method,
         url: Url,
         compose: Compose<'_>,
-    ) -> Result<Heard, Missed> {
+    ) -> Result<Heard, RequestError> {
         let inner = &*self.inner;
         let Some(slot) = inner.slots.get(slot) else {
             let why = format!("slot {slot} of {}: nothing was sent", inner.slots.len());
@@ -287,7 +287,7 @@ impl Client {
         if let Some(cookies) = slot.cookies(&url) {
             headers.insert(COOKIE, cookies);
         }
-        if let Some(body) = compose().map_err(Missed::NotSent)? {
+        if let Some(body) = compose().map_err(RequestError::NotSent)? {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(body.into());
         }
@@ -296,9 +296,9 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => {
                 slot.forget_session();
-                slot.press(|pressure| {
-                    pressure.requests += u32::from(!error.is_connect());
-                    pressure.sign = error.is_timeout().then_some(Sign::Refused);
+                slot.press(|feedback| {
+                    feedback.requests += u32::from(!error.is_connect());
+                    feedback.sign = error.is_timeout().then_some(LoadSignal::Refused);
                 });
                 return Err(classify::transport(kind, &error).into());
             }
@@ -306,21 +306,21 @@ impl Client {
         slot.set_cookies(answer.headers().get_all(SET_COOKIE).iter(), &url);
         let head = headers::head(&answer);
         let latency = (inner.clock)().saturating_sub(sent);
-        slot.press(|pressure| headers::press(pressure, &head, answer.headers(), latency));
+        slot.press(|feedback| headers::press(feedback, &head, answer.headers(), latency));
         let date = head.date;
         let limit = inner.connection.max_answer;
         let body = match self::body(answer, limit).await {
             Ok(body) => body,
             Err(error) => {
                 slot.forget_session();
-                return Err(Missed::Failed(error.failure(kind, limit), date));
+                return Err(RequestError::Failed(error.failure(kind, limit), date));
             }
         };
         match head.status {
             401 => {
                 slot.forget_session();
                 let refusal = inner.authority.refused(&pass, classify::refusal(kind, &head, &body), (inner.clock)());
-                return Err(Missed::Failed(refusal, date));
+                return Err(RequestError::Failed(refusal, date));
             }
             202 | 500.. => slot.forget_session(),
             // Only the application can have checked the credentials, and it answers in JSON.

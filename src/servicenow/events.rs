@@ -19,7 +19,7 @@ use crate::model::{Answer, Class, Column, Failure, Row};
 
 use super::answer::{self, Fields};
 use super::classify::{self, Kind, doubt, failure};
-use super::client::{Heard, Missed};
+use super::client::{Heard, RequestError};
 use super::text::is_sys_id;
 use super::{Client, Note, Query, Request, journal, lookup};
 
@@ -161,7 +161,7 @@ pub(super) async fn look(
     slot: usize,
     request: &Request,
     may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
-) -> Result<(Answer, Option<i64>), Missed> {
+) -> Result<(Answer, Option<i64>), RequestError> {
     let Request::Events { correlation, ticket, markers } = request else {
         return Err(failure(Class::Rejected, "request", "no look for events").into());
     };
@@ -171,7 +171,7 @@ pub(super) async fn look(
     let url = client.urls().list(columns.iter().map(|c| &**c), &query, LIMIT);
     let heard = client.read(slot, Kind::List, url, may_send).await?;
     let date = heard.head.date;
-    let events = events(client, correlation, &heard).map_err(|failure| Missed::Failed(failure, date))?;
+    let events = events(client, correlation, &heard).map_err(|failure| RequestError::Failed(failure, date))?;
     let answer = match ticket {
         None => Answer::Rows { rows: tickets(client, correlation, &events), journal: None },
         Some(ticket) => of_ticket(client, correlation, ticket, markers, &events),
@@ -254,10 +254,10 @@ impl Client {
         slot: usize,
         request: Request,
         may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
-    ) -> Result<(Answer, Option<i64>), Missed> {
+    ) -> Result<(Answer, Option<i64>), RequestError> {
         let mut replies = self.perform_together(slot, &[request], |_| may_send()).await;
         match (replies.refused, replies.each.pop()) {
-            (Some(refused), reply) => Err(Missed::Failed(refused, reply.and_then(|reply| reply.instance_date))),
+            (Some(refused), reply) => Err(RequestError::Failed(refused, reply.and_then(|reply| reply.instance_date))),
             (None, Some(reply)) => Ok((reply.answer, reply.instance_date)),
             (None, None) => Err(failure(Class::Transient, "request", "nothing was sent").into()),
         }
@@ -272,8 +272,8 @@ impl Client {
         let url = super::request::parse(&self.urls().path(PATH, &[]))?;
         let heard = self.exchange(0, Kind::List, Method::POST, url, &mut || Ok(body.take())).await;
         let heard = heard.map_err(|missed| match missed {
-            Missed::Failed(failure, _) => self.scrubbed(failure),
-            Missed::NotSent(why) => failure(Class::Transient, "not_sent", &why),
+            RequestError::Failed(failure, _) => self.scrubbed(failure),
+            RequestError::NotSent(why) => failure(Class::Transient, "not_sent", &why),
         })?;
         classify::result::<serde::de::IgnoredAny>(Kind::List, &heard.head, &heard.body).map(|_| ())
     }

@@ -4,9 +4,9 @@
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::classify::{self, Head};
-use super::pace::Pressure;
-use super::pace::concurrency::Sign;
-use super::pace::rules::Told;
+use crate::quota::LoadFeedback;
+use crate::quota::concurrency::LoadSignal;
+use crate::quota::rules::RuleHeaders;
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
@@ -25,29 +25,29 @@ pub(super) fn head(answer: &reqwest::Response) -> Head {
 }
 
 /// Notes what an answer that took `latency` milliseconds tells of quota and crowd.
-pub(super) fn press(pressure: &mut Pressure, head: &Head, headers: &HeaderMap, latency: u64) {
-    pressure.requests += 1;
-    pressure.rule = rule(headers, head.date).or(pressure.rule.take());
-    pressure.sign = Some(match (head.status, head.retry_after) {
+pub(super) fn press(feedback: &mut LoadFeedback, head: &Head, headers: &HeaderMap, latency: u64) {
+    feedback.requests += 1;
+    feedback.rule = rule(headers, head.date).or(feedback.rule.take());
+    feedback.sign = Some(match (head.status, head.retry_after) {
         // By a rule; that says nothing of the crowd.
         (429, Some(wait)) => {
-            pressure.denied = Some(wait);
+            feedback.denied = Some(wait);
             return;
         }
-        (429 | 503, _) => Sign::Refused,
-        _ => Sign::Answered { latency, waited: waited(headers).unwrap_or(0) },
+        (429 | 503, _) => LoadSignal::Refused,
+        _ => LoadSignal::Answered { latency, waited: waited(headers).unwrap_or(0) },
     });
 }
 
 /// `X-RateLimit-Rule`, `-Limit` and `-Reset` (Unix seconds of the instance's clock, which only its `Date` tells).
-fn rule(headers: &HeaderMap, date: Option<i64>) -> Option<Told> {
+fn rule(headers: &HeaderMap, date: Option<i64>) -> Option<RuleHeaders> {
     let number = |name| text(headers, name).and_then(|value| value.parse::<i64>().ok());
     let limit = u32::try_from(number("x-ratelimit-limit")?).ok().filter(|limit| *limit > 0)?;
     let reset = number("x-ratelimit-reset")?.checked_sub(date?)?;
     let rule = text(headers, "x-ratelimit-rule").unwrap_or("");
     // An unknown rule of endless name would be a leak.
     let rule = rule.chars().take(64).collect();
-    Some(Told { rule, limit, reset_in: u64::try_from(reset).unwrap_or(0).saturating_mul(1_000) })
+    Some(RuleHeaders { rule, limit, reset_in: u64::try_from(reset).unwrap_or(0).saturating_mul(1_000) })
 }
 
 /// `Server-Timing: sem_wait;dur=12, sesh_wait;dur=0`: milliseconds spent waiting for a thread.
@@ -70,20 +70,20 @@ mod tests {
         pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
     }
 
-    fn pressed(status: u16, retry_after: Option<u64>, pairs: &[(&'static str, &'static str)]) -> Pressure {
-        let mut pressure = Pressure::default();
+    fn pressed(status: u16, retry_after: Option<u64>, pairs: &[(&'static str, &'static str)]) -> LoadFeedback {
+        let mut feedback = LoadFeedback::default();
         let head = Head { status, date: Some(1_800_000_000), retry_after, total: None };
-        press(&mut pressure, &head, &headers(pairs), 40);
-        pressure
+        press(&mut feedback, &head, &headers(pairs), 40);
+        feedback
     }
 
     #[test]
     fn the_wait_for_a_thread_is_read_from_server_timing() {
         let sign = |value| pressed(200, None, &[("server-timing", value)]).sign;
-        assert_eq!(sign("sem_wait;dur=12, sesh_wait;dur=3"), Some(Sign::Answered { latency: 40, waited: 12 }));
-        assert_eq!(sign("sesh_wait;dur=3, sem_wait;dur=7.9"), Some(Sign::Answered { latency: 40, waited: 7 }));
+        assert_eq!(sign("sem_wait;dur=12, sesh_wait;dur=3"), Some(LoadSignal::Answered { latency: 40, waited: 12 }));
+        assert_eq!(sign("sesh_wait;dur=3, sem_wait;dur=7.9"), Some(LoadSignal::Answered { latency: 40, waited: 7 }));
         for odd in ["", "sem_wait", "sem_wait;dur=x", "sem_wait;dur=-1", "sem_wait;dur=NaN", "db;dur=5"] {
-            assert_eq!(sign(odd), Some(Sign::Answered { latency: 40, waited: 0 }), "{odd}");
+            assert_eq!(sign(odd), Some(LoadSignal::Answered { latency: 40, waited: 0 }), "{odd}");
         }
     }
 
@@ -93,7 +93,7 @@ mod tests {
         const RESET: (&str, &str) = ("x-ratelimit-reset", "1800001800");
         const RULE: (&str, &str) = ("x-ratelimit-rule", "abc");
         let told = pressed(200, None, &[LIMIT, RESET, RULE]).rule;
-        assert_eq!(told, Some(Told { rule: "abc".into(), limit: 1_000, reset_in: 1_800_000 }));
+        assert_eq!(told, Some(RuleHeaders { rule: "abc".into(), limit: 1_000, reset_in: 1_800_000 }));
         assert_eq!(pressed(200, None, &[LIMIT, RULE]).rule, None);
         assert_eq!(pressed(200, None, &[("x-ratelimit-limit", "0"), RESET, RULE]).rule, None);
     }
@@ -103,7 +103,7 @@ mod tests {
         let denied = pressed(429, Some(5_000), &[]);
         assert_eq!((denied.denied, denied.sign), (Some(5_000), None));
         let bare = pressed(429, None, &[]);
-        assert_eq!((bare.denied, bare.sign), (None, Some(Sign::Refused)));
-        assert_eq!(pressed(503, Some(30_000), &[]).sign, Some(Sign::Refused));
+        assert_eq!((bare.denied, bare.sign), (None, Some(LoadSignal::Refused)));
+        assert_eq!(pressed(503, Some(30_000), &[]).sign, Some(LoadSignal::Refused));
     }
 }

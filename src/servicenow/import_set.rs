@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::model::answer::Journal;
-use crate::model::{Answer, Class, Column, Failure, Row, Verb};
+use crate::model::{Answer, Class, Column, Failure, HttpMethod, Row};
 
 use super::classify::{self, Kind, doubt, failure};
-use super::client::{Heard, Missed};
+use super::client::{Heard, RequestError};
 use super::text::is_sys_id;
 use super::{Client, Connection, Request, answer, journal, request};
 
@@ -70,11 +70,11 @@ impl Done {
 
 impl Client {
     /// The table and the method by which the instance counts a request.
-    pub fn counted_as(&self, verb: Verb) -> (&str, Verb) {
+    pub fn counted_as(&self, verb: HttpMethod) -> (&str, HttpMethod) {
         let connection = self.connection();
         match (&connection.import, verb) {
-            (Some(import), Verb::Post | Verb::Patch) => (&import.staging, Verb::Post),
-            (None, Verb::Patch) if connection.events.is_some() => (&connection.table, Verb::Post),
+            (Some(import), HttpMethod::Post | HttpMethod::Patch) => (&import.staging, HttpMethod::Post),
+            (None, HttpMethod::Patch) if connection.events.is_some() => (&connection.table, HttpMethod::Post),
             _ => (&connection.table, verb),
         }
     }
@@ -86,23 +86,23 @@ impl Client {
         import: &ImportSet,
         request: &Request,
         may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
-    ) -> Result<(Answer, Option<i64>), Missed> {
+    ) -> Result<(Answer, Option<i64>), RequestError> {
         let mut body = Some(body(self.connection(), import, request)?);
         let url = request::parse(&self.urls().path(&format!("/api/now/import/{}", import.staging), &[]))?;
         let compose = &mut || may_send().map(|()| body.take());
         let heard = self.exchange(slot, Kind::Create, Method::POST, url, compose).await?;
         // What the look at the ticket tells of rules is of another interface.
-        let told = self.take_pressure(slot);
+        let told = self.take_feedback(slot);
         let answer = self.transformed(slot, import, request, &heard).await;
         if let Some(slot) = self.slot(slot) {
             slot.press(|looked| {
                 let requests = told.requests + looked.requests;
                 let sign = looked.sign.or(told.sign);
-                *looked = super::Pressure { requests, sign, ..told };
+                *looked = crate::quota::LoadFeedback { requests, sign, ..told };
             });
         }
         let date = heard.head.date;
-        answer.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+        answer.map(|answer| (answer, date)).map_err(|failure| RequestError::Failed(failure, date))
     }
 
     /// The row was answered: what does that mean?
@@ -221,8 +221,8 @@ impl Client {
         match journal::read(self, slot, sys_id, &columns, &markers, &mut || Ok(())).await {
             Ok((Answer::Rows { mut rows, journal }, _)) if rows.len() == 1 => Ok((rows.swap_remove(0), journal)),
             Ok(_) => Err(failure(Class::Transient, "row_missing", "a read gave no row")),
-            Err(Missed::NotSent(why)) => Err(failure(Class::Transient, "not_sent", &why)),
-            Err(Missed::Failed(failure, _)) => Err(failure),
+            Err(RequestError::NotSent(why)) => Err(failure(Class::Transient, "not_sent", &why)),
+            Err(RequestError::Failed(failure, _)) => Err(failure),
         }
     }
 

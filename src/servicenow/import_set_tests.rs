@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::tests::{Act, ID, Instance, create, failure, result, row, say, update};
 use super::*;
-use crate::model::{Answer, Class, Verb};
+use crate::model::{Answer, Class, HttpMethod};
 
 const OTHER: &str = "ffffffffffffffffffffffffffffffff";
 
@@ -75,9 +75,9 @@ async fn a_row_is_staged_and_its_ticket_read_before_it_is_called_applied() {
     assert!(seen[0].line.starts_with("POST /api/now/import/u_stage "), "{}", seen[0].line);
     assert_eq!(seen[0].body, r#"{"u_correlation_id":"Key","u_correlation_display":"bridge","u_impact":"1"}"#);
     assert!(seen[1].line.starts_with(&format!("GET /api/now/table/incident/{ID}?")), "{}", seen[1].line);
-    assert_eq!(client.take_pressure(0).requests, 2);
-    assert_eq!(client.counted_as(Verb::Patch), ("u_stage", Verb::Post));
-    assert_eq!(client.counted_as(Verb::Get), ("incident", Verb::Get));
+    assert_eq!(client.take_feedback(0).requests, 2);
+    assert_eq!(client.counted_as(HttpMethod::Patch), ("u_stage", HttpMethod::Post));
+    assert_eq!(client.counted_as(HttpMethod::Get), ("incident", HttpMethod::Get));
     client.perform(0, update()).await;
     let body: Value = serde_json::from_str(&instance.seen()[2].body).expect("JSON");
     assert_eq!((&body["u_sys_id"], &body["u_state"]), (&json!(ID), &json!("2")));

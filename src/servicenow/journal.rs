@@ -4,7 +4,7 @@
 //! `sys_journal_field` first. Its ACL often hides everything and answers 200 with an empty list, so that look counts
 //! only where it showed an entry of this very row and hid none. Else the row's own journal is read with display
 //! values: a column the user may not read is absent there, so a present and empty one really is empty (unless
-//! `sys_journal_field` counts entries that neither shows). Where neither can be trusted, the journal is `Blind`.
+//! `sys_journal_field` counts entries that neither shows). Where neither can be trusted, the journal is `Inconclusive`.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::model::{Answer, Class, Column, Failure, Row};
 
 use super::answer::{self, Fields};
 use super::classify::{self, Kind, failure};
-use super::client::{Heard, Missed};
+use super::client::{Heard, RequestError};
 use super::{Client, Note, Query};
 
 /// Entries of one page.
@@ -44,14 +44,14 @@ pub(super) async fn read(
     columns: &[Column],
     markers: &[String],
     may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
-) -> Result<(Answer, Option<i64>), Missed> {
+) -> Result<(Answer, Option<i64>), RequestError> {
     let heard = client.read(slot, Kind::Row, url(client, sys_id, columns)?, may_send).await?;
     let date = heard.head.date;
-    let row = row_of(client, sys_id, columns, &heard).map_err(|failure| Missed::Failed(failure, date))?;
+    let row = row_of(client, sys_id, columns, &heard).map_err(|failure| RequestError::Failed(failure, date))?;
     let journal = if markers.is_empty() {
         None
     } else {
-        Some(look(client, slot, sys_id, markers).await.map_err(|failure| Missed::Failed(failure, date))?)
+        Some(look(client, slot, sys_id, markers).await.map_err(|failure| RequestError::Failed(failure, date))?)
     };
     Ok((Answer::Rows { rows: vec![row], journal }, date))
 }
@@ -78,7 +78,7 @@ async fn look(client: &Client, slot: usize, sys_id: &str, markers: &[String]) ->
     if entries.trusted || entries.found.len() == markers.len() {
         return Ok(Journal::Read(entries.found));
     }
-    let Some(text) = display(client, slot, sys_id).await? else { return Ok(Journal::Blind) };
+    let Some(text) = display(client, slot, sys_id).await? else { return Ok(Journal::Inconclusive) };
     let mut found = entries.found;
     for marker in markers {
         if text.contains(marker.as_str()) && !found.contains(marker) {
@@ -87,7 +87,7 @@ async fn look(client: &Client, slot: usize, sys_id: &str, markers: &[String]) ->
     }
     // Something counts entries of this row, and nothing shows any.
     if found.is_empty() && text.trim().is_empty() && entries.hidden {
-        return Ok(Journal::Blind);
+        return Ok(Journal::Inconclusive);
     }
     Ok(Journal::Read(found))
 }

@@ -10,7 +10,7 @@ use crate::model::{Answer, Class, Column, Failure};
 
 use super::answer::{self, Fields};
 use super::classify::{self, Kind, failure};
-use super::client::{Heard, Missed};
+use super::client::{Heard, RequestError};
 use super::text::bounded;
 use super::{Client, Query};
 
@@ -25,11 +25,11 @@ pub async fn find(
     correlation: &str,
     columns: &[Column],
     may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
-) -> Result<(Answer, Option<i64>), Missed> {
+) -> Result<(Answer, Option<i64>), RequestError> {
     let heard = client.read(slot, Kind::List, url(client, correlation, columns)?, may_send).await?;
     let date = heard.head.date;
     let answer = found(client, correlation, columns, &heard);
-    answer.map(|answer| (answer, date)).map_err(|failure| Missed::Failed(failure, date))
+    answer.map(|answer| (answer, date)).map_err(|failure| RequestError::Failed(failure, date))
 }
 
 /// The URL of the look-up.

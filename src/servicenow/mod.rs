@@ -7,7 +7,7 @@
 //! engine's.
 //!
 //! [`Client`] performs the engine's requests ([`Request`]) and plain reads ([`Client::get`]); [`query::Query`] builds
-//! encoded queries; [`pace::Pace`] says when the next request may leave, and on which slot.
+//! encoded queries; [`crate::quota::Pace`] says when the next request may leave, and on which slot.
 
 mod answer;
 mod auth;
@@ -27,7 +27,6 @@ mod import_set_tests;
 pub mod journal;
 mod lookup;
 mod oauth;
-pub mod pace;
 pub mod query;
 pub mod request;
 mod slot;
@@ -43,7 +42,6 @@ pub use client::{Client, Credentials, Reply};
 pub use connection::{Auth, Connection, Error};
 pub use events::Events;
 pub use import_set::ImportSet;
-pub use pace::{Ask, Pace, PaceSettings, Pressure, Spender, Take};
 pub use query::{Query, QueryError};
 pub use request::{Note, Request};
-pub use tables::Page;
+pub use tables::RowPage;

@@ -12,8 +12,8 @@ use reqwest::cookie::{CookieStore, Jar};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 
-use super::pace::Pressure;
 use super::{Connection, Error, tls};
+use crate::quota::LoadFeedback;
 
 /// The instance closes idle connections after 20 s, and a request that meets a closing connection is a needless doubt.
 const IDLE: Duration = Duration::from_secs(15);
@@ -82,7 +82,7 @@ pub struct Slot {
     jar: Mutex<Option<Jar>>,
     generation: AtomicU64,
     /// What the requests since it was last asked told of the instance's quota.
-    pressure: Mutex<Pressure>,
+    feedback: Mutex<LoadFeedback>,
 }
 
 impl Slot {
@@ -121,13 +121,13 @@ impl Slot {
     }
 
     /// Notes what a request told of the instance's quota.
-    pub fn press(&self, note: impl FnOnce(&mut Pressure)) {
-        note(&mut self.pressure.lock().unwrap_or_else(PoisonError::into_inner));
+    pub fn press(&self, note: impl FnOnce(&mut LoadFeedback)) {
+        note(&mut self.feedback.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What the requests since the last call told.
-    pub fn take_pressure(&self) -> Pressure {
-        std::mem::take(&mut self.pressure.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take_feedback(&self) -> LoadFeedback {
+        std::mem::take(&mut self.feedback.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn jar(&self) -> MutexGuard<'_, Option<Jar>> {

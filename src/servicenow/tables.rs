@@ -7,11 +7,11 @@ use crate::model::Failure;
 
 use super::Client;
 use super::classify::{self, Kind};
-use super::client::Missed;
+use super::client::RequestError;
 
 /// One page of a list, or one row.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Page {
+pub struct RowPage {
     /// The rows as answered.
     pub rows: Vec<Map<String, Value>>,
     /// `X-Total-Count`: rows that match, before ACLs hid some; absent where `sysparm_no_count` was asked for.
@@ -35,16 +35,16 @@ impl Client {
     /// # Errors
     /// Every answer that is not a complete, well-formed `result` is a failure, an error spliced into a page of rows
     /// (a quota that ran out while the instance was streaming) included. 404 for a list is `Rejected`.
-    pub async fn get(&self, slot: usize, path: &str, query: &[(&str, String)]) -> Result<Page, Failure> {
+    pub async fn get(&self, slot: usize, path: &str, query: &[(&str, String)]) -> Result<RowPage, Failure> {
         self.page(slot, self.urls().path(path, query)).await.map_err(|failure| self.scrubbed(failure))
     }
 
     /// GETs one page from a URL made here.
-    pub(super) async fn page(&self, slot: usize, url: String) -> Result<Page, Failure> {
+    pub(super) async fn page(&self, slot: usize, url: String) -> Result<RowPage, Failure> {
         let heard = match self.read(slot, Kind::List, url, &mut || Ok(())).await {
             Ok(heard) => heard,
-            Err(Missed::Failed(failure, _)) => return Err(failure),
-            Err(Missed::NotSent(reason)) => {
+            Err(RequestError::Failed(failure, _)) => return Err(failure),
+            Err(RequestError::NotSent(reason)) => {
                 return Err(classify::failure(crate::model::Class::Transient, "not_sent", &reason));
             }
         };
@@ -52,6 +52,6 @@ impl Client {
             Rows::Many(rows) => rows,
             Rows::One(row) => vec![row],
         };
-        Ok(Page { rows, total: heard.head.total, date: heard.head.date })
+        Ok(RowPage { rows, total: heard.head.total, date: heard.head.date })
     }
 }

@@ -506,15 +506,23 @@ async fn a_journal_look_counts_only_if_it_could_have_seen_something() {
 
     assert_eq!(journal(("200 OK", with), no_column).await, found, "an entry with the marker");
     assert_eq!(journal(("200 OK", older), no_column).await, none, "an older entry shows that we can see");
-    assert_eq!(journal(empty, no_column).await, Some(Journal::Blind), "nothing shown, and the own journal hidden");
+    assert_eq!(
+        journal(empty, no_column).await,
+        Some(Journal::Inconclusive),
+        "nothing shown, and the own journal hidden"
+    );
     assert_eq!(journal(empty, own_with).await, found, "hidden by its ACL, but the row shows it");
     assert_eq!(journal(empty, own_empty).await, none, "both agree that there is none");
     let hidden = ("200 OK\r\nX-Total-Count: 2", r#"{"result":[]}"#);
-    assert_eq!(journal(hidden, own_empty).await, Some(Journal::Blind), "two entries are counted, none is shown");
-    assert_eq!(journal(("200 OK\r\nX-Total-Count: 2", older), no_column).await, Some(Journal::Blind), "one of two");
-    assert_eq!(journal(("200 OK", stranger), no_column).await, Some(Journal::Blind), "another row's entries");
+    assert_eq!(journal(hidden, own_empty).await, Some(Journal::Inconclusive), "two entries are counted, none is shown");
+    assert_eq!(
+        journal(("200 OK\r\nX-Total-Count: 2", older), no_column).await,
+        Some(Journal::Inconclusive),
+        "one of two"
+    );
+    assert_eq!(journal(("200 OK", stranger), no_column).await, Some(Journal::Inconclusive), "another row's entries");
     assert_eq!(journal(forbidden, own_with).await, found, "no right to the journal table");
-    assert_eq!(journal(forbidden, no_column).await, Some(Journal::Blind));
+    assert_eq!(journal(forbidden, no_column).await, Some(Journal::Inconclusive));
 }
 
 #[tokio::test]

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::tenure::Tenures;
-use crate::clock;
-use crate::crash_point::{self, Point};
+use super::ownership::Tenures;
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
 use crate::mapping::correlation;
-use crate::model::{Answer, Epoch, Failure, Verb, answer::Class};
-use crate::servicenow::{Ask, Client, Note, Pace, Request, Spender};
+use crate::model::{Answer, Epoch, Failure, HttpMethod, answer::Class};
+use crate::quota::{Pace, PermitRequest, RequestClass};
+use crate::runtime::clock;
+use crate::runtime::failpoint::{self, Point};
+use crate::servicenow::{Client, Note, Request};
 
 /// What one attempt needs.
 pub struct Attempt {
@@ -25,7 +26,7 @@ pub struct Attempt {
     /// Concurrency slot, given back when it is answered.
     pub slot: usize,
     /// Whose quota pays.
-    pub spender: Spender,
+    pub class: RequestClass,
 }
 
 /// The right to send: it must hold immediately before the bytes leave.
@@ -50,14 +51,14 @@ pub fn spawn(
     correlation_display: &str,
     answers: &mpsc::UnboundedSender<Event>,
 ) {
-    let Attempt { id, right, body, slot, spender } = attempt;
-    let verb = body.verb();
+    let Attempt { id, right, body, slot, class } = attempt;
+    let method = body.method();
     let request = request(body, client, correlation_display);
     let (client, poller, tenures) = (client.clone(), poller.clone(), tenures.clone());
     let mut guard = Guard {
         id,
         slot,
-        paid: (verb, spender),
+        paid: (method, class),
         client: client.clone(),
         pace: Arc::clone(pace),
         answers: answers.clone(),
@@ -65,8 +66,8 @@ pub fn spawn(
     };
     tokio::spawn(async move {
         if request.writes() {
-            crash_point::pass(Point::Send);
-            crash_point::pass_soon(Point::InFlight, Duration::from_millis(5));
+            failpoint::pass(Point::Send);
+            failpoint::pass_soon(Point::InFlight, Duration::from_millis(5));
         }
         let may_send = || may_send(&poller, &tenures, right);
         let reply = client.perform_if(slot, request, may_send).await;
@@ -112,7 +113,7 @@ struct Guard {
     id: RequestId,
     slot: usize,
     /// What the permit was for.
-    paid: (Verb, Spender),
+    paid: (HttpMethod, RequestClass),
     client: Client,
     pace: Arc<Pace>,
     answers: mpsc::UnboundedSender<Event>,
@@ -122,10 +123,10 @@ struct Guard {
 impl Guard {
     fn answer(&mut self, event: Event) {
         self.answered = true;
-        let (verb, spender) = self.paid;
-        let (table, verb) = self.client.counted_as(verb);
-        let ask = Ask { table, verb, spender };
-        self.pace.hear(ask, &self.client.take_pressure(self.slot), clock::mono());
+        let (method, class) = self.paid;
+        let (table, method) = self.client.counted_as(method);
+        let ask = PermitRequest { table, method, class };
+        self.pace.record(ask, &self.client.take_feedback(self.slot), clock::mono());
         self.pace.release(self.slot);
         // The loop ends before its tasks only when the process does.
         let _ = self.answers.send(event);

@@ -14,19 +14,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::attempt::{self, Right};
-use super::perform::{Driver, perform};
-use super::tenure::Tenures;
-use crate::clock;
-use crate::crash_point::{self, Point};
+use super::driver::{Driver, perform};
+use super::ownership::Tenures;
 use crate::engine::dispatcher::Wanted;
 use crate::engine::event::{Effect, Event, RequestId};
 use crate::kafka::PollerHandle;
-use crate::model::{Answer, Plan, Verb, Verbs};
-use crate::servicenow::{Ask, Client, Pace, Reply, Request, Spender};
+use crate::model::{Answer, HttpMethod, HttpMethods, QuotaStatus};
+use crate::quota::{Pace, PermitRequest, RequestClass};
+use crate::runtime::clock;
+use crate::runtime::failpoint::{self, Point};
+use crate::servicenow::{Client, Reply, Request};
 
 /// How calls are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Together {
+pub struct BatchSettings {
     /// Most requests in one call.
     pub size: usize,
     /// How long a request waits for others to leave with.
@@ -43,7 +44,7 @@ const FULL: usize = 600_000;
 /// The state of batching.
 #[derive(Debug)]
 pub struct Batching {
-    together: Together,
+    together: BatchSettings,
     /// Until when requests are sent singly; told by the task that met the refusal.
     singly_until: Arc<AtomicU64>,
     /// Since when requests wait for others.
@@ -52,7 +53,7 @@ pub struct Batching {
 
 impl Batching {
     /// Nothing waits yet.
-    pub fn new(together: Together) -> Self {
+    pub fn new(together: BatchSettings) -> Self {
         Self { together, singly_until: Arc::default(), waiting_since: None }
     }
 
@@ -66,15 +67,15 @@ impl Batching {
 }
 
 /// A request of a call.
-struct Part {
+struct BatchItem {
     id: RequestId,
     right: Right,
     request: Request,
 }
 
 /// What the pace is asked for a call.
-fn ask(client: &Client, spender: Spender) -> Ask<'static> {
-    Ask { table: client.called_as(), verb: Verb::Post, spender }
+fn ask(client: &Client, class: RequestClass) -> PermitRequest<'static> {
+    PermitRequest { table: client.called_as(), method: HttpMethod::Post, class }
 }
 
 impl Driver {
@@ -86,21 +87,21 @@ impl Driver {
     }
 
     /// What the pace is asked for the next request, alone or with others.
-    pub(super) fn ask(&self, wanted: Wanted, spender: Spender) -> Ask<'_> {
+    pub(super) fn ask(&self, wanted: Wanted, class: RequestClass) -> PermitRequest<'_> {
         match self.together() {
             None => {
-                let (table, verb) = self.route.client.counted_as(wanted.verb);
-                Ask { table, verb, spender }
+                let (table, method) = self.route.client.counted_as(wanted.method);
+                PermitRequest { table, method, class }
             }
-            Some(_) => ask(&self.route.client, spender),
+            Some(_) => ask(&self.route.client, class),
         }
     }
 
     /// How the quota is spent.
-    pub(super) fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> QuotaStatus {
         match self.together() {
-            None => self.pace().plan(self.route.client.counted_as(Verb::Post).0),
-            Some(size) => Plan { per_call: Some(size), ..self.pace().plan(self.route.client.called_as()) },
+            None => self.pace().plan(self.route.client.counted_as(HttpMethod::Post).0),
+            Some(size) => QuotaStatus { per_call: Some(size), ..self.pace().plan(self.route.client.called_as()) },
         }
     }
 
@@ -111,26 +112,26 @@ impl Driver {
     }
 
     /// Gives the engine permits until a call is full or nothing more is wanted, and sends it on this slot.
-    pub(super) fn spend_together(&mut self, size: usize, slot: usize, spender: Spender, effects: &mut Vec<Effect>) {
+    pub(super) fn spend_together(&mut self, size: usize, slot: usize, class: RequestClass, effects: &mut Vec<Effect>) {
         if let Some(batching) = &mut self.batching {
             batching.waiting_since = None;
         }
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<BatchItem> = Vec::new();
         let mut bytes = 0;
         // A permit may come to nothing, where a claim has waited for too long; so it is not given without end.
         for _ in 0..2 * size {
             let full = parts.len() >= size || bytes >= FULL;
-            if full || self.dispatcher.wanted(clock::now(), Verbs::NONE).is_none() {
+            if full || self.dispatcher.wanted(clock::now(), HttpMethods::NONE).is_none() {
                 break;
             }
-            self.dispatcher.apply(Event::Permit { without: Verbs::NONE }, clock::now(), effects);
+            self.dispatcher.apply(Event::Permit { without: HttpMethods::NONE }, clock::now(), effects);
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Request { id, partition, epoch, lease_until, body } => {
                         let right = Right { partition, epoch, tenure: self.tenures.of(partition), lease_until };
                         let request = attempt::request(body, &self.route.client, &self.route.correlation_display);
                         bytes += size_of(&request);
-                        parts.push(Part { id, right, request });
+                        parts.push(BatchItem { id, right, request });
                     }
                     other => perform(self, other),
                 }
@@ -138,7 +139,7 @@ impl Driver {
         }
         let call = Call {
             slot: Some(slot),
-            spender,
+            class,
             client: self.route.client.clone(),
             pace: Arc::clone(&self.route.pace),
             answers: self.events.clone(),
@@ -177,7 +178,7 @@ fn size_of(request: &Request) -> usize {
 /// A call under way: answers each of its requests once, also where the task dies, and gives its slot back at the end.
 struct Call {
     slot: Option<usize>,
-    spender: Spender,
+    class: RequestClass,
     client: Client,
     pace: Arc<Pace>,
     answers: mpsc::UnboundedSender<Event>,
@@ -186,12 +187,18 @@ struct Call {
 
 impl Call {
     /// Sends the requests; says why where the instance refused the call as a whole.
-    async fn send(mut self, slot: usize, parts: Vec<Part>, poller: &PollerHandle, tenures: &Tenures) -> Option<String> {
-        let (together, alone): (Vec<Part>, Vec<Part>) =
+    async fn send(
+        mut self,
+        slot: usize,
+        parts: Vec<BatchItem>,
+        poller: &PollerHandle,
+        tenures: &Tenures,
+    ) -> Option<String> {
+        let (together, alone): (Vec<BatchItem>, Vec<BatchItem>) =
             parts.into_iter().partition(|part| self.client.goes_together(&part.request));
         if together.iter().any(|part| part.request.writes()) {
-            crash_point::pass(Point::Send);
-            crash_point::pass_soon(Point::InFlight, Duration::from_millis(5));
+            failpoint::pass(Point::Send);
+            failpoint::pass_soon(Point::InFlight, Duration::from_millis(5));
         }
         let mut refused = None;
         if !together.is_empty() {
@@ -221,7 +228,7 @@ impl Call {
     /// Gives the slot back, before the last answers: who hears them finds it free.
     fn release(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.pace.hear(ask(&self.client, self.spender), &self.client.take_pressure(slot), clock::mono());
+            self.pace.record(ask(&self.client, self.class), &self.client.take_feedback(slot), clock::mono());
             self.pace.release(slot);
         }
     }
@@ -250,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_call_waits_for_others_until_it_is_full_or_urgent_or_has_waited_long_enough() {
-        let mut batching = Batching::new(Together { size: 3, linger: Duration::from_millis(100) });
+        let mut batching = Batching::new(BatchSettings { size: 3, linger: Duration::from_millis(100) });
         assert_eq!(batching.linger(1, false, 1_000), Some(100));
         assert_eq!(batching.linger(2, false, 1_060), Some(40), "the first of them waits no longer for the second");
         assert_eq!(batching.linger(3, false, 1_060), None);

@@ -7,30 +7,28 @@
 //! lease is compared with the clock immediately before a request leaves.
 
 mod attempt;
-mod backlog;
 mod batch;
-mod heard;
-mod outgoing;
-mod perform;
-mod prepare;
+mod drain_estimate;
+mod driver;
+mod ownership;
+mod poller_events;
+mod produce;
+mod reporting;
 mod route;
 mod status;
-mod tell;
-mod tenure;
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::engine::event::{Effect, Event};
 use crate::kafka::PollerEvent;
 use crate::kafka::producer::Delivery;
+use crate::runtime::clock;
 
-pub use batch::Together;
-pub use perform::Driver;
-pub use prepare::{Reading, prepare};
+pub use batch::BatchSettings;
+pub use driver::Driver;
 pub use route::{Error, Route};
 pub use status::{PartitionStatus, Status, StatusHandle};
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Reading, Together};
+use super::BatchSettings;
 use crate::engine::Settings;
 use crate::kafka::{self, KafkaOptions};
 use crate::ledger::{Identity, OnLost, StartAt};
-use crate::servicenow::{Auth, Client, Pace};
+use crate::mapping::RecordMapping;
+use crate::quota::Pace;
+use crate::servicenow::{Auth, Client};
 
 /// A sink route, ready to run.
 pub struct Route {
@@ -30,7 +32,7 @@ pub struct Route {
     /// Dead-letter topic.
     pub dead_letters: Arc<str>,
     /// Makes of a record what it wants written.
-    pub reading: Reading,
+    pub mapping: RecordMapping,
     /// Value of `correlation_display`.
     pub correlation_display: String,
     /// Talks to the instance.
@@ -38,7 +40,7 @@ pub struct Route {
     /// Reads the credentials anew; `None` where they have not changed since the last call.
     pub new_credentials: Arc<dyn Fn() -> Option<Auth> + Send + Sync>,
     /// Requests are sent together, in batches; `None`: each alone.
-    pub batch: Option<Together>,
+    pub batch: Option<BatchSettings>,
     /// The instance's quota, shared by all routes of this process.
     pub pace: Arc<Pace>,
     /// The engine's settings.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::dispatcher::Snapshot;
-use crate::model::{Backlog, Plan};
+use crate::model::{DrainEstimate, QuotaStatus};
 
 /// A partition that is held back, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub struct Status {
     /// Numbers of the engine.
     pub snapshot: Snapshot,
     /// How the quota is spent.
-    pub plan: Plan,
+    pub plan: QuotaStatus,
     /// What waits.
-    pub backlog: Backlog,
+    pub backlog: DrainEstimate,
     /// Why the route stands still, in words; `None` while it works.
-    pub standing: Option<String>,
+    pub blocked_by: Option<String>,
     /// Partitions that are held back.
     pub held: BTreeMap<i32, PartitionStatus>,
     /// The last trouble that Kafka told of, and when it was told (mono milliseconds).
@@ -46,7 +46,7 @@ impl Status {
         if !self.started {
             reasons.push("waits for the consumer group to assign partitions".into());
         }
-        reasons.extend(self.standing.clone());
+        reasons.extend(self.blocked_by.clone());
         reasons.extend(self.held.iter().map(|(p, s)| format!("partition {p} is held: {}", s.held)));
         if self.snapshot.partitions.1 > 0 {
             reasons.push(format!("{} partitions are reading their ledger", self.snapshot.partitions.1));

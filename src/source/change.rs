@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use super::Settings;
 use super::rows::{RowState, Verdict, Version};
-use super::stamp;
+use super::timestamp;
 use crate::model::Phase;
-use crate::model::change::{Change, FieldChange, JournalNote, Operation, Origin};
+use crate::model::change::{Change, ChangeOrigin, FieldChange, JournalNote, Operation};
 
 const SCHEMA: &str = "servicenow-change/1";
 
@@ -21,26 +21,26 @@ pub fn key(settings: &Settings, sys_id: &str) -> String {
 }
 
 /// Who made a version.
-pub fn origin(settings: &Settings, version: &Version, verdict: Verdict) -> Origin {
+pub fn origin(settings: &Settings, version: &Version, verdict: Verdict) -> ChangeOrigin {
     let next = match verdict {
         Verdict::New | Verdict::Recreated => version.mod_count == 0,
         Verdict::Later { skipped } => skipped == 0,
         Verdict::Stale => false,
     };
     match author(settings, &version.updated_by) {
-        Origin::Bridge if !next => Origin::Mixed,
+        ChangeOrigin::Bridge if !next => ChangeOrigin::Mixed,
         origin => origin,
     }
 }
 
-fn author(settings: &Settings, user: &str) -> Origin {
+fn author(settings: &Settings, user: &str) -> ChangeOrigin {
     // The instance compares user names without regard to case, and so does its database.
     if user.eq_ignore_ascii_case(&settings.bridge_user) {
-        Origin::Bridge
+        ChangeOrigin::Bridge
     } else if settings.integrations.iter().any(|i| i.eq_ignore_ascii_case(user)) {
-        Origin::Integration
+        ChangeOrigin::Integration
     } else {
-        Origin::Person
+        ChangeOrigin::Person
     }
 }
 
@@ -80,7 +80,7 @@ pub fn of_version(
         number: version.number.clone(),
         operation,
         kinds,
-        occurred_at: stamp::rfc3339(version.updated_on),
+        occurred_at: timestamp::rfc3339(version.updated_on),
         updated_by: version.updated_by.clone(),
         sys_mod_count: version.mod_count,
         versions_skipped: skipped,
@@ -96,7 +96,7 @@ pub fn of_version(
 fn version_id(settings: &Settings, version: &Version, recreated: bool) -> String {
     let id = format!("{}:{}", key(settings, &version.sys_id), version.mod_count);
     // A row made anew under an old sys_id counts from 0 again.
-    if recreated { format!("{id}:{}", stamp::rfc3339(version.created_on)) } else { id }
+    if recreated { format!("{id}:{}", timestamp::rfc3339(version.created_on)) } else { id }
 }
 
 fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> BTreeMap<String, FieldChange> {
@@ -198,10 +198,10 @@ pub fn of_delete(settings: &Settings, sys_id: &str, row: &RowState, audit: &str,
         change_id: format!("{}:deleted:{audit}", key(settings, sys_id)),
         operation: Operation::Delete,
         kinds: vec!["deleted".into()],
-        occurred_at: stamp::rfc3339(at),
+        occurred_at: timestamp::rfc3339(at),
         updated_by: by.into(),
         origin: match author(settings, by) {
-            Origin::Bridge => Origin::Mixed,
+            ChangeOrigin::Bridge => ChangeOrigin::Mixed,
             origin => origin,
         },
         before: row.values.clone(),
@@ -223,7 +223,7 @@ fn about(settings: &Settings, sys_id: &str, row: &RowState) -> Change {
         updated_by: String::new(),
         sys_mod_count: row.mod_count,
         versions_skipped: 0,
-        origin: Origin::Person,
+        origin: ChangeOrigin::Person,
         before: BTreeMap::new(),
         after: BTreeMap::new(),
         changed_fields: BTreeMap::new(),

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::{Mark, MarkKind, Memo, RowState};
+use super::rows::{Mark, MarkKind, RowState, StateRecord};
 use super::window::Track;
 
 /// Version of the record's form that this release writes and reads.
@@ -92,12 +92,12 @@ pub fn read_checkpoint(route: &str, value: &[u8]) -> Result<Checkpoint, WireErro
 ///
 /// # Errors
 /// Where the value is damaged.
-pub fn read_memo(key: &[u8], value: Option<&[u8]>) -> Result<Option<Memo>, WireError> {
+pub fn read_memo(key: &[u8], value: Option<&[u8]>) -> Result<Option<StateRecord>, WireError> {
     let Ok(text) = std::str::from_utf8(key) else { return Ok(None) };
     let damaged = |source| WireError::Damaged { key: short(key), source };
     let Some((kind, rest)) = text.split_once(':') else {
         let state = value.map(serde_json::from_slice::<RowState>).transpose().map_err(damaged)?;
-        return Ok(Some(Memo::Row(text.into(), state.map(Box::new))));
+        return Ok(Some(StateRecord::Row(text.into(), state.map(Box::new))));
     };
     let kind = match kind {
         "journal" => MarkKind::Journal,
@@ -107,14 +107,14 @@ pub fn read_memo(key: &[u8], value: Option<&[u8]>) -> Result<Option<Memo>, WireE
     // The tombstone's key alone names the mark, so the time is part of the key.
     let Some((at, sys_id)) = rest.split_once(':') else { return Ok(None) };
     let Ok(at) = at.parse() else { return Ok(None) };
-    Ok(Some(Memo::Mark(Mark { at, kind, sys_id: sys_id.into() }, value.is_some())))
+    Ok(Some(StateRecord::Mark(Mark { at, kind, sys_id: sys_id.into() }, value.is_some())))
 }
 
 /// Key and value of a record of the rows topic.
-pub fn write_memo(memo: &Memo) -> Result<(String, Option<Vec<u8>>), serde_json::Error> {
+pub fn write_memo(memo: &StateRecord) -> Result<(String, Option<Vec<u8>>), serde_json::Error> {
     match memo {
-        Memo::Row(sys_id, state) => Ok((sys_id.clone(), state.as_deref().map(serde_json::to_vec).transpose()?)),
-        Memo::Mark(mark, stands) => {
+        StateRecord::Row(sys_id, state) => Ok((sys_id.clone(), state.as_deref().map(serde_json::to_vec).transpose()?)),
+        StateRecord::Mark(mark, stands) => {
             let kind = match mark.kind {
                 MarkKind::Journal => "journal",
                 MarkKind::Delete => "delete",
@@ -137,10 +137,10 @@ mod tests {
         let state: RowState = serde_json::from_str(r#"{"m":3,"c":10,"u":20,"v":{"state":"2"}}"#).unwrap();
         let mark = Mark { at: 17, kind: MarkKind::Journal, sys_id: "j1".into() };
         for memo in [
-            Memo::Row("a1".into(), Some(Box::new(state))),
-            Memo::Row("a1".into(), None),
-            Memo::Mark(mark.clone(), true),
-            Memo::Mark(mark, false),
+            StateRecord::Row("a1".into(), Some(Box::new(state))),
+            StateRecord::Row("a1".into(), None),
+            StateRecord::Mark(mark.clone(), true),
+            StateRecord::Mark(mark, false),
         ] {
             let (key, value) = write_memo(&memo).unwrap();
             assert_eq!(read_memo(key.as_bytes(), value.as_deref()).unwrap(), Some(memo));

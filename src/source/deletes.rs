@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::change;
-use super::feed::{Batch, Feed, FeedError, Page, Subject};
+use super::feed::{Batch, Feed, FeedError, PollPage, Subject};
 use super::journal::insert_only_keys;
-use super::rows::{Mark, MarkKind, Memo, RowState};
+use super::rows::{Mark, MarkKind, RowState, StateRecord};
 
 const COLUMN: &str = "sys_created_on";
 
@@ -19,7 +19,7 @@ impl Feed {
         Some(("sys_audit_delete".into(), query, columns, track.offset()))
     }
 
-    pub(super) fn digest_deletes(&mut self, page: &Page, batch: &mut Batch) -> Result<(), FeedError> {
+    pub(super) fn digest_deletes(&mut self, page: &PollPage, batch: &mut Batch) -> Result<(), FeedError> {
         let keys = insert_only_keys("sys_audit_delete", page)?;
         let hidden = page.rows.is_empty() && page.total.is_some_and(|t| t > 0);
         if hidden {
@@ -72,8 +72,8 @@ impl Feed {
             let change = change::of_delete(&self.settings, sys_id, &state, &mark.sys_id, by, at);
             self.publish(change, batch);
             let gone = RowState { deleted: Some(at), ..state };
-            self.remember(vec![Memo::Row(sys_id.into(), Some(Box::new(gone)))], batch);
+            self.remember(vec![StateRecord::Row(sys_id.into(), Some(Box::new(gone)))], batch);
         }
-        self.remember(vec![Memo::Mark(mark, true)], batch);
+        self.remember(vec![StateRecord::Mark(mark, true)], batch);
     }
 }

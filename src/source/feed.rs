@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::change;
 use super::checkpoint::{Checkpoint, FORM, WireError};
-use super::rows::{Memo, Memory, RowState, UnusableRow, Verdict, Version, judge};
+use super::rows::{Memory, RowState, StateRecord, UnusableRow, Verdict, Version, judge};
 use super::settings::{Settings, Start};
 use super::window::{PagingError, RowKey, Track, Window};
 use crate::model::Change;
-use crate::model::change::Origin;
+use crate::model::change::ChangeOrigin;
 
 /// Seconds that the stored cursor may be behind while nothing is published.
 const STORE_EVERY: i64 = 30;
@@ -52,7 +52,7 @@ pub struct Ask {
 
 /// An answered list.
 #[derive(Debug, Clone, Default)]
-pub struct Page {
+pub struct PollPage {
     /// Raw values; columns that may not be read are absent.
     pub rows: Vec<BTreeMap<String, String>>,
     /// `X-Total-Count`, if it came.
@@ -67,7 +67,7 @@ pub struct Batch {
     /// To publish, in this order.
     pub changes: Vec<Change>,
     /// For the rows topic.
-    pub memos: Vec<Memo>,
+    pub memos: Vec<StateRecord>,
     /// For the checkpoints topic; `None` where nothing needs storing, and no transaction is needed.
     pub checkpoint: Option<Checkpoint>,
     /// For the statistics.
@@ -185,7 +185,7 @@ impl Feed {
     ///
     /// # Errors
     /// Where the answer contradicts the query or lacks what decisions rest on; the feed is unchanged then.
-    pub fn digest(&mut self, page: &Page) -> Result<Batch, FeedError> {
+    pub fn digest(&mut self, page: &PollPage) -> Result<Batch, FeedError> {
         let subject = self.stage.ok_or(FeedError::Unasked)?;
         let mut batch =
             Batch { counts: Counts { read: page.rows.len() as u64, ..Counts::default() }, ..Batch::default() };
@@ -253,7 +253,7 @@ impl Feed {
         self.stage = Some(subject);
     }
 
-    fn first_start(&mut self, page: &Page, batch: &mut Batch) -> Result<(), FeedError> {
+    fn first_start(&mut self, page: &PollPage, batch: &mut Batch) -> Result<(), FeedError> {
         let now = page.now.ok_or(PagingError::NoDate)?;
         let floor = match self.settings.start {
             Start::All => 0,
@@ -278,7 +278,7 @@ impl Feed {
         Ok(())
     }
 
-    fn digest_rows(&mut self, page: &Page, batch: &mut Batch) -> Result<(), FeedError> {
+    fn digest_rows(&mut self, page: &PollPage, batch: &mut Batch) -> Result<(), FeedError> {
         let versions = self.versions(page)?;
         let keys: Vec<RowKey> =
             versions.iter().map(|v| RowKey { at: v.updated_on, sys_id: v.sys_id.clone() }).collect();
@@ -297,7 +297,7 @@ impl Feed {
         Ok(())
     }
 
-    pub(super) fn versions(&self, page: &Page) -> Result<Vec<Version>, FeedError> {
+    pub(super) fn versions(&self, page: &PollPage) -> Result<Vec<Version>, FeedError> {
         page.rows.iter().map(|row| Ok(Version::read(row, &self.settings)?)).collect()
     }
 
@@ -314,18 +314,18 @@ impl Feed {
         let state = change::state_after(&self.settings, version, verdict, known);
         batch.counts.skipped += change.versions_skipped;
         self.publish(change, batch);
-        self.remember(vec![Memo::Row(version.sys_id.clone(), Some(Box::new(state)))], batch);
+        self.remember(vec![StateRecord::Row(version.sys_id.clone(), Some(Box::new(state)))], batch);
     }
 
     pub(super) fn publish(&self, change: Change, batch: &mut Batch) {
-        if change.origin == Origin::Bridge && !self.settings.publish_echoes {
+        if change.origin == ChangeOrigin::Bridge && !self.settings.publish_echoes {
             batch.counts.echoes += 1;
         } else {
             batch.changes.push(change);
         }
     }
 
-    pub(super) fn remember(&mut self, memos: Vec<Memo>, batch: &mut Batch) {
+    pub(super) fn remember(&mut self, memos: Vec<StateRecord>, batch: &mut Batch) {
         for memo in memos {
             self.memory.apply(memo.clone());
             batch.memos.push(memo);

@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 
 use super::change;
-use super::feed::{Absent, Batch, Counts, Feed, FeedError, Page, Subject};
-use super::rows::{Mark, MarkKind, Memo, UnusableRow};
-use super::stamp;
+use super::feed::{Absent, Batch, Counts, Feed, FeedError, PollPage, Subject};
+use super::rows::{Mark, MarkKind, StateRecord, UnusableRow};
+use super::timestamp;
 use super::window::{RowKey, is_sys_id};
 use crate::model::change::JournalNote;
 
@@ -43,7 +43,7 @@ impl Feed {
         format!("sys_idIN{}{filter}", ids.join(","))
     }
 
-    pub(super) fn digest_journal(&mut self, page: &Page, batch: &mut Batch) -> Result<(), FeedError> {
+    pub(super) fn digest_journal(&mut self, page: &PollPage, batch: &mut Batch) -> Result<(), FeedError> {
         let keys = insert_only_keys("sys_journal_field", page)?;
         let hidden = page.rows.is_empty() && page.total.is_some_and(|t| t > 0);
         if hidden {
@@ -74,7 +74,7 @@ impl Feed {
         Ok(())
     }
 
-    pub(super) fn digest_owners(&mut self, page: &Page, batch: &mut Batch) -> Result<(), FeedError> {
+    pub(super) fn digest_owners(&mut self, page: &PollPage, batch: &mut Batch) -> Result<(), FeedError> {
         let versions = self.versions(page)?;
         let asked: Vec<String> = self.owners.drain(..self.owners.len().min(OWNERS_AT_ONCE)).collect();
         for version in &versions {
@@ -126,11 +126,11 @@ impl Feed {
                 kind: if get("element") == "comments" { "comment" } else { "work_note" }.into(),
                 body: get("value"),
                 author: get("sys_created_by"),
-                created_at: stamp::rfc3339(mark.at),
+                created_at: timestamp::rfc3339(mark.at),
             };
             let change = change::of_note(&self.settings, &owner, state, note);
             self.publish(change, batch);
-            self.remember(vec![Memo::Mark(mark, true)], batch);
+            self.remember(vec![StateRecord::Mark(mark, true)], batch);
         }
         self.stage(Subject::Journal);
         let window = self.window();
@@ -148,19 +148,19 @@ impl Feed {
 }
 
 fn mark(row: &BTreeMap<String, String>) -> Mark {
-    let at = row.get(COLUMN).and_then(|v| stamp::parse(v)).unwrap_or_default();
+    let at = row.get(COLUMN).and_then(|v| timestamp::parse(v)).unwrap_or_default();
     Mark { at, kind: MarkKind::Journal, sys_id: row.get("sys_id").cloned().unwrap_or_default() }
 }
 
 /// The keys of a page of an insert-only table.
-pub(super) fn insert_only_keys(table: &str, page: &Page) -> Result<Vec<RowKey>, UnusableRow> {
+pub(super) fn insert_only_keys(table: &str, page: &PollPage) -> Result<Vec<RowKey>, UnusableRow> {
     let get = |row: &BTreeMap<String, String>, column: &'static str| row.get(column).cloned().unwrap_or_default();
     page.rows
         .iter()
         .map(|row| {
             let bad = |column| UnusableRow { table: table.into(), column, value: get(row, column) };
             let sys_id = Some(get(row, "sys_id")).filter(|id| is_sys_id(id)).ok_or_else(|| bad("sys_id"))?;
-            let at = stamp::parse(&get(row, COLUMN)).ok_or_else(|| bad(COLUMN))?;
+            let at = timestamp::parse(&get(row, COLUMN)).ok_or_else(|| bad(COLUMN))?;
             Ok(RowKey { at, sys_id })
         })
         .collect()

@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::change;
 use super::checkpoint::{Checkpoint, WireError, read_checkpoint, read_memo, write_memo};
 use super::feed::Batch;
-use super::rows::{Memo, Memory};
+use super::rows::{Memory, StateRecord};
 use super::settings::Settings;
 use crate::kafka::options::Isolation;
 use crate::kafka::table::{self, TableRead, Until};
@@ -294,7 +294,7 @@ impl Memory {
     fn merge(&mut self, part: Memory) {
         for memo in part.into_memos() {
             match &memo {
-                Memo::Row(sys_id, Some(state))
+                StateRecord::Row(sys_id, Some(state))
                     if self.row(sys_id).is_some_and(|have| {
                         (have.updated_on, have.mod_count) >= (state.updated_on, state.mod_count)
                     }) => {}

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::stamp;
+use super::timestamp;
 
 /// A version of a row as a poll returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Version {
             number: some("number"),
             class: some("sys_class_name").unwrap_or_else(|| settings.table.clone()),
             mod_count: get("sys_mod_count").parse().map_err(|_| bad("sys_mod_count"))?,
-            created_on: stamp::parse(get("sys_created_on")).ok_or_else(|| bad("sys_created_on"))?,
-            updated_on: stamp::parse(get("sys_updated_on")).ok_or_else(|| bad("sys_updated_on"))?,
+            created_on: timestamp::parse(get("sys_created_on")).ok_or_else(|| bad("sys_created_on"))?,
+            updated_on: timestamp::parse(get("sys_updated_on")).ok_or_else(|| bad("sys_updated_on"))?,
             updated_by: get("sys_updated_by").to_string(),
             correlation: some("correlation_id").filter(|_| ours),
             values: settings
@@ -197,7 +197,7 @@ pub enum MarkKind {
 
 /// One record of the `rows` topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Memo {
+pub enum StateRecord {
     /// A row's state; `None` is its tombstone.
     Row(String, Option<Box<RowState>>),
     /// A mark; false is its tombstone.
@@ -237,9 +237,9 @@ impl Memory {
     }
 
     /// Takes in a record that is safely in the topic.
-    pub fn apply(&mut self, memo: Memo) {
+    pub fn apply(&mut self, memo: StateRecord) {
         match memo {
-            Memo::Row(sys_id, state) => {
+            StateRecord::Row(sys_id, state) => {
                 if let Some(at) = self.rows.get(&sys_id).and_then(|r| r.deleted) {
                     self.deleted.remove(&(at, sys_id.clone()));
                 }
@@ -253,30 +253,30 @@ impl Memory {
                     }
                 }
             }
-            Memo::Mark(mark, true) => drop(self.marks.insert(mark)),
-            Memo::Mark(mark, false) => drop(self.marks.remove(&mark)),
+            StateRecord::Mark(mark, true) => drop(self.marks.insert(mark)),
+            StateRecord::Mark(mark, false) => drop(self.marks.remove(&mark)),
         }
     }
 
     /// All of it, as records.
-    pub fn into_memos(self) -> impl Iterator<Item = Memo> {
-        let marks = self.marks.into_iter().map(|mark| Memo::Mark(mark, true));
-        self.rows.into_iter().map(|(sys_id, state)| Memo::Row(sys_id, Some(Box::new(state)))).chain(marks)
+    pub fn into_memos(self) -> impl Iterator<Item = StateRecord> {
+        let marks = self.marks.into_iter().map(|mark| StateRecord::Mark(mark, true));
+        self.rows.into_iter().map(|(sys_id, state)| StateRecord::Row(sys_id, Some(Box::new(state)))).chain(marks)
     }
 
     /// Tombstones for the marks of `kind` that no sweep from `from` on can return any more.
-    pub fn expired_marks(&self, kind: MarkKind, from: i64) -> Vec<Memo> {
+    pub fn expired_marks(&self, kind: MarkKind, from: i64) -> Vec<StateRecord> {
         self.marks
             .iter()
             .take_while(|m| m.at < from)
             .filter(|m| m.kind == kind)
-            .map(|m| Memo::Mark(m.clone(), false))
+            .map(|m| StateRecord::Mark(m.clone(), false))
             .collect()
     }
 
     /// Tombstones for the rows that were deleted before `from`.
-    pub fn expired_rows(&self, from: i64) -> Vec<Memo> {
-        self.deleted.iter().take_while(|(at, _)| *at < from).map(|(_, id)| Memo::Row(id.clone(), None)).collect()
+    pub fn expired_rows(&self, from: i64) -> Vec<StateRecord> {
+        self.deleted.iter().take_while(|(at, _)| *at < from).map(|(_, id)| StateRecord::Row(id.clone(), None)).collect()
     }
 }
 
@@ -330,10 +330,10 @@ mod tests {
     fn marks_and_deleted_rows_are_forgotten_only_when_no_sweep_can_return_them() {
         let mut memory = Memory::default();
         let mark = |at, id: &str| Mark { at, kind: MarkKind::Journal, sys_id: id.into() };
-        memory.apply(Memo::Mark(mark(10, "a"), true));
-        memory.apply(Memo::Mark(mark(11, "b"), true));
-        memory.apply(Memo::Row("r".into(), Some(Box::new(RowState { deleted: Some(10), ..state(1, 1, 1) }))));
-        assert_eq!(memory.expired_marks(MarkKind::Journal, 11), vec![Memo::Mark(mark(10, "a"), false)]);
+        memory.apply(StateRecord::Mark(mark(10, "a"), true));
+        memory.apply(StateRecord::Mark(mark(11, "b"), true));
+        memory.apply(StateRecord::Row("r".into(), Some(Box::new(RowState { deleted: Some(10), ..state(1, 1, 1) }))));
+        assert_eq!(memory.expired_marks(MarkKind::Journal, 11), vec![StateRecord::Mark(mark(10, "a"), false)]);
         assert!(memory.expired_marks(MarkKind::Delete, 99).is_empty() && memory.expired_rows(10).is_empty());
         for memo in memory.expired_rows(11) {
             memory.apply(memo);

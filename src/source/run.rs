@@ -10,15 +10,16 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Ask, Batch, Feed, FeedError, Page, Subject};
-use super::gate::Gate;
+use super::feed::{Ask, Batch, Feed, FeedError, PollPage, Subject};
 use super::publish::{Loaded, OpenError, Publisher, SourceTopics};
+use super::rate_limit::Gate;
 use super::settings::Settings;
 use super::status::{State, StatusHandle};
 use crate::kafka::{KafkaOptions, TransactionError};
 use crate::model::{Class, Failure};
+use crate::runtime::clock;
+use crate::runtime::error_chain;
 use crate::servicenow::{self, Auth, Client};
-use crate::{causes, clock};
 
 /// Between two looks whether refused credentials have changed.
 const CREDENTIALS_EVERY: Duration = Duration::from_secs(5);
@@ -102,7 +103,7 @@ pub async fn run_owned(
         match session(route, options, owned, stop).await {
             Ok(()) => break,
             Err(error) => {
-                let reason = causes::chain(&error);
+                let reason = error_chain::chain(&error);
                 tracing::warn!(route = %route.settings.route, reason, "source session ended; it starts over");
                 if route.status.snapshot().stats.polls > polls {
                     delays.reset();
@@ -204,7 +205,7 @@ async fn answered(route: &SourceRoute, feed: &mut Feed, ask: &Ask, stop: &Cancel
     }
 }
 
-async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<Page, Failure> {
+async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<PollPage, Failure> {
     let permit = route.gate.permit(&ask.table).await;
     route.status.update(|s| s.stats.requests += 1);
     let mut query = vec![
@@ -219,7 +220,7 @@ async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<Page, Failure> {
     }
     let sent = clock::mono();
     let page = route.client.get(permit.slot(), &format!("/api/now/table/{}", ask.table), &query).await;
-    route.gate.hear(&ask.table, &route.client.take_pressure(permit.slot()));
+    route.gate.record(&ask.table, &route.client.take_feedback(permit.slot()));
     let page = page?;
     // The Date header was written after the query ran; what the request took, and the second that the header and the
     // stamps are cut to, bring it back to before.
@@ -227,7 +228,7 @@ async fn fetch(route: &SourceRoute, ask: &Ask) -> Result<Page, Failure> {
     Ok(plain(page, took + 1))
 }
 
-fn plain(page: servicenow::Page, took: i64) -> Page {
+fn plain(page: servicenow::RowPage, took: i64) -> PollPage {
     let text = |value: serde_json::Value| match value {
         serde_json::Value::String(text) => text,
         serde_json::Value::Null => String::new(),
@@ -235,7 +236,7 @@ fn plain(page: servicenow::Page, took: i64) -> Page {
         serde_json::Value::Object(map) => map.get("value").and_then(|v| v.as_str()).unwrap_or_default().to_string(),
         other => other.to_string(),
     };
-    Page {
+    PollPage {
         rows: page.rows.into_iter().map(|row| row.into_iter().map(|(k, v)| (k, text(v))).collect()).collect(),
         total: page.total,
         now: page.date.map(|date| date.saturating_sub(took)),
@@ -294,7 +295,7 @@ async fn wait_for_credentials(route: &SourceRoute, reason: String, delay: Durati
             tokio::time::sleep(CREDENTIALS_EVERY).await;
             let Some(auth) = (route.new_credentials)() else { continue };
             if let Err(error) = route.client.replace_credentials(auth) {
-                let error = causes::chain(&error);
+                let error = error_chain::chain(&error);
                 tracing::error!(route = %route.settings.route, error, "can't use the new credentials");
             }
         }
@@ -344,7 +345,7 @@ mod tests {
     fn values_come_out_plain_and_the_clock_before_the_query() {
         let row = serde_json::json!({"state": "2", "caller_id": {"link": "x", "value": "abc"}, "n": null});
         let rows = vec![row.as_object().cloned().unwrap_or_default()];
-        let page = plain(servicenow::Page { rows, total: None, date: Some(1_000) }, 3);
+        let page = plain(servicenow::RowPage { rows, total: None, date: Some(1_000) }, 3);
         assert_eq!(page.now, Some(997));
         assert_eq!(page.rows[0]["caller_id"], "abc");
         assert_eq!(page.rows[0]["n"], "");

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::checkpoint::{Checkpoint, read_checkpoint, read_memo, write_memo};
-use super::feed::{Ask, Feed, Page};
+use super::feed::{Ask, Feed, PollPage};
 use super::rows::Memory;
-use super::{Settings, Start, stamp};
+use super::{Settings, Start, timestamp};
 use crate::model::Change;
-use crate::model::change::{Operation, Origin};
+use crate::model::change::{ChangeOrigin, Operation};
 
 const LATE: i64 = 30;
 const BEHIND: i64 = 4;
@@ -53,7 +53,7 @@ impl Instance {
     }
 
     fn write(&mut self, id: &str, by: &str, state: u8, late: i64) {
-        let now = stamp::raw(self.now);
+        let now = timestamp::raw(self.now);
         let (created, count) = match self.newest(id) {
             Some(old) => (old["sys_created_on"].clone(), old["sys_mod_count"].parse::<u64>().unwrap() + 1),
             None => (now.clone(), 0),
@@ -82,7 +82,7 @@ impl Instance {
             ("element", "work_notes".into()),
             ("element_id", owner.into()),
             ("value", format!("note {id}")),
-            ("sys_created_on", stamp::raw(self.now)),
+            ("sys_created_on", timestamp::raw(self.now)),
             ("sys_created_by", by.into()),
         ];
         self.put("sys_journal_field", &id, late, Some(fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect()));
@@ -94,7 +94,7 @@ impl Instance {
             ("sys_id", id.clone()),
             ("tablename", "incident".into()),
             ("documentkey", owner.into()),
-            ("sys_created_on", stamp::raw(self.now)),
+            ("sys_created_on", timestamp::raw(self.now)),
             ("sys_created_by", by.into()),
         ];
         self.put("sys_audit_delete", &id, 0, Some(fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect()));
@@ -103,10 +103,10 @@ impl Instance {
 
     fn deleted_at(&self, owner: &str) -> i64 {
         let audit = self.tables["sys_audit_delete"].values().filter_map(|v| v[0].fields.as_ref());
-        audit.filter(|f| f["documentkey"] == owner).find_map(|f| stamp::parse(&f["sys_created_on"])).unwrap_or(0)
+        audit.filter(|f| f["documentkey"] == owner).find_map(|f| timestamp::parse(&f["sys_created_on"])).unwrap_or(0)
     }
 
-    fn list(&self, ask: &Ask, behind: i64) -> Page {
+    fn list(&self, ask: &Ask, behind: i64) -> PollPage {
         let seen_at = self.now - behind;
         let empty = BTreeMap::new();
         let rows = self.tables.get(ask.table.as_str()).unwrap_or(&empty);
@@ -121,7 +121,7 @@ impl Instance {
         let total = Some(found.len() as u64);
         let (skip, take) = (usize::try_from(ask.offset).unwrap(), ask.limit as usize);
         let rows = found.into_iter().skip(skip).take(take).cloned().collect();
-        Page { rows, total, now: Some(self.now) }
+        PollPage { rows, total, now: Some(self.now) }
     }
 }
 
@@ -303,7 +303,7 @@ impl World {
         }
         for (id, versions) in self.instance.tables.get("sys_journal_field").into_iter().flatten() {
             let entry = versions[0].fields.as_ref().expect("insert-only");
-            let due = self.settings.start == Start::All || stamp::parse(&entry["sys_created_on"]).unwrap() >= born;
+            let due = self.settings.start == Start::All || timestamp::parse(&entry["sys_created_on"]).unwrap() >= born;
             let owner_lives = self.instance.newest(&entry["element_id"]).is_some();
             let times = self.topics.changes.iter().filter(|c| c.note.as_ref().is_some_and(|n| n.sys_id == *id)).count();
             assert!(times <= 1 && (times == 1 || !due || !owner_lives), "entry {id} {times} times");
@@ -326,7 +326,7 @@ impl World {
         let mut last: Option<u64> = None;
         for change in &own {
             assert_eq!(change.updated_by, author[&change.sys_mod_count]);
-            if change.origin == Origin::Bridge {
+            if change.origin == ChangeOrigin::Bridge {
                 let hidden = last.map_or(0, |l| l + 1)..=change.sys_mod_count;
                 assert!(hidden.clone().all(|v| author[&v] == "nowbridge"), "{sys_id}: a person hides in {hidden:?}");
             }
@@ -335,7 +335,8 @@ impl World {
         let deletes = changes.iter().filter(|c| c.operation == Operation::Delete).count();
         match versions.last().and_then(|v| v.fields.as_ref()) {
             Some(fields) => {
-                let due = self.settings.start == Start::All || stamp::parse(&fields["sys_updated_on"]).unwrap() >= born;
+                let due =
+                    self.settings.start == Start::All || timestamp::parse(&fields["sys_updated_on"]).unwrap() >= born;
                 assert!(!due || last == fields["sys_mod_count"].parse().ok(), "{sys_id}: its last version is missing");
                 assert_eq!(deletes, 0);
             }
@@ -366,7 +367,7 @@ fn whatever_happens_each_version_comes_once_in_order_and_the_last_always() {
         changes += world.topics.changes.len();
         crashes += world.crashes;
         skipped += world.topics.changes.iter().filter(|c| c.versions_skipped > 0).count();
-        mixed += world.topics.changes.iter().filter(|c| c.origin == Origin::Mixed).count();
+        mixed += world.topics.changes.iter().filter(|c| c.origin == ChangeOrigin::Mixed).count();
         deletes += world.topics.changes.iter().filter(|c| c.operation == Operation::Delete).count();
     }
     println!("{changes} changes, {crashes} crashes, {skipped} with versions skipped, {mixed} mixed, {deletes} deletes");

@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::stamp;
+use super::timestamp;
 
 /// How a table is read.
 #[derive(Debug, Clone, Copy)]
@@ -111,9 +111,9 @@ impl Track {
     pub fn query(&self, window: &Window, column: &str, filter: &str) -> String {
         let filter = if filter.is_empty() { String::new() } else { format!("^{filter}") };
         let condition = match self.sweep.as_ref().and_then(|s| s.after.as_ref()) {
-            None => format!("{column}>={}{filter}", stamp::raw(self.from(window))),
+            None => format!("{column}>={}{filter}", timestamp::raw(self.from(window))),
             Some(RowKey { at, sys_id }) => {
-                let at = stamp::raw(*at);
+                let at = timestamp::raw(*at);
                 format!("{column}>{at}{filter}^NQ{column}={at}^sys_id>{sys_id}{filter}")
             }
         };
@@ -167,7 +167,7 @@ impl Track {
         let mut last = wanted;
         for key in keys {
             if key.at < wanted {
-                let (got, wanted) = (stamp::raw(key.at), stamp::raw(wanted));
+                let (got, wanted) = (timestamp::raw(key.at), timestamp::raw(wanted));
                 return Err(PagingError::OutOfWindow { column, got, wanted });
             }
             if key.at < last {

@@ -5,7 +5,7 @@ use crate::outcome::{Case, Figures, Outcome, Round};
 use crate::plot::{Anchor, Axis, Canvas, WIDTH, short};
 use crate::scenarios::{Limits, Scenario};
 use crate::systems::System;
-use crate::trace::Kind;
+use crate::workload::Kind;
 
 const LEFT: f64 = 70.0;
 

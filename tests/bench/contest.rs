@@ -17,7 +17,7 @@ use crate::reference::apply;
 use crate::scenarios::Scenario;
 use crate::support::kafka::Broker;
 use crate::systems::System;
-use crate::trace::{CRITICAL, Trace};
+use crate::workload::{CRITICAL, Trace};
 use crate::world::{Running, World};
 
 /// Between two looks at the tickets, while events come and after the last.

@@ -37,8 +37,8 @@ mod oracle;
 #[path = "../it/crash/reference.rs"]
 mod reference;
 #[allow(dead_code, unused_imports, reason = "shared with the crash tests, which test it")]
-#[path = "../it/crash/trace.rs"]
-mod trace;
+#[path = "../it/crash/workload.rs"]
+mod workload;
 
 #[allow(dead_code, reason = "shared with the integration tests, which use the rest")]
 #[path = "../it/support/mod.rs"]

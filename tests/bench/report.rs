@@ -5,11 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::cases;
+use crate::charts;
+use crate::contest;
 use crate::outcome::{Figures, Present};
+use crate::page;
+use crate::real_broker;
+use crate::runtime;
 use crate::scenarios::Scenario;
 use crate::support::kafka::Broker;
 use crate::systems::{self, System};
-use crate::{cases, charts, contest, page, real_broker, runtime};
 
 /// Runs the parts of these names, or all.
 pub fn run(names: &[String]) {

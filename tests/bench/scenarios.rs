@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::trace::{Kind, Measures};
+use crate::workload::{Kind, Measures};
 use crate::world::Setup;
 
 /// One scenario.

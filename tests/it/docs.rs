@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 use nowbridge::cli::Cli;
-use nowbridge::{config, metrics};
+use nowbridge::config;
+use nowbridge::runtime::metrics;
 
 #[test]
 fn every_command_of_the_readme_is_one() {
@@ -85,7 +86,7 @@ fn the_metrics_of_the_readme_are_those_of_the_program() {
 #[test]
 fn the_pages_of_failures_are_those_of_the_program() {
     let path = root().join("docs/ERRORS.md");
-    let wanted = nowbridge::taxonomy::markdown();
+    let wanted = nowbridge::error_catalog::markdown();
     if std::env::var_os("NOWBRIDGE_BLESS").is_some() {
         fs::write(path, wanted).expect("docs/ERRORS.md can be written");
         return;

@@ -6,7 +6,7 @@
 mod crash;
 mod docs;
 mod kafka;
-mod rekey;
+mod repartition;
 mod servicenow;
 mod sink;
 mod source;

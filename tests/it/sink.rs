@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nowbridge::kafka::KafkaOptions;
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
-use nowbridge::simulator::{Options, Running, Simulator, User};
+use nowbridge::simulators::servicenow::{Options, Running, Simulator, User};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{KafkaOptions, TransactionError};
 use nowbridge::model::Change;
-use nowbridge::model::change::Origin;
-use nowbridge::servicenow::{Auth, Client, Connection, Pace, PaceSettings};
-use nowbridge::simulator::{Options, Running, Simulator};
-use nowbridge::source::feed::{Feed, Page};
+use nowbridge::model::change::ChangeOrigin;
+use nowbridge::quota::{Pace, PaceSettings};
+use nowbridge::servicenow::{Auth, Client, Connection};
+use nowbridge::simulators::servicenow::{Options, Running, Simulator};
+use nowbridge::source::feed::{Feed, PollPage};
 use nowbridge::source::publish::Publisher;
 use nowbridge::source::{
     self, Settings, Sharing, SourceRoute, SourceTopics, Start, State, StatusHandle, Timing, run_all,
@@ -123,7 +124,7 @@ impl Written {
             assert!(before.is_none_or(|b| b < change.sys_mod_count), "{} goes back", change.change_id);
             let authors = &self.authors[&change.sys_id];
             assert_eq!(change.updated_by, authors[&change.sys_mod_count], "{}", change.change_id);
-            if change.origin == Origin::Bridge {
+            if change.origin == ChangeOrigin::Bridge {
                 let hidden = before.map_or(0, |b| b + 1)..=change.sys_mod_count;
                 assert!(
                     hidden.clone().all(|v| authors[&v] == "nowbridge"),
@@ -264,10 +265,13 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
         written.ties,
         reader.changes.len(),
         written.notes.len(),
-        count(Origin::Bridge),
-        count(Origin::Mixed),
+        count(ChangeOrigin::Bridge),
+        count(ChangeOrigin::Mixed),
     );
-    assert!(skipped > 0 && count(Origin::Bridge) > 0 && count(Origin::Mixed) > 0, "the scenario did not happen");
+    assert!(
+        skipped > 0 && count(ChangeOrigin::Bridge) > 0 && count(ChangeOrigin::Mixed) > 0,
+        "the scenario did not happen"
+    );
     drop(bridge);
 }
 
@@ -335,7 +339,8 @@ struct Member {
 impl Member {
     fn start(options: &KafkaOptions, prefix: &str, url: &str) -> Self {
         let auth = Auth::Basic { user: "nowbridge".into(), password: "nowbridge".to_string().into() };
-        let client = Client::new(Connection::new(url, "incident", auth), nowbridge::clock::mono).expect("a client");
+        let client =
+            Client::new(Connection::new(url, "incident", auth), nowbridge::runtime::clock::mono).expect("a client");
         let pace = Arc::new(Pace::new(&PaceSettings::default()));
         let routes: Vec<SourceRoute> = ["a", "b"]
             .iter()
@@ -425,7 +430,7 @@ async fn two_instances_share_two_routes_and_take_over() {
 }
 
 /// An answer with one row at a version, as the first page after a first start.
-fn page(mod_count: u64) -> Page {
+fn page(mod_count: u64) -> PollPage {
     let row = [
         ("sys_id", "0123456789abcdef0123456789abcdef".to_string()),
         ("sys_mod_count", mod_count.to_string()),
@@ -435,7 +440,7 @@ fn page(mod_count: u64) -> Page {
         ("state", "1".into()),
     ];
     let row = row.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-    Page { rows: vec![row], total: None, now: Some(1_795_428_060) }
+    PollPage { rows: vec![row], total: None, now: Some(1_795_428_060) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,7 +456,7 @@ async fn an_owner_that_was_frozen_is_fenced_and_its_transaction_leaves_nothing()
     });
     let (options, names, id) = (broker.options(), source_topics(&prefix, "r"), format!("{prefix}.r"));
     let open = || Publisher::open(&options, Arc::clone(&settings), &names, &id, &id, PATIENCE);
-    let next = |feed: &mut Feed, page: &Page| {
+    let next = |feed: &mut Feed, page: &PollPage| {
         feed.begin();
         feed.ask().expect("something to ask");
         feed.digest(page).expect("a good page")

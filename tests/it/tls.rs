@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nowbridge::model::{Answer, Class};
 use nowbridge::servicenow::{Auth, Client, Connection, Request};
-use nowbridge::simulator::{Options, Running, Simulator};
+use nowbridge::simulators::servicenow::{Options, Running, Simulator};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::SecretString;
 use tokio::io::copy_bidirectional;
@@ -60,7 +60,7 @@ fn client(port: u16, ca_file: Option<&std::path::Path>) -> Client {
     let mut connection = Connection::new(format!("https://localhost:{port}"), "incident", auth);
     connection.deadline = Duration::from_secs(20);
     connection.ca_file = ca_file.map(Into::into);
-    Client::new(connection, nowbridge::clock::mono).expect("a client")
+    Client::new(connection, nowbridge::runtime::clock::mono).expect("a client")
 }
 
 fn create() -> Request {

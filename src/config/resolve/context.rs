@@ -8,12 +8,12 @@ use super::super::human;
 use super::super::problems::ConfigError;
 use super::super::raw::RawSecret;
 use super::super::secret::Secret;
-use super::super::tree::Place;
+use super::super::tree::SourceLocation;
 
 /// Collects problems while the configuration is resolved.
 pub(in super::super) struct Context<'a> {
     /// Where each key stands.
-    pub places: &'a BTreeMap<String, Place>,
+    pub places: &'a BTreeMap<String, SourceLocation>,
     /// Relative file names start here.
     pub folder: &'a Path,
     /// What went wrong so far.

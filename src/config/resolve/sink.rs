@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decode::{By, Decoder};
-use crate::engine::flaps::Flapping;
+use crate::engine::flap_detection::Flapping;
 use crate::engine::settings::Settings;
 use crate::mapping::{GroupBy, Rules, SinkMapping};
 use crate::model::StateModel;
+use crate::systems::{By, Decoder};
 
 use super::super::human;
 use super::super::raw::{

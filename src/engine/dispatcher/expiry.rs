@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Dispatcher, Op};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
-use crate::engine::partition::{Partition, Standing};
+use crate::engine::partition::{Partition, PartitionPhase};
 use crate::model::{Entry, Key, Now, Phase, Token};
 
 /// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
@@ -33,7 +33,7 @@ impl Dispatcher {
         if !self.lease_stands(partition, now) {
             return;
         }
-        let running = |p: &&mut Partition| p.standing == Standing::Running && now.mono >= p.swept + SWEEP_EVERY;
+        let running = |p: &&mut Partition| p.phase == PartitionPhase::Running && now.mono >= p.swept + SWEEP_EVERY;
         let Some(p) = self.partitions.get_mut(&partition).filter(running) else { return };
         p.swept = now.mono;
         let count = p.entries.len();
@@ -76,7 +76,7 @@ impl Dispatcher {
         }
         for token in lower {
             let write = LedgerWrite::Tombstone(name.clone(), token);
-            self.produce(partition, write, Op::Former(partition, life, key.clone(), round), out);
+            self.produce(partition, write, Op::PreviousOwner(partition, life, key.clone(), round), out);
         }
     }
 

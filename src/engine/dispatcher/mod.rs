@@ -15,33 +15,33 @@
 //! [`Event`] and [`Effect`]. It does not pace: the driver grants permits, one per request.
 
 mod expiry;
-mod holding;
-mod intake;
-mod looking;
+mod hold_down;
+mod lane_stage;
+mod noop;
 mod ownership;
-mod refusing;
-mod sending;
-mod settling;
-mod stages;
+mod receive;
+mod reject;
+mod send;
+mod settle;
 #[cfg(test)]
 mod tests;
-mod unwritten;
-mod writing;
+mod verify;
+mod write;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::ahead::Ahead;
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::event::{DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId, Standing};
+use super::claim_window::Ahead;
+use super::event::{BlockReason, DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, OpId, RequestId};
 use super::fold::Bounds;
 use super::lane::Lane;
 use super::mutation::Rules;
 use super::partition::{self, Partition};
+use super::priority::Turns;
 use super::settings::Settings;
-use super::urgency::Turns;
-use crate::model::{Epoch, FastMap, Key, Now, Token, Verb, Verbs};
+use crate::model::{Epoch, FastMap, HttpMethod, HttpMethods, Key, Now, Token};
 
 /// What a produce was for.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ enum Op {
     /// A claim's withdrawal that letting go waits for.
     Withdrawal(i32, u64),
     /// A tombstone of a former owner's entry, before ours is forgotten; of this round.
-    Former(i32, u64, Key, u64),
+    PreviousOwner(i32, u64, Key, u64),
     /// A mark of this watermark.
     Mark(i32, u64, i64),
     /// The tombstone of what is removed for good; it is produced again where Kafka refuses it, or what is forgotten here
@@ -71,11 +71,11 @@ enum Op {
 
 /// Whom a request is for.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     partition: i32,
     life: u64,
     key: Key,
-    verb: Verb,
+    method: HttpMethod,
 }
 
 /// One owner of all delivery state of a route.
@@ -85,7 +85,7 @@ pub struct Dispatcher {
     rules: Rules,
     partitions: BTreeMap<i32, Partition>,
     ops: FastMap<OpId, Op>,
-    requests: FastMap<RequestId, Asked>,
+    requests: FastMap<RequestId, PendingRequest>,
     timers: BinaryHeap<Reverse<(u64, i32, u64, Key)>>,
     breaker: Breaker,
     budget: Budget,
@@ -93,7 +93,7 @@ pub struct Dispatcher {
     last_poll: u64,
     /// Lower bound of the instance's clock minus ours, milliseconds.
     skew: i64,
-    standing: Option<Standing>,
+    blocked_by: Option<BlockReason>,
     kept: Vec<crate::model::Column>,
     ahead: Ahead,
     turns: Turns,
@@ -106,7 +106,7 @@ pub struct Dispatcher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// How it will be made.
-    pub verb: Verb,
+    pub method: HttpMethod,
     /// Whether it is for a critical lane.
     pub critical: bool,
 }
@@ -157,7 +157,7 @@ impl Dispatcher {
             next_id: 0,
             last_poll: 0,
             skew: 0,
-            standing: None,
+            blocked_by: None,
             kept: Vec::new(),
             ahead,
             turns: Turns::default(),
@@ -179,7 +179,7 @@ impl Dispatcher {
             Event::Received { .. }
                 | Event::Produced { .. }
                 | Event::Permit { .. }
-                | Event::Room { .. }
+                | Event::AvailablePermits { .. }
                 | Event::Answered { .. }
         );
         match event {
@@ -194,7 +194,7 @@ impl Dispatcher {
             Event::Polled { at } => self.polled(at),
             Event::Produced { op, outcome } => self.produced(op, outcome, now, out),
             Event::Permit { without } => self.permitted(without, now, out),
-            Event::Room { permits } => self.room(permits, now),
+            Event::AvailablePermits { permits } => self.room(permits, now),
             Event::Answered { request, issued_at, instance_date, answer, told } => {
                 self.learn_clock(instance_date, now);
                 self.answered(request, issued_at, answer, told, now, out);
@@ -209,10 +209,10 @@ impl Dispatcher {
         // Time alone brings nothing new twice within its unit; but who lets go waits for every answer.
         if !frequent || now.mono > self.kept_house || self.partitions.values().any(Partition::is_leaving) {
             self.kept_house = now.mono;
-            self.keep_house(now, out);
+            self.maintain(now, out);
         }
         self.pump(now, out);
-        self.tell_standing(now, out);
+        self.report_block(now, out);
         if let Some(effect) = self.budget.change() {
             out.push(effect);
         }
@@ -220,7 +220,7 @@ impl Dispatcher {
 
     /// True where a permit would be used now. Ask again after every `apply`.
     pub fn wants_permit(&self, now: Now) -> bool {
-        self.wanted(now, Verbs::NONE).is_some()
+        self.wanted(now, HttpMethods::NONE).is_some()
     }
 
     /// Lanes that wait for a permit.
@@ -229,18 +229,18 @@ impl Dispatcher {
     }
 
     /// The request that a permit would be used for now, those of some methods left aside; ask again after every `apply`.
-    pub fn wanted(&self, now: Now, without: Verbs) -> Option<Wanted> {
+    pub fn wanted(&self, now: Now, without: HttpMethods) -> Option<Wanted> {
         let (want, ..) = self.next_want(now, without)?;
-        Some(Wanted { verb: want.verb, critical: want.ticket.is_critical() })
+        Some(Wanted { method: want.method, critical: want.ticket.is_critical() })
     }
 
     /// When [`Event::Tick`] is due at the latest, on the mono clock; it may lie in the past while a lease is missing.
     /// Expiry needs a tick now and then as well: give one every second or so, whatever this says.
     pub fn next_wake(&self) -> Option<u64> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
-        let leaving = self.partitions.values().filter_map(|p| match p.standing {
-            partition::Standing::Leaving(until) => Some(until),
-            partition::Standing::Running if p.tracker.watermark() > p.mark.0 => {
+        let leaving = self.partitions.values().filter_map(|p| match p.phase {
+            partition::PartitionPhase::Leaving(until) => Some(until),
+            partition::PartitionPhase::Running if p.tracker.watermark() > p.mark.0 => {
                 Some(p.mark.2 + self.settings.mark_every)
             }
             _ => None,
@@ -254,8 +254,8 @@ impl Dispatcher {
     }
 
     /// Why the route stands still, if it does.
-    pub fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref()
+    pub fn blocked_by(&self) -> Option<&BlockReason> {
+        self.blocked_by.as_ref()
     }
 
     /// What a person may want to see.
@@ -264,12 +264,12 @@ impl Dispatcher {
         (s.unresolved, s.bytes) = self.budget.used();
         for (&number, p) in &self.partitions {
             s.partitions.0 += 1;
-            s.partitions.1 += usize::from(p.standing == partition::Standing::Loading);
+            s.partitions.1 += usize::from(p.phase == partition::PartitionPhase::Loading);
             s.leased += usize::from(p.lease_until(self.last_poll, &self.settings) > now.mono);
             s.lanes += p.lanes.len();
             s.waiting += p.lanes.values().filter(|l| l.waits()).count();
             s.critical += p.lanes.values().filter(|l| l.waits() && l.critical).count();
-            s.doubts += p.lanes.values().filter(|l| l.in_doubt()).count();
+            s.doubts += p.lanes.values().filter(|l| l.is_ambiguous()).count();
             s.parked += p.parks.len();
             s.entries += p.entries.len();
             s.watermarks.insert(number, p.tracker.watermark());
@@ -361,11 +361,11 @@ impl Dispatcher {
         out.push(Effect::Observe(observation));
     }
 
-    fn tell_standing(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let standing = self.breaker.standing(now.mono);
-        if standing != self.standing {
-            self.standing.clone_from(&standing);
-            Self::observe(out, Observation::Standing(standing));
+    fn report_block(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let blocked_by = self.breaker.blocked_by(now.mono);
+        if blocked_by != self.blocked_by {
+            self.blocked_by.clone_from(&blocked_by);
+            Self::observe(out, Observation::Blocked(blocked_by));
         }
     }
 

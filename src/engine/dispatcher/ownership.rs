@@ -4,9 +4,9 @@ use std::ops::Bound;
 
 use super::{Dispatcher, Op};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Loaded, Observation};
-use crate::engine::lane::{Doubt, Lane, Stage, Wish};
+use crate::engine::lane::{AmbiguousWrite, Lane, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
-use crate::engine::partition::{Partition, Standing};
+use crate::engine::partition::{Partition, PartitionPhase};
 use crate::model::entry::ClaimKind;
 use crate::model::{Claim, Epoch, Key, Mark, Now, Token};
 
@@ -23,7 +23,7 @@ impl Dispatcher {
 
     pub(super) fn loaded(&mut self, partition: i32, epoch: Epoch, ledger: Loaded, now: Now, out: &mut Vec<Effect>) {
         let Some(p) = self.with_epoch(partition, epoch) else { return };
-        if p.standing != Standing::Loading {
+        if p.phase != PartitionPhase::Loading {
             return;
         }
         let from = ledger.start;
@@ -34,7 +34,7 @@ impl Dispatcher {
         claims.sort_unstable_by_key(|(_, (_, claim, _))| claim.lo);
         for (key, (token, claim, age)) in claims {
             let why = "a former owner claimed a write and did not settle it";
-            Self::observe(out, Observation::DoubtOpened(key.clone(), why.to_owned()));
+            Self::observe(out, Observation::WriteAmbiguous(key.clone(), why.to_owned()));
             self.inherit(partition, &key, token, claim, age, now);
         }
         out.push(Effect::Fetch { partition, epoch, from });
@@ -44,13 +44,13 @@ impl Dispatcher {
     /// A claim that no entry settles: its write may or may not have happened, and the lane waits until that is known.
     fn inherit(&mut self, partition: i32, key: &Key, token: Token, claim: Claim, age: u64, now: Now) {
         let left = claim.span.saturating_sub(age);
-        let doubt = Doubt { alive_until: now.mono + left, ended: false, looked: false };
+        let doubt = AmbiguousWrite { alive_until: now.mono + left, ended: false, looked: false };
         if let Some(p) = self.partitions.get_mut(&partition) {
             let lane = Lane { apart: Some(claim.hi), claim: Some((token, Box::new(claim))), ..Lane::default() };
             p.entries.wake(key);
             p.lanes.insert(key.clone(), lane);
         }
-        self.make_want(partition, key, Stage::Wants(Wish::Look(doubt, false)), now);
+        self.make_want(partition, key, Stage::Wants(ReadPurpose::Look(doubt, false)), now);
     }
 
     /// The coordinator accepted a commit: the lease counts from when it was sent, in the epoch it was sent for.
@@ -100,12 +100,12 @@ impl Dispatcher {
             out.push(Effect::Release { partition, epoch, offset: None });
             return;
         };
-        if p.standing == Standing::Loading {
+        if p.phase == PartitionPhase::Loading {
             self.forget(partition);
             out.push(Effect::Release { partition, epoch, offset: None });
             return;
         }
-        p.standing = Standing::Leaving(now.mono + drain);
+        p.phase = PartitionPhase::Leaving(now.mono + drain);
         self.withdraw(partition, out);
     }
 
@@ -131,7 +131,7 @@ impl Dispatcher {
             let Some(lane) = self.lane(partition, &key) else { continue };
             let unsent = matches!(lane.stage, Stage::Claiming(..) | Stage::Claimed(_));
             if unsent {
-                self.give_back(partition, &key);
+                self.requeue(partition, &key);
                 self.stage(partition, &key, Stage::Idle);
             }
             let Some(lane) = self.lane(partition, &key) else { continue };
@@ -152,7 +152,7 @@ impl Dispatcher {
     ) {
         let name = LedgerKey::Claim(key.clone());
         let leaving = !self.breaker.may_prepare()
-            || self.partitions.get(&partition).is_some_and(|p| p.standing != Standing::Running);
+            || self.partitions.get(&partition).is_some_and(|p| p.phase != PartitionPhase::Running);
         for token in self.stale_and(partition, &name, token) {
             let Some(p) = self.partitions.get_mut(&partition) else { return };
             let op = if leaving {
@@ -184,7 +184,7 @@ impl Dispatcher {
     }
 
     /// Marks, expiry, commits, letting go: what time alone brings.
-    pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn maintain(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.forget_flaps(now);
         let mut next = self.partitions.keys().next().copied();
         while let Some(partition) = next {
@@ -199,7 +199,7 @@ impl Dispatcher {
     fn commit(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let offset = p.tracker.watermark();
-        if p.standing == Standing::Running && offset > p.committed.0 && now.mono >= p.committed.1 + COMMIT_EVERY {
+        if p.phase == PartitionPhase::Running && offset > p.committed.0 && now.mono >= p.committed.1 + COMMIT_EVERY {
             p.committed = (offset, now.mono);
             out.push(Effect::Commit { partition, epoch: p.epoch, offset });
         }
@@ -209,8 +209,8 @@ impl Dispatcher {
         let Some(p) = self.partitions.get(&partition) else { return };
         let due = now.mono >= p.mark.2 + self.settings.mark_every || p.closing_mark;
         let watermark = p.tracker.watermark().max(p.mark.0);
-        let news = (due && watermark > p.mark.0) || (!p.confirmed && p.standing == Standing::Running);
-        if p.standing == Standing::Loading || !news || !self.lease_stands(partition, now) {
+        let news = (due && watermark > p.mark.0) || (!p.confirmed && p.phase == PartitionPhase::Running);
+        if p.phase == PartitionPhase::Loading || !news || !self.lease_stands(partition, now) {
             return;
         }
         let (life, token) = (p.life, p.token);
@@ -238,7 +238,7 @@ impl Dispatcher {
     /// Lets a revoked partition go once nothing of it is in flight, or its time is over.
     fn let_go(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let Standing::Leaving(until) = p.standing else { return };
+        let PartitionPhase::Leaving(until) = p.phase else { return };
         let late = now.mono >= until;
         if p.awaited > 0 && !late {
             return;
@@ -268,9 +268,9 @@ impl Dispatcher {
     /// token and load again (protocol rule 1). What is in flight becomes a doubt by its claim.
     pub(super) fn renew_token(&mut self, partition: i32, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get(&partition) else { return };
-        let (epoch, standing, lease, floor) = (p.epoch, p.standing, p.lease_sent, p.lease_floor);
+        let (epoch, standing, lease, floor) = (p.epoch, p.phase, p.lease_sent, p.lease_floor);
         self.forget(partition);
-        if matches!(standing, Standing::Leaving(_)) {
+        if matches!(standing, PartitionPhase::Leaving(_)) {
             out.push(Effect::Release { partition, epoch, offset: None });
             return;
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::event::{Content, LedgerKey, Loaded, MarkedNote, ProduceOutcome, Received, RequestBody};
 use crate::model::{
-    Action, Answer, AttemptId, Class, Entry, Failure, Former, Intent, Origin, Park, Position, Record, RedriveId, Row,
-    Seen, StateModel, Token,
+    Action, Answer, AttemptId, Class, Entry, Failure, Intent, Park, Position, PreviousOwner, Record, RecordOrigin,
+    RedriveId, Row, Seen, StateModel, Token,
 };
 
 const EPOCH: Epoch = Epoch(1);
@@ -56,16 +56,16 @@ impl Bench {
     }
 
     fn receive(&mut self, offset: i64, action: Action, title: &str) -> Vec<Effect> {
-        self.receive_from(Origin::Source, offset, action, title)
+        self.receive_from(RecordOrigin::Source, offset, action, title)
     }
 
     /// An event of another key and priority.
     fn receive_of(&mut self, key: &str, priority: u8, offset: i64, action: Action) -> Vec<Effect> {
         let intent = Intent { key: key.into(), priority, ..self.intent(offset, action, &offset.to_string()) };
-        self.take(Origin::Source, offset, Content::Intents(vec![intent]))
+        self.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]))
     }
 
-    fn receive_from(&mut self, origin: Origin, offset: i64, action: Action, title: &str) -> Vec<Effect> {
+    fn receive_from(&mut self, origin: RecordOrigin, offset: i64, action: Action, title: &str) -> Vec<Effect> {
         let intent = self.intent(offset, action, title);
         self.take(origin, offset, Content::Intents(vec![intent]))
     }
@@ -85,7 +85,7 @@ impl Bench {
         }
     }
 
-    fn take(&mut self, origin: Origin, offset: i64, content: Content) -> Vec<Effect> {
+    fn take(&mut self, origin: RecordOrigin, offset: i64, content: Content) -> Vec<Effect> {
         let raw = Arc::new(Record {
             topic: "alerts".into(),
             partition: 0,
@@ -138,7 +138,7 @@ impl Bench {
 
     fn permit(&mut self) -> (RequestId, RequestBody) {
         assert!(self.dispatcher.wants_permit(self.now), "a permit is wanted");
-        let effects = self.apply(Event::Permit { without: Verbs::NONE });
+        let effects = self.apply(Event::Permit { without: HttpMethods::NONE });
         let request = effects.into_iter().find_map(|e| match e {
             Effect::Request { id, body, .. } => Some((id, body)),
             _ => None,
@@ -329,7 +329,7 @@ fn finished() -> Loaded {
         start: 10,
         mark: 10,
         entries: [("k".into(), entry)].into_iter().collect(),
-        former: vec![Former { token: Token(2), since: 1_800_000_000_000 - 60_000 }],
+        former: vec![PreviousOwner { token: Token(2), since: 1_800_000_000_000 - 60_000 }],
         tokens: vec![Token(4), Token(5), Token(7)],
         ..Loaded::default()
     }
@@ -372,10 +372,10 @@ fn parked() -> Bench {
     b
 }
 
-const RUN: Origin = Origin::Redrive(RedriveId(1));
+const RUN: RecordOrigin = RecordOrigin::Redrive(RedriveId(1));
 
-fn release(upto: i64) -> Origin {
-    Origin::Release(RedriveId(1), Position::new(0, upto, 0))
+fn release(upto: i64) -> RecordOrigin {
+    RecordOrigin::Release(RedriveId(1), Position::new(0, upto, 0))
 }
 
 fn title(body: &RequestBody) -> &str {
@@ -415,10 +415,10 @@ fn redriven_letters_pass_newer_events_stay_behind_and_the_release_frees_the_key(
     assert!(!is_released(&end), "a newer letter came meanwhile: {end:?}");
     b.ack_all(&end);
     assert_eq!(b.watermark(), 7);
-    let third = b.receive_from(Origin::Redrive(RedriveId(2)), 7, Action::Update, "newer");
+    let third = b.receive_from(RecordOrigin::Redrive(RedriveId(2)), 7, Action::Update, "newer");
     b.ack_all(&third);
     b.write();
-    let upto = Origin::Release(RedriveId(2), Position::new(0, 4, 0));
+    let upto = RecordOrigin::Release(RedriveId(2), Position::new(0, 4, 0));
     let end = b.take(upto, 8, Content::Release("k".into()));
     assert!(is_released(&end));
     b.ack_all(&end);
@@ -426,8 +426,8 @@ fn redriven_letters_pass_newer_events_stay_behind_and_the_release_frees_the_key(
     assert_eq!(claims(&effects), 1, "{effects:?}");
 }
 
-fn resync(entry: i64) -> Origin {
-    Origin::Resync(Position::new(0, entry, 0))
+fn resync(entry: i64) -> RecordOrigin {
+    RecordOrigin::Resync(Position::new(0, entry, 0))
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn what_is_refused_again_holds_the_rest_of_its_redrive_back() {
     b.ack_all(&second);
     let end = b.take(release(2), 5, Content::Release("k".into()));
     assert!(!is_released(&end));
-    let again = b.receive_from(Origin::Redrive(RedriveId(2)), 6, Action::Update, "one");
+    let again = b.receive_from(RecordOrigin::Redrive(RedriveId(2)), 6, Action::Update, "one");
     b.ack_all(&again);
     let (body, _) = b.write();
     assert_eq!(title(&body), "one", "another redrive may try again");
@@ -694,17 +694,17 @@ fn an_hour_of_retry_after_holds_its_method_and_others_go_on() {
     assert_eq!(key_of(&body), "new");
     let effects = b.answer(id, failed(Class::Throttled { retry_after: Some(HOUR) }));
     b.ack_all(&effects);
-    assert!(matches!(b.dispatcher.standing(), Some(Standing::Throttled(Verb::Post, _))));
+    assert!(matches!(b.dispatcher.blocked_by(), Some(BlockReason::Throttled(HttpMethod::Post, _))));
     let (body, _) = b.write();
     assert_eq!(key_of(&body), "k", "PATCH is not held");
-    assert_eq!(b.dispatcher.wanted(b.now, Verbs::NONE), None, "POST is");
+    assert_eq!(b.dispatcher.wanted(b.now, HttpMethods::NONE), None, "POST is");
     b.now.mono += HOUR;
     b.now.unix += 3_600_000;
     b.apply(Event::Polled { at: b.now.mono });
     let leased = b.lease();
     b.ack_all(&leased);
-    assert_eq!(b.dispatcher.wanted(b.now, Verbs::NONE).map(|w| w.verb), Some(Verb::Post));
-    assert_eq!(b.dispatcher.standing(), None);
+    assert_eq!(b.dispatcher.wanted(b.now, HttpMethods::NONE).map(|w| w.method), Some(HttpMethod::Post));
+    assert_eq!(b.dispatcher.blocked_by(), None);
 }
 
 #[test]
@@ -717,7 +717,7 @@ fn a_bare_429_holds_its_own_lane_and_many_in_a_row_open_the_breaker() {
     }
     for refused in 1..=5 {
         assert!(b.dispatcher.wants_permit(b.now), "after {refused} refusals others go on");
-        let sent = b.apply(Event::Permit { without: Verbs::NONE });
+        let sent = b.apply(Event::Permit { without: HttpMethods::NONE });
         b.ack_all(&sent);
         let id = sent.iter().find_map(|e| if let Effect::Request { id, .. } = e { Some(*id) } else { None });
         let id = id.expect("a permit is used");
@@ -725,7 +725,7 @@ fn a_bare_429_holds_its_own_lane_and_many_in_a_row_open_the_breaker() {
         b.ack_all(&effects);
     }
     assert!(!b.dispatcher.wants_permit(b.now));
-    assert!(matches!(b.dispatcher.standing(), Some(Standing::Unavailable(_))));
+    assert!(matches!(b.dispatcher.blocked_by(), Some(BlockReason::Unavailable(_))));
 }
 
 /// Six writes that left as one call, whose answer was lost; whether the route still sends.
@@ -756,7 +756,7 @@ fn a_call_that_is_lost_with_all_its_requests_is_one_failure_of_the_instance() {
 /// A bench whose events carry this hold-down.
 fn receive_held(b: &mut Bench, offset: i64, action: Action, hold_down: u64) -> Vec<Effect> {
     let intent = Intent { hold_down, ..b.intent(offset, action, &offset.to_string()) };
-    b.take(Origin::Source, offset, Content::Intents(vec![intent]))
+    b.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]))
 }
 
 fn pass(b: &mut Bench, ms: u64) -> Vec<Effect> {
@@ -787,7 +787,7 @@ fn a_new_owner_reads_on_before_an_old_alert_gets_a_ticket_since_the_one_before_m
     let old = |b: &mut Bench, offset: i64, action: Action| {
         let occurred_at = b.now.unix - 3_600_000 + offset;
         let intent = Intent { hold_down: 5_000, occurred_at, ..b.intent(offset, action, "old") };
-        b.take(Origin::Source, offset, Content::Intents(vec![intent]))
+        b.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]))
     };
     assert_eq!(claims(&old(&mut b, 0, Action::Open)), 0, "two more records lie there");
     assert_eq!(claims(&pass(&mut b, 60)), 0);
@@ -803,7 +803,7 @@ fn an_event_that_changed_nothing_is_known_when_it_is_repeated() {
     let told = |b: &mut Bench, offset: i64, id: u64, title: &str| {
         let occurred_at = b.now.unix;
         let intent = Intent { event_id: Some(id), occurred_at, ..b.intent(offset, Action::Update, title) };
-        let effects = b.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        let effects = b.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]));
         let more = b.ack_all(&effects);
         [effects, more].concat()
     };
@@ -826,12 +826,12 @@ fn an_alert_that_lasts_gets_its_ticket_when_the_hold_down_is_over_and_an_old_one
     b.now.unix -= 60_000;
     let intent = Intent { hold_down: 5_000, ..b.intent(0, Action::Open, "old") };
     b.now.unix += 60_000;
-    assert_eq!(claims(&b.take(Origin::Source, 0, Content::Intents(vec![intent]))), 1, "it has lasted already");
+    assert_eq!(claims(&b.take(RecordOrigin::Source, 0, Content::Intents(vec![intent]))), 1, "it has lasted already");
 }
 
 #[test]
 fn a_flapping_alert_is_written_once_in_its_hold_and_says_so_once() {
-    let flapping = crate::engine::flaps::Flapping { changes: 4, within: 60_000, hold: 20_000 };
+    let flapping = crate::engine::flap_detection::Flapping { changes: 4, within: 60_000, hold: 20_000 };
     let mut b = Bench::new();
     b.dispatcher.settings.flapping = Some(flapping);
     b.lease();
@@ -920,7 +920,7 @@ fn an_opening_event_that_is_older_than_what_is_parked_does_not_pass_whoever_read
     let skipped = |effects: &[Effect]| matches!(effects, [Effect::Observe(Observation::Skipped(..))]);
     assert!(skipped(&b.receive(1, Action::Open, "older")));
     let repeated = Intent { event_id: Some(77), ..b.intent(6, Action::Open, "repeated") };
-    assert!(skipped(&b.take(Origin::Source, 6, Content::Intents(vec![repeated]))));
+    assert!(skipped(&b.take(RecordOrigin::Source, 6, Content::Intents(vec![repeated]))));
     assert_eq!(claims(&b.receive(7, Action::Open, "newer")), 1);
 }
 
@@ -933,7 +933,7 @@ fn what_a_former_owner_announced_is_written_by_the_next_one_whatever_the_announc
     let mut b = parked_by(Park { announced: true, ..told });
     for (offset, id) in [(0, 70), (1, 71)] {
         let intent = Intent { event_id: Some(id), ..b.intent(offset, Action::Open, "one") };
-        let effects = b.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        let effects = b.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]));
         assert_eq!(letters_of(&effects), [(offset, "business_rule")], "{effects:?}");
         b.ack_all(&effects);
     }
@@ -943,7 +943,7 @@ fn what_a_former_owner_announced_is_written_by_the_next_one_whatever_the_announc
 fn a_parking_tells_the_time_of_the_newest_event_among_its_letters() {
     let mut b = parked();
     let newer = Intent { occurred_at: b.now.unix + 60_000, ..b.intent(3, Action::Update, "three") };
-    let effects = b.take(Origin::Source, 3, Content::Intents(vec![newer]));
+    let effects = b.take(RecordOrigin::Source, 3, Content::Intents(vec![newer]));
     let parked = b.ack(&effects);
     let told = parked.iter().find_map(|e| match e {
         Effect::Produce { write: LedgerWrite::Park(_, park), .. } => park.occurred_at,
@@ -957,10 +957,10 @@ fn a_parking_tells_the_time_of_the_newest_event_among_its_letters() {
 fn a_run_before_the_one_that_is_named_has_had_its_turn() {
     let mut b = parked_by(Park { failed: Some(RedriveId(2)), ..letters_up_to(5) });
     for (offset, run) in [(2, 1), (4, 2)] {
-        let again = b.receive_from(Origin::Redrive(RedriveId(run)), offset, Action::Open, "again");
+        let again = b.receive_from(RecordOrigin::Redrive(RedriveId(run)), offset, Action::Open, "again");
         assert_eq!((claims(&again), letters_of(&again)), (0, Vec::new()), "{again:?}");
     }
-    let next = b.receive_from(Origin::Redrive(RedriveId(3)), 6, Action::Open, "next");
+    let next = b.receive_from(RecordOrigin::Redrive(RedriveId(3)), 6, Action::Open, "next");
     assert_eq!(claims(&b.ack_all(&next)), 1, "the next run passes");
 }
 
@@ -969,7 +969,7 @@ fn a_letter_is_written_when_the_one_before_it_stands() {
     let mut b = parked();
     let notes = |offset: i64| Intent { note: Some(format!("note {offset}")), ..b.intent(offset, Action::Note, "") };
     let both = vec![notes(3), Intent { position: Position::new(0, 3, 1), ..notes(3) }];
-    let first = b.take(Origin::Source, 3, Content::Intents(both));
+    let first = b.take(RecordOrigin::Source, 3, Content::Intents(both));
     let second = b.ack(&first);
     assert_eq!((letters_of(&first).len(), letters_of(&second).len()), (1, 1), "{first:?}\n{second:?}");
 }
@@ -1017,7 +1017,7 @@ impl Whole {
             vec![("description".into(), title.into()), ("severity".into(), severity.into())]
         });
         intent.note = note.map(str::to_owned);
-        let effects = self.0.take(Origin::Source, offset, Content::Intents(vec![intent]));
+        let effects = self.0.take(RecordOrigin::Source, offset, Content::Intents(vec![intent]));
         self.0.ack_all(&effects);
         self.0.dispatcher.wants_permit(self.0.now)
     }

@@ -4,7 +4,7 @@
 //! then; [`Arena::wasteful`] says when it has become too much, so that waste stays below a quarter of what lives and one
 //! chunk.
 
-use super::bytes::{Reader, put_number};
+use super::varint::{Reader, put_number};
 
 /// A record's chunk in the upper half, its place there in the lower.
 pub(super) type Address = u32;

@@ -6,9 +6,9 @@
 //! packed (longer than a chunk) is kept as it is. It does not know what an entry means.
 
 mod arena;
-mod bytes;
+mod interner;
 mod packing;
-mod words;
+mod varint;
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -16,7 +16,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use self::arena::{Address, Arena};
-use self::words::Words;
+use self::interner::Words;
 use crate::model::{Entry, FastMap, Key};
 
 /// The entries of one partition.

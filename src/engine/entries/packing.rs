@@ -3,8 +3,8 @@
 //! What is common to many entries is a number of [`Words`]; times are distances from the time the entry was written; a
 //! `sys_id` is sixteen bytes. All of it comes back exactly, also what looks unlike anything an instance sends.
 
-use super::bytes::{Reader, put_number, put_signed, put_text};
-use super::words::Words;
+use super::interner::Words;
+use super::varint::{Reader, put_number, put_signed, put_text};
 use crate::model::{AttemptId, Column, Entry, FieldDigest, Position, Seen, Token};
 
 /// What an entry has, beside what each has.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Contribution, REMEMBERED_IDS, Segment};
-use crate::model::{Intent, Origin, Phase, Position, Record};
+use crate::model::{Intent, Phase, Position, Record, RecordOrigin};
 
 /// What bounds a segment.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ impl Bounds {
     fn allow(
         &self,
         segment: &Segment,
-        origin: Origin,
+        origin: RecordOrigin,
         lo: Option<Position>,
         note: usize,
         opens_at: Option<i64>,
@@ -57,7 +57,7 @@ impl Queue {
     pub fn push(
         &mut self,
         intent: Intent,
-        origin: Origin,
+        origin: RecordOrigin,
         (raw, bytes): (&Arc<Record>, usize),
         bounds: Bounds,
         now: u64,
@@ -79,7 +79,7 @@ impl Queue {
     pub fn push_refused(
         &mut self,
         position: Position,
-        origin: Origin,
+        origin: RecordOrigin,
         (raw, bytes): (&Arc<Record>, usize),
         refusal: (&'static str, String),
         now: u64,
@@ -92,7 +92,7 @@ impl Queue {
     }
 
     /// The end of a redrive waits behind what came before it.
-    pub fn push_release(&mut self, origin: Origin, position: Position, now: u64) {
+    pub fn push_release(&mut self, origin: RecordOrigin, position: Position, now: u64) {
         let mut release = Segment::empty(origin, now);
         let (raw, bytes, columns) = (None, 0, Vec::new());
         release.events.push(Contribution { position, raw, bytes, event_id: None, pinned: true, columns });
@@ -171,7 +171,7 @@ impl Queue {
     /// `occurred_at` of the newest state-bearing event that waits and will count. What comes before the first opening
     /// event counts only where there is a `ticket` to apply it to; `ticket` becomes true where the queue makes one.
     /// Events of some origins may not count at all.
-    pub fn newest(&self, ticket: &mut bool, counts: impl Fn(Origin) -> bool) -> Option<i64> {
+    pub fn newest(&self, ticket: &mut bool, counts: impl Fn(RecordOrigin) -> bool) -> Option<i64> {
         let mut newest = None;
         for segment in self.segments.iter().filter(|segment| counts(segment.origin)) {
             if *ticket {
@@ -197,8 +197,8 @@ impl Queue {
     }
 
     /// Where its first events come from.
-    pub fn origin(&self) -> Origin {
-        self.segments.front().map_or(Origin::Source, |segment| segment.origin)
+    pub fn origin(&self) -> RecordOrigin {
+        self.segments.front().map_or(RecordOrigin::Source, |segment| segment.origin)
     }
 
     /// Takes everything.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::super::event::{Content, Received};
 use super::script::key_name;
-use crate::model::{Action, Column, Intent, Origin, Position, Record};
+use crate::model::{Action, Column, Intent, Position, Record, RecordOrigin};
 
 /// A record and when it is published.
 pub(super) struct Published {
@@ -99,7 +99,7 @@ pub(super) fn publish(rng: &mut Rng, habits: &Habits) -> Vec<Published> {
             }
         };
         let raw = raw(partition, offset);
-        out.push(Published { at, partition, record: Received { offset, raw, origin: Origin::Source, content } });
+        out.push(Published { at, partition, record: Received { offset, raw, origin: RecordOrigin::Source, content } });
     }
     out
 }

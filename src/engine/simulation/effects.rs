@@ -10,7 +10,7 @@ use super::ledger::Stored;
 use super::member::{Input, Outgoing};
 use super::script::{Landing, Moment};
 use super::world::{Handed, Happening, Produce, World, tell};
-use crate::model::{Verb, Verbs};
+use crate::model::{HttpMethod, HttpMethods};
 
 /// Delivery timeout of the ledger's producer, milliseconds.
 const DELIVERY: u64 = 2_000;
@@ -275,8 +275,8 @@ impl World {
                 }
                 let now = self.clock(member);
                 // Now and then a method's quota is spent.
-                let spent = if self.calm { None } else { Verb::ALL.get(self.rng.usize(..16)).copied() };
-                let without = spent.map_or(Verbs::NONE, |verb| Verbs::NONE.with(verb));
+                let spent = if self.calm { None } else { HttpMethod::ALL.get(self.rng.usize(..16)).copied() };
+                let without = spent.map_or(HttpMethods::NONE, |method| HttpMethods::NONE.with(method));
                 if self.members[member].dispatcher.as_mut().is_some_and(|d| d.wanted(now, without).is_some()) {
                     self.feed(member, Event::Permit { without });
                 }
@@ -337,7 +337,7 @@ impl World {
         self.members[member].last_poll = self.now;
         self.feed(member, Event::Polled { at: self.now });
         if !self.scenario.scripted {
-            self.feed(member, Event::Room { permits: (self.now / 500 % 3) as usize });
+            self.feed(member, Event::AvailablePermits { permits: (self.now / 500 % 3) as usize });
         }
         if self.members[member].paused || self.members[member].frozen() {
             return;
@@ -381,13 +381,13 @@ impl World {
     fn observed(&mut self, member: usize, observation: &Observation) {
         let coverage = &mut self.coverage;
         match observation {
-            Observation::DoubtOpened(..) => {
+            Observation::WriteAmbiguous(..) => {
                 coverage.doubts += 1;
-                self.moment(Moment::DoubtOpened, member);
+                self.moment(Moment::WriteAmbiguous, member);
             }
-            Observation::DoubtSettled(_, true) => coverage.found += 1,
-            Observation::DoubtSettled(_, false) => coverage.not_found += 1,
-            Observation::PersonKept(..) => coverage.person_kept += 1,
+            Observation::AmbiguitySettled(_, true) => coverage.found += 1,
+            Observation::AmbiguitySettled(_, false) => coverage.not_found += 1,
+            Observation::UserEditPreserved(..) => coverage.person_kept += 1,
             Observation::Skipped(_, why) => {
                 coverage.skipped += 1;
                 coverage.resyncs_left_out += u64::from(why.contains("resync"));
@@ -403,7 +403,7 @@ impl World {
             Observation::StillParked(..) => coverage.still_parked += 1,
             Observation::Gone(..) => coverage.gone += 1,
             Observation::TokenRenewed(_) => coverage.tokens_renewed += 1,
-            Observation::Standing(_) | Observation::Doubled(..) => {}
+            Observation::Blocked(_) | Observation::DuplicateTickets(..) => {}
         }
     }
 }

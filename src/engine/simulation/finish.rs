@@ -10,7 +10,7 @@ use super::reference::{Expected, Reference};
 use super::script::key_index;
 use super::wire::read_marker;
 use super::world::World;
-use crate::model::{Intent, Origin, Position};
+use crate::model::{Intent, Position, RecordOrigin};
 
 /// With a hold-down things may go many ways; a key with more than so many is not judged by them.
 const WAYS: usize = 400;
@@ -101,7 +101,7 @@ impl World {
     fn events_of(&self, key: usize) -> Vec<Intent> {
         let mut events = Vec::new();
         // A resync brings nothing new.
-        let told = |record: &&Received| !matches!(record.origin, Origin::Resync(_));
+        let told = |record: &&Received| !matches!(record.origin, RecordOrigin::Resync(_));
         for record in self.input.iter().flatten().filter(told) {
             if let Content::Intents(intents) = &record.content {
                 events.extend(intents.iter().filter(|i| key_index(&i.key) == key).cloned());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::{LedgerKey, LedgerWrite, Loaded};
 use super::script::{key_index, key_name};
-use crate::model::{Claim, Entry, Former, Key, Park, Token};
+use crate::model::{Claim, Entry, Key, Park, PreviousOwner, Token};
 
 /// What stands at an offset.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ struct Found {
     claims: BTreeMap<usize, (Token, Claim)>,
     parks: BTreeMap<usize, (Token, Park)>,
     mark: (Token, i64),
-    former: Vec<Former>,
+    former: Vec<PreviousOwner>,
     tokens: Vec<Token>,
     stale: Vec<(LedgerKey, Token)>,
 }

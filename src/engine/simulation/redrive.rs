@@ -8,7 +8,7 @@ use super::super::event::{Content, DeadLetter, Received};
 use super::alerts::{REFUSED_VALUE, partition_of};
 use super::script::{key_index, key_name};
 use super::world::{World, tell};
-use crate::model::{Intent, Origin, Position, RedriveId};
+use crate::model::{Intent, Position, RecordOrigin, RedriveId};
 
 /// A dead letter that stands.
 #[derive(Debug)]
@@ -68,9 +68,9 @@ impl World {
             for (_, value) in intent.fields.iter_mut().filter(|(_, value)| mended && value == REFUSED_VALUE) {
                 *value = "mended".into();
             }
-            back.push((Origin::Redrive(id), Some((intent, letter.original))));
+            back.push((RecordOrigin::Redrive(id), Some((intent, letter.original))));
         }
-        back.push((Origin::Release(id, upto), None));
+        back.push((RecordOrigin::Release(id, upto), None));
         self.coverage.redrives += 1;
         self.coverage.redriven += back.len() as u64 - 1;
         tell!(self, "redrives {} letters of {name} up to {upto}", back.len() - 1);
@@ -89,7 +89,12 @@ impl World {
     }
 
     /// Puts a record at the present end of the input.
-    pub(super) fn append(&mut self, partition: usize, origin: Origin, content: impl FnOnce(&mut Self, i64) -> Content) {
+    pub(super) fn append(
+        &mut self,
+        partition: usize,
+        origin: RecordOrigin,
+        content: impl FnOnce(&mut Self, i64) -> Content,
+    ) {
         let at = self.visible[partition];
         let offset = self.input[partition][..at].last().map_or(0, |r| r.offset + 1);
         self.make_room(partition, at, 1);
@@ -127,7 +132,7 @@ impl World {
             return Ok(());
         }
         let stands: BTreeSet<Position> = notes.iter().map(|at| self.original(*at)).collect();
-        let source = self.input.iter().flatten().filter(|record| record.origin == Origin::Source);
+        let source = self.input.iter().flatten().filter(|record| record.origin == RecordOrigin::Source);
         let intents = source.filter_map(|r| if let Content::Intents(all) = &r.content { Some(all) } else { None });
         let of_key: Vec<&Intent> = intents.flatten().filter(|intent| intent.key == name).collect();
         let standing = of_key.iter().filter(|intent| stands.contains(&intent.position));

@@ -46,7 +46,7 @@ impl Brief {
             return;
         }
         self.ids.extend(event.event_id);
-        if !event.action.bears_state() || event.occurred_at < self.newest {
+        if !event.action.affects_state() || event.occurred_at < self.newest {
             return;
         }
         self.newest = event.occurred_at;
@@ -189,9 +189,9 @@ impl Way {
                 ways.push(self.clone());
             }
         }
-        let late = event.action.bears_state() && self.newest.is_some_and(|n| event.occurred_at < n);
+        let late = event.action.affects_state() && self.newest.is_some_and(|n| event.occurred_at < n);
         let action = if late { Action::Note } else { event.action };
-        let bare = late || !event.action.bears_state();
+        let bare = late || !event.action.affects_state();
         let exists = !self.tickets.is_empty() && !self.forgotten;
         let phase = if exists { self.tickets.last().map_or(Phase::None, |t| t.phase) } else { Phase::None };
         let opens = matches!(action, Action::Open | Action::Reopen);

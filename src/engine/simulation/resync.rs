@@ -8,7 +8,7 @@ use super::super::event::Content;
 use super::alerts::partition_of;
 use super::script::key_name;
 use super::world::{World, tell};
-use crate::model::{Action, Intent, Origin, Position};
+use crate::model::{Action, Intent, Position, RecordOrigin};
 
 /// A column that no alert names.
 const COLUMN: &str = "description";
@@ -20,7 +20,7 @@ impl World {
             let partition = usize::from(intent.position.partition == 1);
             tell!(self, "has the values of {} written anew, if {entry} is its newest", intent.key);
             self.coverage.resyncs += 1;
-            self.append(partition, Origin::Resync(entry), |_, offset| {
+            self.append(partition, RecordOrigin::Resync(entry), |_, offset| {
                 let position = Position::new(intent.position.partition, offset, 0);
                 Content::Intents(vec![Intent { position, ..intent }])
             });
@@ -45,11 +45,13 @@ impl World {
         // A repeated event is as old as it was when it came first.
         let mut first: BTreeMap<u64, Position> = BTreeMap::new();
         let dated = intents.flatten().filter(|(_, intent)| intent.key == name).map(|(origin, intent)| {
-            let id = intent.event_id.filter(|_| origin == Origin::Source);
+            let id = intent.event_id.filter(|_| origin == RecordOrigin::Source);
             (id.map_or(intent.position, |id| *first.entry(id).or_insert(intent.position)), intent)
         });
         let newest = dated.filter(|(_, intent)| {
-            intent.action.bears_state() && intent.position <= entry.position && intent.occurred_at == entry.occurred_at
+            intent.action.affects_state()
+                && intent.position <= entry.position
+                && intent.occurred_at == entry.occurred_at
         });
         // Of an event and its repetition the one or the other: they are the same.
         let mut intent = newest.max_by_key(|(at, _)| *at)?.1.clone();

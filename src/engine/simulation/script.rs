@@ -165,7 +165,7 @@ pub(super) enum Moment {
     /// A dead letter was handed over.
     DeadLetterHanded,
     /// A doubt was opened.
-    DoubtOpened,
+    WriteAmbiguous,
     /// A commit set the group's offset back.
     WentBack,
     /// A frozen member goes on.
@@ -203,7 +203,7 @@ impl Moment {
         Moment::Expired,
         Moment::Received,
         Moment::DeadLetterHanded,
-        Moment::DoubtOpened,
+        Moment::WriteAmbiguous,
         Moment::WentBack,
         Moment::Thawed,
         Moment::CommitAccepted,

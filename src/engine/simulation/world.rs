@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::super::event::{DeadLetter, Received, RequestBody};
-use super::super::flaps::Flapping;
+use super::super::flap_detection::Flapping;
 use super::super::{Dispatcher, Effect, Event, Settings};
 use super::alerts::{self, Habits};
 use super::coverage::Coverage;

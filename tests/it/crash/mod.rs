@@ -2,26 +2,26 @@
 //! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
 //! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
 
-mod again;
 mod alerts;
-mod digest;
-mod lives;
+mod chaos;
+mod grouping;
+mod harness;
+mod ledger_admin;
 mod oracle;
 mod redrive;
 mod reference;
-mod rekey;
-mod trace;
-mod upkeep;
-mod world;
+mod repartition;
+mod resync;
+mod workload;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::kafka;
+use harness::World;
 use reference::{apply, input};
-use trace::{Kind, Measures};
-use world::World;
+use workload::{Kind, Measures};
 
 /// Sizes of a run.
 struct Size {
@@ -306,7 +306,7 @@ async fn two_instances_are_rolled_with_a_long_call_in_flight() {
     let world = World::start(broker, deadline, 5, "").await;
     let events = input(40, 20, 31, world.now());
     let pair = [world.bridge(None), world.bridge(None)];
-    pair.iter().for_each(world::Bridge::await_assigned);
+    pair.iter().for_each(harness::Bridge::await_assigned);
     world.faults(&json!({"latency_ms": call * 1_000})).await;
     world.feed(events.clone(), 1_000).await.expect("fed");
     world.await_running(8, Duration::from_secs(20)).await;

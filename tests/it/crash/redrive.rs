@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::harness::World;
 use super::reference::{apply, input};
-use super::world::World;
 use crate::support::kafka;
 
 /// What the instance refuses stands in the tickets of alerts of this severity; and the brake lets a hundred keys be

@@ -34,7 +34,7 @@ async fn the_embedded_broker_carries_poller_producer_and_ledger() {
         route: "route".into(),
         table: "incident".into(),
         key_rule: "plain".into(),
-        incarnation: 0,
+        topic_generation: 0,
     };
     let loader = Loader {
         options: options.clone(),
@@ -51,7 +51,7 @@ async fn the_embedded_broker_carries_poller_producer_and_ledger() {
     };
     for partition in 0..2 {
         let loaded = loader.take_over(partition, Arc::new(|_| {})).await.expect("a new ledger");
-        assert_eq!((loaded.start, loaded.unproven), (0, false));
+        assert_eq!((loaded.start, loaded.incomplete), (0, false));
         member.handle.fetch(partition, epochs[&partition], loaded.start);
     }
     let records = member.records(10).await;

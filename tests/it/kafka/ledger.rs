@@ -39,7 +39,7 @@ impl Route {
             route: "route".into(),
             table: "incident".into(),
             key_rule: "plain".into(),
-            incarnation: 0,
+            topic_generation: 0,
         };
         let (producer, _) = Producer::new(&options, PATIENCE).expect("a producer");
         let loader = Loader {
@@ -97,7 +97,7 @@ async fn tokens_rise_and_late_records_of_a_lost_member_do_not_count() {
         return;
     };
     let first = route.load().await.expect("a new ledger");
-    assert_eq!((first.start, first.mark, first.unproven), (0, 0, false));
+    assert_eq!((first.start, first.mark, first.incomplete), (0, 0, false));
     route.write(&park("a:b", first.token, 3)).await;
     let second = route.load().await.expect("taken over");
     assert!(second.token > first.token, "tokens only grow");
@@ -138,7 +138,7 @@ async fn a_ledger_of_something_else_is_refused() {
     route.loader.identity = identity;
     // More partitions than before: keys may have moved.
     route.loader.identity.partitions = 2;
-    assert!(route.load().await.expect("loaded").unproven);
+    assert!(route.load().await.expect("loaded").incomplete);
     route.loader.identity.partitions = 1;
     // What counts as done lies behind the end of the input: it was made anew.
     route.write(&LedgerWrite::Mark(token, Mark::at(21))).await;
@@ -164,10 +164,10 @@ async fn a_lost_ledger_is_noticed() {
     assert!(matches!(refused, LoadError::Lost { done: 12, .. }), "{refused}");
     route.loader.on_lost = OnLost::LookUp;
     let loaded = route.load().await.expect("loaded");
-    assert_eq!((loaded.start, loaded.unproven), (12, true));
+    assert_eq!((loaded.start, loaded.incomplete), (12, true));
     // It stays unproven until it is rebuilt, whatever the setting says later.
     route.loader.on_lost = OnLost::Refuse;
-    assert!(route.load().await.expect("loaded").unproven);
+    assert!(route.load().await.expect("loaded").incomplete);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nowbridge::clock;
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{PollerEvent, Producer};
 use nowbridge::model::Epoch;
+use nowbridge::runtime::clock;
 
 use super::member::{Member, PATIENCE, fill, request};
 use crate::support::kafka::{real, unique};

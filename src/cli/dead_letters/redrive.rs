@@ -1,0 +1,111 @@
+//! `nowbridge dead-letters redrive`: puts dead letters back into the input, round by round, with progress.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::super::args::LetterArgs;
+use super::super::route_change::Target;
+use super::{filter, print_selection, shorten};
+use crate::bridge::stores;
+use crate::dead_letters::{Outcome, Progress, Rounds, select};
+
+/// Keys whose rejection is printed per round.
+const PRINTED: usize = 20;
+
+/// Limits of a redrive, from the command line.
+pub(super) struct Limits {
+    /// Letters per second.
+    pub rate: u32,
+    /// Keys whose letters were redriven this often already are left out.
+    pub max_redrives: u32,
+    /// Rounds, at most.
+    pub rounds: u32,
+    /// Seconds without progress of the bridge before giving up.
+    pub timeout: u64,
+}
+
+/// Redrives the selected letters; false where some were rejected again.
+///
+/// # Errors
+/// The bridge makes no progress, newer letters arrive faster than they are redriven, or the cluster does not answer.
+pub async fn redrive(target: &Target, which: LetterArgs, dry_run: bool, limits: Limits) -> Result<bool> {
+    let store = stores::dead_letters(&target.config, target.sink()?);
+    let selection = select(&store.open_letters().await?, &filter(which)?, limits.max_redrives);
+    for (key, times) in &selection.exhausted {
+        let most = limits.max_redrives;
+        eprintln!("skipping {key}: redriven {times} times and rejected each time (--max-redrives {most})");
+    }
+    if selection.is_empty() {
+        println!("no open dead letter to redrive");
+        return Ok(true);
+    }
+    if dry_run {
+        print_selection(&selection);
+        println!("\nNothing was changed; run again without --dry-run to redrive them.");
+        return Ok(true);
+    }
+    stores::create_redrives_topic(&target.config, &store).await?;
+    let rounds = Rounds {
+        rate: limits.rate,
+        max_redrives: limits.max_redrives,
+        rounds: limits.rounds,
+        timeout: Duration::from_secs(limits.timeout),
+    };
+    let mut display = Display::new(selection.len());
+    Ok(store.redrive(selection, &rounds, &mut |progress| display.show(&progress)).await?)
+}
+
+/// The progress of a redrive on a terminal, and a line per round anywhere.
+struct Display {
+    bar: ProgressBar,
+    round: u32,
+}
+
+impl Display {
+    fn new(letters: usize) -> Self {
+        Self { bar: letters_bar(letters), round: 0 }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        match progress {
+            Progress::Started { letters } => self.bar = letters_bar(*letters),
+            Progress::Redriven(letters) => self.bar.set_position(*letters as u64),
+            Progress::Waiting { records: 0 } => self.bar.finish_and_clear(),
+            Progress::Waiting { records } => {
+                self.bar.set_style(ProgressStyle::default_spinner());
+                self.bar.set_message(format!("waiting for the bridge: {records} records to read"));
+                self.bar.tick();
+            }
+            Progress::Ended(outcome) => {
+                self.bar.finish_and_clear();
+                self.round += 1;
+                print_round(self.round, outcome);
+            }
+        }
+    }
+}
+
+fn letters_bar(letters: usize) -> ProgressBar {
+    let bar = ProgressBar::new(letters as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} letters redriven, {eta} left");
+    style.map(|style| bar.set_style(style)).unwrap_or_default();
+    bar
+}
+
+fn print_round(round: u32, outcome: &Outcome) {
+    println!(
+        "round {round}: redrove {} letters; {} keys released, {} rejected again, {} with newer letters",
+        outcome.letters,
+        outcome.released.len(),
+        outcome.refused.len(),
+        outcome.behind.len()
+    );
+    for (key, reason) in outcome.refused.iter().take(PRINTED) {
+        println!("  rejected again: {key}: {}", shorten(reason, 160));
+    }
+    if outcome.keyless > 0 {
+        println!("  redrove {} letters without a key; `list` shows those that were rejected again", outcome.keyless);
+    }
+}

@@ -1,0 +1,43 @@
+//! Instants and places in a topic as people type them, and instants as commands print them.
+
+use anyhow::{Context, Result};
+
+use crate::ledger::StartAt;
+use crate::runtime::clock;
+
+/// Milliseconds since the Unix epoch of a timestamp (`2026-11-25T10:00:00Z`) or an age (`90m`, `2h`, `3d`).
+///
+/// # Errors
+/// The text is neither.
+pub(super) fn parse(text: &str) -> Result<i64> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at.as_millisecond());
+    }
+    let age = text.parse::<jiff::SignedDuration>().ok().or_else(|| days(text));
+    let age = age.with_context(|| {
+        format!("{text:?} is neither a time such as 2026-11-25T10:00:00Z nor an age such as 90m, 2h or 3d")
+    })?;
+    Ok(clock::unix() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn days(text: &str) -> Option<jiff::SignedDuration> {
+    let days: i64 = text.strip_suffix('d')?.trim().parse().ok()?;
+    Some(jiff::SignedDuration::from_hours(days.checked_mul(24)?))
+}
+
+/// A place in the input topic: `earliest`, `latest`, or an instant.
+///
+/// # Errors
+/// The text is none of them.
+pub(super) fn start_at(text: &str) -> Result<StartAt> {
+    Ok(match text {
+        "earliest" => StartAt::Earliest,
+        "latest" => StartAt::Latest,
+        text => StartAt::Time(parse(text)?),
+    })
+}
+
+/// Milliseconds since the Unix epoch as a timestamp in UTC, to the second.
+pub(super) fn show(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| format!("{at:.0}"))
+}

@@ -1,0 +1,43 @@
+//! `nowbridge ledger get`: the ledger records of one key. Read only: the bridge may be running.
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::super::args::RouteArgs;
+use super::super::route_change::Target;
+use crate::bridge::{KAFKA_TIMEOUT, clients};
+use crate::kafka::topics::Topics;
+use crate::ledger::{self, LedgerPartition};
+
+/// Prints the records of a key as JSON.
+///
+/// # Errors
+/// The route or the ledger does not exist, the ledger has no record of the key, or the cluster does not answer.
+pub async fn get(route: &RouteArgs, key: &str) -> Result<()> {
+    let target = Target::load(route)?;
+    let sink = target.sink()?;
+    let options = clients::kafka(&target.config.kafka);
+    let partitions = Topics::new(&options, KAFKA_TIMEOUT).partitions(&sink.ledger).await?;
+    let partitions = partitions.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?;
+    let mut found = Vec::new();
+    for partition in 0..partitions {
+        let place = LedgerPartition {
+            options: options.clone(),
+            topic: sink.ledger.as_str().into(),
+            group: sink.group.clone(),
+            partition,
+            timeout: KAFKA_TIMEOUT,
+        };
+        let records = ledger::find(place, key).await?;
+        found.extend(records.into_iter().map(|record| json!({ "partition": partition, "record": record })));
+    }
+    if found.is_empty() {
+        bail!(
+            "the ledger {} has no record of key {key:?}: the bridge never received it, or its entry expired after the \
+             reopen window",
+            sink.ledger
+        );
+    }
+    println!("{}", serde_json::to_string_pretty(&found)?);
+    Ok(())
+}

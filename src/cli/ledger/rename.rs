@@ -1,0 +1,47 @@
+//! `nowbridge ledger rename`: migrates the ledger and the offsets of a route to the route's new name.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+
+use super::super::route_change::{RouteChange, Target, require_stopped};
+use crate::bridge::stores;
+use crate::ledger::admin::{self, Old};
+
+/// The old name, and where its ledger and group are if they were not named by it.
+pub(super) struct Rename {
+    pub from: String,
+    pub from_ledger: Option<String>,
+    pub from_group: Option<String>,
+}
+
+impl RouteChange for Rename {
+    type Preview = Old;
+
+    async fn preview(&self, target: &Target) -> Result<Option<Old>> {
+        let (sink, prefix, from) = (target.sink()?, &target.config.topics.prefix, &self.from);
+        let old = Old {
+            ledger: self.from_ledger.clone().unwrap_or_else(|| format!("{prefix}.{from}.ledger")),
+            group: self.from_group.clone().unwrap_or_else(|| format!("{prefix}.{from}")),
+        };
+        println!("from ledger {} and group {}", old.ledger, old.group);
+        println!("to   ledger {} and group {}", sink.ledger, sink.group);
+        println!("\nThe old topics are kept. Open dead letters of {from} are not migrated: redrive them first.");
+        Ok(Some(old))
+    }
+
+    async fn apply(&self, target: &Target, old: Old) -> Result<()> {
+        let sink = target.sink()?;
+        let site = stores::ledger(&target.config, sink, true).await?;
+        require_stopped(&site, sink, std::slice::from_ref(&old.group)).await?;
+        let copied = Arc::new(Mutex::new(0));
+        let total = Arc::clone(&copied);
+        let report = &mut move |partition, keys: usize| {
+            *total.lock().unwrap_or_else(PoisonError::into_inner) += keys;
+            println!("partition {partition}: {keys} keys");
+        };
+        admin::rename(&site, &old, report).await?;
+        println!("\nmigrated {} keys", *copied.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+}
