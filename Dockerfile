@@ -1,17 +1,17 @@
 # docker build -t nowbridge .
-# BASE and RUST name other images for the two stages, such as a local mirror's.
+# BASE and RUST select other images for the two stages, for example from a local mirror.
 ARG BASE=debian:bookworm-slim
 ARG RUST=rust:1-bookworm
 
 FROM ${RUST} AS build
 WORKDIR /build
-# OpenSSL, which librdkafka is linked with, is built from source.
+# OpenSSL, a dependency of librdkafka, is built from source.
 RUN apt-get update && apt-get install -y --no-install-recommends make perl gcc g++ && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY src src
 COPY schemas schemas
-# The manifest names these; the image has no use for what is in them.
+# The manifest refers to these files. The image does not need their content.
 RUN mkdir -p tests/it tests/bench && touch tests/architecture.rs tests/it/main.rs tests/bench/main.rs \
     && cargo build --release --locked --bin nowbridge && strip target/release/nowbridge
 
@@ -20,7 +20,7 @@ FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin nowbridge
 COPY --from=build /build/target/release/nowbridge /usr/local/bin/nowbridge
-# It writes no files: a read-only root is fine.
+# The bridge writes no files, so the root file system can be read-only.
 USER 10001
 EXPOSE 9464
 ENTRYPOINT ["nowbridge"]

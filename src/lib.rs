@@ -1,5 +1,5 @@
-//! nowbridge connects an Apache Kafka cluster and a ServiceNow instance: alert events on topics become tickets, one
-//! ticket per alert, and changes that people make in ServiceNow come back as events on topics.
+//! nowbridge connects an Apache Kafka cluster with ServiceNow instances: it writes alert events from topics as tickets,
+//! one ticket per alert, and publishes changes in ServiceNow as events on topics.
 
 pub mod bridge;
 pub mod check;

@@ -1,12 +1,12 @@
-//! The nowbridge command: parse, run, print the error chain once, set the exit code.
+//! The `nowbridge` command: parses the arguments and runs the command.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use nowbridge::cli::Cli;
 
-/// Events are many small allocations that one thread makes and another frees, at which the C library is slow: with this
-/// one a storm takes a fifth less CPU, and its memory is given back.
+/// Events are many small allocations that one thread makes and another frees. The allocator of the C library is slow at
+/// this: with jemalloc, an alert storm needs a fifth less CPU, and the memory is returned to the system.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,4 @@
-//! From the configuration's plain values to ready clients.
+//! Creates Kafka options, ServiceNow clients and request limiters from the configuration.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,11 +12,11 @@ use crate::check;
 use crate::config::{self, Instance, Secret, Sink, Source};
 use crate::kafka::KafkaOptions;
 use crate::kafka::options::{Mechanism, Sasl, Security, Tls};
-use crate::quota::{Pace, PaceSettings};
+use crate::quota::{LimiterSettings, RequestLimiter};
 use crate::runtime::clock;
 use crate::servicenow::{Auth, Client, Connection, Credentials};
 
-/// How to reach Kafka.
+/// Returns the options of Kafka clients.
 pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
     let sasl = kafka.sasl.as_ref().map(|s| Sasl {
         mechanism: match s.mechanism {
@@ -40,7 +40,7 @@ pub fn kafka(kafka: &config::Kafka) -> KafkaOptions {
     }
 }
 
-/// Credentials as the client wants them.
+/// Returns the credentials of an instance for its client.
 pub fn auth(instance: &Instance) -> Auth {
     match &instance.auth {
         config::Auth::Basic { user, password } => Auth::Basic { user: user.clone(), password: secret(password) },
@@ -52,53 +52,54 @@ pub fn auth(instance: &Instance) -> Auth {
     }
 }
 
-/// A client of one table of an instance.
+/// Creates a client of one table of an instance.
 ///
 /// # Errors
-/// The address, the CA file or the proxy can't be used.
+/// The URL, the CA file or the proxy is unusable.
 pub fn client(instance: &Instance, table: &str, state_column: &str) -> Result<Client> {
     Client::new(connection(instance, table, state_column), clock::mono)
         .with_context(|| format!("instance {}", instance.name))
 }
 
-/// The clients of the routes: those of one instance share its credentials, so that wrong ones are tried for all.
+/// Creates the clients of all routes. Clients of the same instance share credentials, so that rejected credentials are
+/// retried once for all routes.
 #[derive(Default)]
 pub struct Clients {
-    first: BTreeMap<String, Credentials>,
+    credentials: BTreeMap<String, Credentials>,
 }
 
 impl Clients {
-    /// The client of a sink route.
+    /// Creates the client of a sink route.
     ///
     /// # Errors
-    /// As [`client`], or the staging table has no name that a table can have.
-    pub fn of_sink(&mut self, sink: &Sink) -> Result<Client> {
-        self.sharing(&sink.instance, of_sink(sink)).with_context(|| format!("sink {}", sink.name))
+    /// As [`client`], or the name of the staging table is invalid.
+    pub fn for_sink(&mut self, sink: &Sink) -> Result<Client> {
+        self.shared_client(&sink.instance, sink_connection(sink)).with_context(|| format!("sink {}", sink.name))
     }
 
-    /// The client of a source route.
+    /// Creates the client of a source route.
     ///
     /// # Errors
     /// As [`client`].
-    pub fn of_source(&mut self, source: &Source) -> Result<Client> {
+    pub fn for_source(&mut self, source: &Source) -> Result<Client> {
         let instance = &source.instance;
-        self.sharing(instance, connection(instance, &source.table, "state"))
+        self.shared_client(instance, connection(instance, &source.table, "state"))
             .with_context(|| format!("source {}", source.name))
     }
 
-    fn sharing(&mut self, instance: &Instance, connection: Connection) -> Result<Client> {
-        if let Some(first) = self.first.get(&instance.name) {
-            return Ok(Client::sharing(connection, clock::mono, first)?);
+    fn shared_client(&mut self, instance: &Instance, connection: Connection) -> Result<Client> {
+        if let Some(shared) = self.credentials.get(&instance.name) {
+            return Ok(Client::with_shared_credentials(connection, clock::mono, shared)?);
         }
         let client = Client::new(connection, clock::mono)?;
-        self.first.insert(instance.name.clone(), client.credentials());
+        self.credentials.insert(instance.name.clone(), client.credentials());
         Ok(client)
     }
 }
 
-fn of_sink(sink: &Sink) -> Connection {
+fn sink_connection(sink: &Sink) -> Connection {
     let mut connection = connection(&sink.instance, &sink.table, &sink.settings.states.column);
-    check::write_by(&mut connection, &sink.write);
+    check::apply_write_method(&mut connection, &sink.write);
     connection
 }
 
@@ -106,7 +107,7 @@ fn connection(instance: &Instance, table: &str, state_column: &str) -> Connectio
     let mut connection = Connection::new(instance.url.clone(), table, auth(instance));
     connection.deadline = instance.request_deadline;
     connection.slots = instance.concurrency;
-    connection.login_pause = instance.auth_retry.0;
+    connection.auth_retry_delay = instance.auth_retry.0;
     connection.proxy = instance.proxy.clone().map(Into::into);
     connection.ca_file.clone_from(&instance.ca_file);
     connection.state_column = state_column.into();
@@ -114,39 +115,41 @@ fn connection(instance: &Instance, table: &str, state_column: &str) -> Connectio
     connection
 }
 
-/// The quota of an instance, shared by its routes; whether source routes are among them.
-pub fn pace(instance: &Instance, sources: bool) -> Arc<Pace> {
-    let rule_window = instance.rule_window;
-    let mut settings = PaceSettings { slots: instance.concurrency, rule_window, sources, ..PaceSettings::default() };
+/// Creates the request limiter of an instance, which its routes share. `sources`: source routes are among them.
+pub fn limiter(instance: &Instance, sources: bool) -> Arc<RequestLimiter> {
+    let rate_limit_window = instance.rate_limit_window;
+    let mut settings =
+        LimiterSettings { slots: instance.concurrency, rate_limit_window, sources, ..LimiterSettings::default() };
     if let Some(rate) = instance.rate {
         settings.rate = NonZeroU32::new(rate.count);
         settings.per = rate.per;
     }
-    Arc::new(Pace::new(&settings))
+    Arc::new(RequestLimiter::new(&settings))
 }
 
 fn secret(secret: &Secret) -> SecretString {
     SecretString::from(secret.expose().to_owned())
 }
 
-/// Looks whether the instance's secret has changed in its file; gives the credentials with the new one.
+/// Returns a function that returns new credentials when the file of the instance's secret has changed; otherwise
+/// `None`.
 pub fn new_credentials(instance: &Arc<Instance>) -> Arc<dyn Fn() -> Option<Auth> + Send + Sync> {
     let instance = Arc::clone(instance);
     let latest: Mutex<Option<Secret>> = Mutex::new(None);
     Arc::new(move || {
         let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = match &instance.auth {
+        let initial = match &instance.auth {
             config::Auth::Basic { password, .. } => password,
             config::Auth::ClientCredentials { client_secret, .. } => client_secret,
         };
-        // A file that can't be read for a moment is looked at again at the next call.
-        let changed = latest.as_ref().unwrap_or(first).changed().ok().flatten()?;
-        let mut fresh = Instance::clone(&instance);
-        match &mut fresh.auth {
+        // A file that can't be read is read again at the next call.
+        let changed = latest.as_ref().unwrap_or(initial).read_if_changed().ok().flatten()?;
+        let mut updated = Instance::clone(&instance);
+        match &mut updated.auth {
             config::Auth::Basic { password, .. } => *password = changed.clone(),
             config::Auth::ClientCredentials { client_secret, .. } => *client_secret = changed.clone(),
         }
         *latest = Some(changed);
-        Some(auth(&fresh))
+        Some(auth(&updated))
     })
 }

@@ -1,9 +1,8 @@
-//! Whether a route that has no ledger yet is an old one under another name: then its ledger is empty, and it would make every ticket
-//! anew.
+//! Detects a renamed route: it has a new, empty ledger, and would create a second ticket for every open alert.
 //!
-//! Told by a ledger that no route of the configuration uses and that was written for the same topic, instance and table.
-//! One whose group has members is another bridge's, such as a canary's. Not told where prefix, ledger and topic were all
-//! renamed at once.
+//! A route without a ledger counts as renamed if there is a ledger for the same topic, instance and table that no route
+//! of the configuration uses. If the group of that ledger has members, it belongs to another bridge, such as a canary.
+//! A rename of prefix, ledger and topic at the same time is not detected.
 
 use std::time::Duration;
 
@@ -15,40 +14,47 @@ use crate::kafka::{KafkaOptions, groups};
 use crate::ledger;
 use crate::runtime::error_chain;
 
-/// For each call to the cluster.
+/// Timeout of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Refuses a route without a ledger that is most likely an old one.
+/// Rejects a route without a ledger that was probably renamed.
 ///
 /// # Errors
-/// It is: what to do. Or the cluster does not answer.
-pub async fn refuse(config: &Config, sink: &Sink, options: &KafkaOptions) -> Result<()> {
-    let (first, last) = (format!("{}.", config.topics.prefix), ".ledger");
-    let all = Topics::new(options, TIMEOUT).names().await.context("can't list the topics")?;
-    let unused = |name: &String| config.sinks.iter().all(|sink| sink.ledger != *name);
-    for topic in all.into_iter().filter(|name| name.starts_with(&first) && name.ends_with(last)).filter(unused) {
-        let old = match ledger::identity(options, &topic, &sink.group, TIMEOUT).await {
+/// The route was probably renamed: what to do. Or the cluster does not respond.
+pub async fn reject_renamed(config: &Config, sink: &Sink, options: &KafkaOptions) -> Result<()> {
+    let (prefix, suffix) = (format!("{}.", config.topics.prefix), ".ledger");
+    let all = Topics::new(options, TIMEOUT).list_names().await.context("can't list the topics")?;
+    let is_unused = |name: &String| config.sinks.iter().all(|sink| sink.ledger != *name);
+    for topic in all.into_iter().filter(|name| name.starts_with(&prefix) && name.ends_with(suffix)).filter(is_unused) {
+        let old = match ledger::read_identity(options, &topic, &sink.group, TIMEOUT).await {
             Ok(Some(old)) => old,
             Ok(None) => continue,
             Err(error) => {
-                // Another bridge's, perhaps, which we may not read.
+                // It may belong to another bridge, and be unreadable for this one.
                 let error = error_chain::chain(&error);
-                tracing::warn!(topic, error, "can't tell whether a ledger is this route's old one");
+                tracing::warn!(
+                    route = sink.name,
+                    topic,
+                    error,
+                    "can't read a ledger, to check whether the route was renamed"
+                );
                 continue;
             }
         };
-        let is_same = old.topic == sink.reads() && old.instance == sink.instance.url && old.table == sink.table;
+        let is_same =
+            old.topic == sink.consumed_topic() && old.instance == sink.instance.url && old.table == sink.table;
         if !is_same || old.route == sink.name {
             continue;
         }
-        let (group, by) = (format!("{first}{}", old.route), options.clone());
-        let look = move || groups::members(&by, &group, TIMEOUT);
-        let members = tokio::task::spawn_blocking(look).await.context("a look at a group was cut short")??;
+        let (group, options) = (format!("{prefix}{}", old.route), options.clone());
+        let query = move || groups::members(&options, &group, TIMEOUT);
+        let members =
+            tokio::task::spawn_blocking(query).await.context("reading the members of a group was interrupted")??;
         if members.is_empty() {
             bail!(
-                "route {}: the ledger {topic} is of a route {} for the same topic, instance and table, which is not \
-                 configured any more. If it was renamed, take its ledger along with `nowbridge ledger rename --from {}`, \
-                 or every ticket would be made anew; if it was not, delete that topic",
+                "route {}: the ledger {topic} belongs to the route {}, which has the same topic, instance and table and \
+                 is no longer configured. If the route was renamed, migrate the ledger with `nowbridge ledger rename \
+                 --from {}`; otherwise every open alert would get a second ticket. If it was not renamed, delete that topic",
                 sink.name,
                 old.route,
                 old.route

@@ -1,5 +1,5 @@
 //! Builds a bridge from a configuration: clients, topics and routes, started under a supervisor. `run` and `demo` start
-//! it; the other commands take single parts of it. Wiring only: every decision is made in the modules it connects.
+//! it; other commands use single parts. Wiring only: all decisions are made in the connected modules.
 
 pub mod clients;
 mod detect_rename;
@@ -11,7 +11,7 @@ pub mod topics;
 
 use std::time::Duration;
 
-pub use start::{Views, start};
+pub use start::{RouteStatuses, start};
 
-/// The longest time that one call to the Kafka cluster may take.
+/// Timeout of each call to the Kafka cluster.
 pub const KAFKA_TIMEOUT: Duration = Duration::from_secs(15);

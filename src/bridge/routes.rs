@@ -1,23 +1,23 @@
-//! From the configuration's plain values to the values that a sink or source route runs with.
+//! Creates sink and source routes from the configuration.
 
 use std::sync::Arc;
 
 use super::clients;
 use super::repartition::start_at;
-use crate::config::{Config, OnLost, Sink, Source, SourceStart, Write};
+use crate::config::{Config, OnMissingLedger, Sink, Source, SourceStart, Write};
 use crate::kafka::KafkaOptions;
 use crate::ledger::{self, Identity, StartAt};
 use crate::mapping::{KEY_RULE, RecordMapping};
-use crate::quota::Pace;
+use crate::quota::RequestLimiter;
 use crate::servicenow::Client;
 use crate::sink::{BatchSettings, Route};
 use crate::source::{self, SourceRoute, SourceTopics, Timing};
 
-/// What the ledger of a route belongs to. `partitions` are those of the topic that the sink reads.
+/// Returns the identity of a route's ledger. `partitions` is the number of partitions of the topic that the sink reads.
 pub fn identity(sink: &Sink, cluster_id: Option<String>, partitions: i32) -> Identity {
     Identity {
         cluster_id,
-        topic: sink.reads().to_owned(),
+        topic: sink.consumed_topic().to_owned(),
         partitions,
         instance: sink.instance.url.clone(),
         route: sink.name.clone(),
@@ -27,12 +27,13 @@ pub fn identity(sink: &Sink, cluster_id: Option<String>, partitions: i32) -> Ide
     }
 }
 
-/// How a route's records are read. `partitions` are those of the topic that the sink reads.
+/// Returns how a route decodes and maps its records. `partitions` is the number of partitions of the topic that the
+/// sink reads.
 pub fn record_mapping(sink: &Sink, partitions: i32) -> RecordMapping {
     RecordMapping {
         decoder: sink.decoder.clone(),
-        copartitioned: sink.copartitioned,
-        rekeyed_from: sink.rekeyed.as_ref().map(|_| sink.topic.as_str().into()),
+        keyed_by_alert: sink.keyed_by_alert,
+        repartitioned_from: sink.repartition_topic.as_ref().map(|_| sink.topic.as_str().into()),
         partitions: usize::try_from(partitions).unwrap_or(1),
         mapping: Arc::clone(&sink.mapping),
     }
@@ -45,12 +46,12 @@ pub(super) fn sink_route(
     partitions: i32,
     (cluster_id, instance_date): (Option<String>, Option<i64>),
     client: Client,
-    pace: Arc<Pace>,
+    limiter: Arc<RequestLimiter>,
 ) -> Route {
     Route {
         name: sink.name.as_str().into(),
         kafka: options.clone(),
-        topic: sink.reads().into(),
+        topic: sink.consumed_topic().into(),
         group: sink.group.clone(),
         session_timeout: config.kafka.session_timeout,
         max_poll_interval: config.kafka.max_poll_interval,
@@ -65,20 +66,26 @@ pub(super) fn sink_route(
         },
         client,
         new_credentials: clients::new_credentials(&sink.instance),
-        pace,
+        limiter,
         settings: sink.settings.clone(),
         identity: identity(sink, cluster_id, partitions),
-        // Of a re-keyed route the stage begins where the user wants; what it has written is all to be applied.
-        start: if sink.rekeyed.is_some() { StartAt::Earliest } else { start_at(sink) },
-        on_lost: match sink.on_lost {
-            OnLost::Refuse => ledger::OnLost::Refuse,
-            OnLost::LookUp => ledger::OnLost::LookUp,
+        // With `repartition`, `start` applies to the stage, and the sink applies all records that the stage has
+        // written.
+        start: if sink.repartition_topic.is_some() { StartAt::Earliest } else { start_at(sink) },
+        on_missing_ledger: match sink.on_missing_ledger {
+            OnMissingLedger::Refuse => ledger::OnMissingLedger::Refuse,
+            OnMissingLedger::LookUp => ledger::OnMissingLedger::LookUp,
         },
         instance_date,
     }
 }
 
-pub(super) fn source_route(config: &Config, source: &Source, client: Client, pace: Arc<Pace>) -> SourceRoute {
+pub(super) fn source_route(
+    config: &Config,
+    source: &Source,
+    client: Client,
+    limiter: Arc<RequestLimiter>,
+) -> SourceRoute {
     let instance = &source.instance;
     let mut settings = source::Settings::new(&source.name, &instance.name, &source.table, instance.auth.user());
     settings.filter.clone_from(&source.filter);
@@ -91,11 +98,11 @@ pub(super) fn source_route(config: &Config, source: &Source, client: Client, pac
         SourceStart::None => source::Start::None,
         SourceStart::Since(ms) => source::Start::Since(ms.div_euclid(1000)),
     };
-    settings.overlap = i64::try_from(source.overlap.as_secs()).unwrap_or(i64::MAX);
-    settings.lag = i64::try_from(source.lag.as_secs()).unwrap_or(i64::MAX);
-    settings.page = u32::try_from(source.page).unwrap_or(1000);
+    settings.lookback = i64::try_from(source.lookback.as_secs()).unwrap_or(i64::MAX);
+    settings.safety_lag = i64::try_from(source.safety_lag.as_secs()).unwrap_or(i64::MAX);
+    settings.page_size = u32::try_from(source.page_size).unwrap_or(1000);
     let mut timing = Timing { interval: source.interval, auth_retry: instance.auth_retry, ..Timing::default() };
-    timing.quota = instance.rate.map(|rate| f64::from(rate.count) / rate.per.as_secs_f64());
+    timing.requests_per_second = instance.rate.map(|rate| f64::from(rate.count) / rate.per.as_secs_f64());
     SourceRoute {
         settings: Arc::new(settings),
         topics: SourceTopics {
@@ -108,7 +115,7 @@ pub(super) fn source_route(config: &Config, source: &Source, client: Client, pac
         timing,
         client,
         new_credentials: clients::new_credentials(instance),
-        gate: Arc::new(pace),
+        permits: Arc::new(limiter),
         status: source::StatusHandle::default(),
     }
 }

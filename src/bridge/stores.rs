@@ -1,18 +1,18 @@
-//! What the commands on a route work on: its ledger and its dead letters, ready to be read and changed.
+//! Opens the ledger and the dead letters of a route, for the commands that read and change them.
 
 use anyhow::{Context, Result, bail};
 
 use super::{KAFKA_TIMEOUT, clients, routes, topics};
 use crate::config::{Config, Sink};
-use crate::dead_letters::LetterStore;
+use crate::dead_letters::DeadLetterStore;
 use crate::kafka::Producer;
 use crate::kafka::topics::{Purpose, TopicSpec, Topics};
-use crate::ledger::admin::Site;
+use crate::ledger::admin::RouteLedger;
 
-/// The sink route of that name; without a name, the only one.
+/// Returns the sink route with this name; without a name, the only sink route.
 ///
 /// # Errors
-/// There is no such route, or there are several and none was named.
+/// There is no such route, or there are several and no name was given.
 pub fn select_sink<'a>(config: &'a Config, route: Option<&str>) -> Result<&'a Sink> {
     let names = || config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>().join(", ");
     match (route, config.sinks.as_slice()) {
@@ -26,15 +26,16 @@ pub fn select_sink<'a>(config: &'a Config, route: Option<&str>) -> Result<&'a Si
     }
 }
 
-/// The ledger of a route. `create`: the ledger topic is created where it does not exist.
+/// Opens the ledger of a route. `create`: creates the ledger topic if it does not exist.
 ///
 /// # Errors
-/// The input or the ledger topic does not exist, or the cluster does not answer.
-pub async fn ledger(config: &Config, sink: &Sink, create: bool) -> Result<Site> {
+/// The input or the ledger topic does not exist, or the cluster does not respond.
+pub async fn ledger(config: &Config, sink: &Sink, create: bool) -> Result<RouteLedger> {
     let options = clients::kafka(&config.kafka);
     let cluster = Topics::new(&options, KAFKA_TIMEOUT);
-    let input = cluster.partitions(sink.reads()).await?;
-    let input = input.with_context(|| format!("route {}: topic {} does not exist", sink.name, sink.reads()))?;
+    let input = cluster.partitions(sink.consumed_topic()).await?;
+    let input =
+        input.with_context(|| format!("route {}: topic {} does not exist", sink.name, sink.consumed_topic()))?;
     if create {
         let spec = TopicSpec::new(&sink.ledger, Purpose::Ledger).partitions(input);
         let spec = spec.replication(config.topics.replication);
@@ -49,12 +50,12 @@ pub async fn ledger(config: &Config, sink: &Sink, create: bool) -> Result<Site> 
         )
     })?;
     let (producer, _) = Producer::new(&options, KAFKA_TIMEOUT)?;
-    Ok(Site {
+    Ok(RouteLedger {
         identity: routes::identity(sink, cluster.cluster_id().await?, input),
         producer,
-        ledger: sink.ledger.as_str().into(),
+        topic: sink.ledger.as_str().into(),
         partitions,
-        input: sink.reads().to_owned(),
+        input: sink.consumed_topic().to_owned(),
         group: sink.group.clone(),
         states: sink.settings.states.clone(),
         timeout: KAFKA_TIMEOUT,
@@ -62,15 +63,15 @@ pub async fn ledger(config: &Config, sink: &Sink, create: bool) -> Result<Site> 
     })
 }
 
-/// The dead letters of a route.
-pub fn dead_letters(config: &Config, sink: &Sink) -> LetterStore {
-    LetterStore {
+/// Opens the dead letters of a route.
+pub fn dead_letters(config: &Config, sink: &Sink) -> DeadLetterStore {
+    DeadLetterStore {
         options: clients::kafka(&config.kafka),
         route: sink.name.clone(),
-        input: sink.reads().to_owned(),
+        input: sink.consumed_topic().to_owned(),
         group: sink.group.clone(),
         dead_letters: sink.dead_letters.clone(),
-        marks: config.topics.redrives(),
+        redrives_topic: config.topics.redrives(),
         transactional_id: format!("{}.redrive.{}", config.topics.prefix, sink.name),
         timeout: KAFKA_TIMEOUT,
     }
@@ -80,11 +81,13 @@ pub fn dead_letters(config: &Config, sink: &Sink) -> LetterStore {
 /// created it.
 ///
 /// # Errors
-/// The cluster does not answer or refuses.
-pub async fn create_redrives_topic(config: &Config, store: &LetterStore) -> Result<()> {
-    let spec = TopicSpec::new(store.marks.clone(), Purpose::Table).partitions(1).replication(config.topics.replication);
+/// The cluster does not respond, or rejects the request.
+pub async fn create_redrives_topic(config: &Config, store: &DeadLetterStore) -> Result<()> {
+    let spec = TopicSpec::new(store.redrives_topic.clone(), Purpose::Table)
+        .partitions(1)
+        .replication(config.topics.replication);
     let cluster = Topics::new(&store.options, KAFKA_TIMEOUT);
     let created = cluster.create_missing(&[spec], topics::strictness(config, false)).await;
-    created.with_context(|| format!("can't create the topic {}", store.marks))?;
+    created.with_context(|| format!("can't create the topic {}", store.redrives_topic))?;
     Ok(())
 }

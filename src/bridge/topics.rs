@@ -1,5 +1,4 @@
-//! The topics of a configuration: which ones it needs, created where they are missing, and the ACLs that the bridge
-//! needs on them.
+//! The topics of a configuration: creates and checks them, and lists the ACLs that the bridge needs.
 
 use anyhow::{Context, Result, bail};
 
@@ -10,29 +9,29 @@ use crate::kafka::topics::{Finding, Purpose, Strictness, TopicSpec, Topics};
 pub struct Layout {
     /// Input topics of sink routes.
     pub inputs: Vec<TopicSpec>,
-    /// What the bridge makes for itself.
+    /// Topics that the bridge creates for itself.
     pub own: Vec<TopicSpec>,
 }
 
-/// Strictness that the configuration asks for.
+/// Returns the strictness of topic checks that the configuration sets.
 pub fn strictness(config: &Config, embedded: bool) -> Strictness {
     Strictness { unsafe_topics: config.topics.unsafe_topics, embedded }
 }
 
-/// The layout, given the partitions of each sink's input topic, in the order of the sinks.
+/// Returns the layout. `inputs` are the partitions of the topics that the sinks read, in the order of the sinks.
 pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
     let replication = config.topics.replication;
     let spec =
         |name: &str, purpose, partitions| TopicSpec::new(name, purpose).partitions(partitions).replication(replication);
     let mut layout = Layout { inputs: Vec::new(), own: Vec::new() };
     for (sink, &partitions) in config.sinks.iter().zip(inputs) {
-        if let Some(rekeyed) = &sink.rekeyed {
-            // The user's topic may have any number of partitions; those of the internal one count.
+        if let Some(repartition_topic) = &sink.repartition_topic {
+            // The user's topic may have any number of partitions; the number of the internal topic counts.
             layout.inputs.push(TopicSpec::new(&sink.topic, Purpose::Input).replication(replication));
-            layout.own.push(spec(rekeyed, Purpose::Rekeyed, partitions));
-            if let Some(digest) = &sink.digest {
-                layout.own.push(spec(&digest.grouped, Purpose::Rekeyed, partitions));
-                layout.own.push(spec(&digest.table, Purpose::Table, partitions));
+            layout.own.push(spec(repartition_topic, Purpose::Repartitioned, partitions));
+            if let Some(grouping) = &sink.grouping {
+                layout.own.push(spec(&grouping.input_topic, Purpose::Repartitioned, partitions));
+                layout.own.push(spec(&grouping.state_topic, Purpose::Table, partitions));
             }
         } else {
             layout.inputs.push(spec(&sink.topic, Purpose::Input, partitions));
@@ -56,24 +55,29 @@ pub fn layout(config: &Config, inputs: &[i32]) -> Layout {
     layout
 }
 
-/// Partitions of the topic that each sink reads; topics that are missing count as `otherwise`. An internal topic that is
-/// not there yet will have as many as the topic that is re-keyed.
+/// Returns the number of partitions of the topic that each sink reads; `default` for missing topics. A missing internal
+/// topic gets as many partitions as the user's topic.
 ///
 /// # Errors
-/// The cluster does not answer, or a topic is missing and `otherwise` is `None`.
-pub async fn input_partitions(config: &Config, topics: &Topics, otherwise: Option<i32>) -> Result<Vec<i32>> {
+/// The cluster does not respond, or a topic is missing and `default` is `None`.
+pub async fn input_partitions(config: &Config, topics: &Topics, default: Option<i32>) -> Result<Vec<i32>> {
     let mut counts = Vec::new();
     for sink in &config.sinks {
-        let found = topics.partitions(&sink.topic).await.with_context(|| format!("can't look at {}", sink.topic))?;
-        let internal = match &sink.rekeyed {
-            Some(topic) => topics.partitions(topic).await.with_context(|| format!("can't look at {topic}"))?,
+        let found = topics
+            .partitions(&sink.topic)
+            .await
+            .with_context(|| format!("can't read the metadata of topic {}", sink.topic))?;
+        let internal = match &sink.repartition_topic {
+            Some(topic) => {
+                topics.partitions(topic).await.with_context(|| format!("can't read the metadata of topic {topic}"))?
+            }
             None => None,
         };
-        match (found.map(|partitions| internal.unwrap_or(partitions)), otherwise) {
+        match (found.map(|partitions| internal.unwrap_or(partitions)), default) {
             (Some(partitions), _) => counts.push(partitions),
             (None, Some(partitions)) => counts.push(partitions),
             (None, None) => bail!(
-                "route {}: its input topic {} does not exist; make it, or let `nowbridge topics create` make it",
+                "route {}: its input topic {} does not exist; create it, for example with `nowbridge topics create`",
                 sink.name,
                 sink.topic
             ),
@@ -82,20 +86,20 @@ pub async fn input_partitions(config: &Config, topics: &Topics, otherwise: Optio
     Ok(counts)
 }
 
-/// Makes what is missing, then tells everything that is wrong. For `run`: input topics must exist already.
+/// Creates missing topics of the bridge, then checks all topics. Input topics must already exist.
 ///
 /// # Errors
-/// The cluster refuses, or a topic can't be used as it is.
+/// The cluster rejects a request, or a topic is unusable; the error lists all problems.
 pub async fn ensure(config: &Config, topics: &Topics, strictness: Strictness) -> Result<Vec<i32>> {
     let inputs = input_partitions(config, topics, None).await?;
     let layout = layout(config, &inputs);
-    let made = topics.create_missing(&layout.own, strictness).await.context("can't make the bridge's topics")?;
-    for topic in made {
-        tracing::info!(topic, "made a topic");
+    let created = topics.create_missing(&layout.own, strictness).await.context("can't create the bridge's topics")?;
+    for topic in created {
+        tracing::info!(topic, "topic created");
     }
     let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
     let findings = topics.check(&all, strictness).await.context("can't check the topics")?;
-    let line = |f: &Finding| format!("{}: {}; {}", f.topic, f.what, f.remedy);
+    let line = |f: &Finding| format!("{}: {}; {}", f.topic, f.problem, f.remedy);
     for finding in findings.iter().filter(|f| !f.fatal) {
         tracing::warn!("{}", line(finding));
     }
@@ -103,11 +107,11 @@ pub async fn ensure(config: &Config, topics: &Topics, strictness: Strictness) ->
     if fatal.is_empty() {
         return Ok(inputs);
     }
-    bail!("topics can't be used as they are:{}", fatal.concat())
+    bail!("unusable topics:{}", fatal.concat())
 }
 
-/// The ACLs, in the words of `kafka-acls`.
-pub fn rights(config: &Config) -> Vec<String> {
+/// Returns the required ACLs, with the operation names of `kafka-acls`.
+pub fn acls(config: &Config) -> Vec<String> {
     let mut lines = vec!["IdempotentWrite, Describe on the cluster".to_owned()];
     for sink in &config.sinks {
         lines.push(format!("Read, Describe on topic {}", sink.topic));
@@ -115,17 +119,17 @@ pub fn rights(config: &Config) -> Vec<String> {
         lines.push(format!("Write, Describe on topic {}", sink.dead_letters));
         lines.extend(sink.results.iter().map(|name| format!("Write, Describe on topic {name}")));
         lines.push(format!("Read on group {}", sink.group));
-        if let Some(rekeyed) = &sink.rekeyed {
+        if let Some(repartition_topic) = &sink.repartition_topic {
             let prefix = &config.topics.prefix;
-            lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {rekeyed}"));
-            lines.push(format!("Read on group {}", sink.rekey_group()));
-            lines.push(format!("Write, Describe on transactional ids {prefix}.rekey.{}.*", sink.name));
-            if let Some(digest) = &sink.digest {
-                for topic in [&digest.grouped, &digest.table] {
+            lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {repartition_topic}"));
+            lines.push(format!("Read on group {}", sink.repartition_group()));
+            lines.push(format!("Write, Describe on transactional ids {prefix}.repartition.{}.*", sink.name));
+            if let Some(grouping) = &sink.grouping {
+                for topic in [&grouping.input_topic, &grouping.state_topic] {
                     lines.push(format!("Read, Write, Describe, DescribeConfigs on topic {topic}"));
                 }
-                lines.push(format!("Read on group {}", sink.digest_group()));
-                lines.push(format!("Write, Describe on transactional ids {prefix}.digest.{}.*", sink.name));
+                lines.push(format!("Read on group {}", sink.grouping_group()));
+                lines.push(format!("Write, Describe on transactional ids {prefix}.grouping.{}.*", sink.name));
             }
         }
     }
@@ -147,6 +151,6 @@ pub fn rights(config: &Config) -> Vec<String> {
         lines.push("for `dead-letters redrive`: Read on the dead-letter topics".to_owned());
         lines.push(format!("for `dead-letters redrive`: Write, Describe on transactional ids {prefix}.redrive.*"));
     }
-    lines.push("Create on the topics above, unless somebody else makes them".to_owned());
+    lines.push("Create on the topics above, unless they already exist".to_owned());
     lines
 }

@@ -1,116 +1,125 @@
-//! A route that writes events: may the bridge's user send them, and read them again, by which its doubts are settled?
+//! Checks of a route that writes events: whether the bridge's user may send events and read them, which verification
+//! needs.
 //!
-//! An event can't be taken back, so none is sent without `--write-probe`; that one is of severity 0, which makes no alert.
+//! An event cannot be deleted, so none is sent without `--write-probe`. That one has severity 0, which creates no
+//! alert.
 
 use std::collections::BTreeSet;
 
 use serde_json::Map;
 
-use super::rounds::{Rounds, Verdict};
-use super::table::Visit;
+use super::run::{CheckRun, Verdict};
+use super::table::RouteTable;
 use crate::config::Sink;
 use crate::model::answer::Journal;
-use crate::model::{Answer, Class, Failure};
+use crate::model::{Answer, Failure, FailureClass};
 use crate::servicenow::{Note, Request};
 
-/// Without these an event can't be found again.
+/// Columns without which an event cannot be found.
 const ESSENTIAL: [&str; 5] = ["sys_id", "sys_created_on", "message_key", "severity", "additional_info"];
 
-const SEND: &str = "give the bridge's user the role evt_mgmt_integration (and see that Event Management is active)";
-const READ: &str = "let the bridge's user read em_event with these columns: a lost answer is settled by a look there";
+const GRANT_SEND: &str =
+    "give the bridge's user the role evt_mgmt_integration (and check that Event Management is active)";
+const GRANT_READ: &str =
+    "let the bridge's user read em_event with these columns: the bridge verifies ambiguous events there";
 
-/// Looks at events; false where the instance must be asked no more.
-pub async fn check(rounds: &mut Rounds<'_>, visit: &Visit<'_>, sink: &Sink, probe: bool) -> bool {
-    let refused = |failure: &Failure| failure.class == Class::Unauthorised;
-    let (verdict, goes_on) = match visit.client.knock_for_events().await {
-        Ok(()) => (Verdict::pass("the interface answers; what it takes shows only in an event (--write-probe)"), true),
-        Err(failure) if matches!(failure.code.as_str(), "api_acl" | "http_403") => {
-            (Verdict::fail(format!("{}: {}", failure.code, failure.message), SEND), true)
+/// Checks events; returns false if no further requests may be sent to the instance.
+pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &Sink, probe: bool) -> bool {
+    let is_rejected = |failure: &Failure| failure.class == FailureClass::Unauthorized;
+    let (verdict, can_continue) = match route_table.client.probe_event_api().await {
+        Ok(()) => {
+            let detail = "the event API responds; only an event shows whether it is accepted (--write-probe)";
+            (Verdict::pass(detail), true)
         }
-        Err(failure) => (Verdict::failed(&failure), !refused(&failure)),
+        Err(failure) if matches!(failure.code.as_str(), "api_acl" | "http_403") => {
+            (Verdict::fail(format!("{}: {}", failure.code, failure.message), GRANT_SEND), true)
+        }
+        Err(failure) => (Verdict::failed(&failure), !is_rejected(&failure)),
     };
-    rounds.note(visit.id("send"), "events can be sent", verdict);
-    if !goes_on {
+    run.record(route_table.id("send"), "events can be sent", verdict);
+    if !can_continue {
         return false;
     }
-    rounds.note(visit.id("read"), "events can be read again", read(visit, sink).await);
-    rounds.note(visit.id("correlation"), "look-ups by message_key can be trusted", look(visit).await);
+    run.record(route_table.id("read"), "events can be read back", read(route_table, sink).await);
+    let verdict = find_unknown(route_table).await;
+    run.record(route_table.id("correlation"), "look-ups by message_key are reliable", verdict);
     if probe {
-        rounds.looking(&format!("sink {}: a test event", sink.name));
-        rounds.note(visit.id("probe.event"), "a test event is taken and found again", try_one(visit).await);
+        run.start(&format!("sink {}: a test event", sink.name));
+        let verdict = send_test_event(route_table).await;
+        run.record(route_table.id("probe.event"), "a test event is accepted and found", verdict);
     }
     true
 }
 
-/// The newest events, with what is needed of them and what the route writes.
-async fn read(visit: &Visit<'_>, sink: &Sink) -> Verdict {
-    let columns = sink.mapping.columns();
-    let mut asked: BTreeSet<&str> = columns.iter().map(|c| &**c).filter(|column| !column.contains('.')).collect();
-    asked.extend(ESSENTIAL);
+/// Reads the newest events with the essential columns and those that the route writes.
+async fn read(route_table: &RouteTable<'_>, sink: &Sink) -> Verdict {
+    let mapped = sink.mapping.columns();
+    let mut columns: BTreeSet<&str> = mapped.iter().map(|c| &**c).filter(|column| !column.contains('.')).collect();
+    columns.extend(ESSENTIAL);
     let parameters = [
         ("sysparm_query", "ORDERBYDESCsys_created_on".to_owned()),
-        ("sysparm_fields", asked.iter().copied().collect::<Vec<_>>().join(",")),
+        ("sysparm_fields", columns.iter().copied().collect::<Vec<_>>().join(",")),
         ("sysparm_limit", "10".to_owned()),
         ("sysparm_no_count", "true".to_owned()),
         ("sysparm_exclude_reference_link", "true".to_owned()),
     ];
-    let page = match visit.client.get(0, &visit.path(), &parameters).await {
+    let page = match route_table.client.get(0, &route_table.path(), &parameters).await {
         Ok(page) => page,
         Err(failure) => return Verdict::failed(&failure),
     };
     if page.rows.is_empty() {
         let remedy = "check again when there is an event, or use --write-probe";
-        return Verdict::warn("em_event is empty, or hides all its rows: it can't be seen which", remedy);
+        return Verdict::warn("em_event is empty, or all its records are hidden", remedy);
     }
     let shown: BTreeSet<&str> = page.rows.iter().flat_map(Map::keys).map(String::as_str).collect();
-    let missing: Vec<&str> = asked.iter().copied().filter(|column| !shown.contains(column)).collect();
-    let detail = format!("not shown: {}", missing.join(", "));
+    let missing: Vec<&str> = columns.iter().copied().filter(|column| !shown.contains(column)).collect();
+    let detail = format!("not readable: {}", missing.join(", "));
     match missing.as_slice() {
-        [] => Verdict::pass(format!("all {} columns are shown", asked.len())),
-        missing if missing.iter().any(|column| ESSENTIAL.contains(column)) => Verdict::fail(detail, READ),
-        _ => Verdict::warn(detail, "they don't exist, and what is sent there is dropped; look at `fields`"),
+        [] => Verdict::pass(format!("all {} columns are readable", columns.len())),
+        missing if missing.iter().any(|column| ESSENTIAL.contains(column)) => Verdict::fail(detail, GRANT_READ),
+        _ => Verdict::warn(detail, "the columns do not exist, and their values are dropped; correct `fields`"),
     }
 }
 
-/// A look for a key that was made up must find nothing.
-async fn look(visit: &Visit<'_>) -> Verdict {
-    let look = Request::Events { correlation: made_up(), ticket: None, markers: Vec::new() };
-    match visit.client.perform(0, look).await.answer {
-        Answer::Rows { rows, .. } if rows.is_empty() => Verdict::pass("a made-up one finds nothing"),
+/// A search for a random key must find nothing.
+async fn find_unknown(route_table: &RouteTable<'_>) -> Verdict {
+    let find = Request::FindEvents { correlation: random_key(), ticket: None, markers: Vec::new() };
+    match route_table.client.perform(0, find).await.answer {
+        Answer::Rows { rows, .. } if rows.is_empty() => Verdict::pass("a random message key finds nothing"),
         Answer::Failed(failure) => Verdict::failed(&failure),
         Answer::NotSent { reason } => Verdict::skipped(reason),
         Answer::Rows { .. } | Answer::Applied { .. } => {
-            Verdict::fail("an event was found for a key that was made up a moment ago", "please report it")
+            Verdict::fail("a search for a random message key found an event", "report it as a bug")
         }
     }
 }
 
-async fn try_one(visit: &Visit<'_>) -> Verdict {
-    let correlation = made_up();
+async fn send_test_event(route_table: &RouteTable<'_>) -> Verdict {
+    let correlation = random_key();
     let marker = format!("[{correlation}]");
     let fields = [("severity", "0"), ("description", "nowbridge check: a test event, please ignore it")];
-    let event = Request::Event {
+    let event = Request::SendEvent {
         correlation: correlation.clone(),
         ticket: None,
         fields: fields.map(|(column, value)| (column.into(), value.to_owned())).to_vec(),
         notes: vec![Note { text: String::new(), marker: marker.clone() }],
     };
-    let sys_id = match visit.client.perform(0, event).await.answer {
+    let sys_id = match route_table.client.perform(0, event).await.answer {
         Answer::Applied { row, .. } => row.sys_id,
         Answer::Failed(failure) => return Verdict::failed(&failure),
         Answer::NotSent { reason } => return Verdict::skipped(reason),
-        Answer::Rows { .. } => return Verdict::fail("an event was answered as a look-up", "please report it"),
+        Answer::Rows { .. } => return Verdict::fail("an event was answered as a look-up", "report it as a bug"),
     };
-    let look = Request::Events { correlation, ticket: Some(sys_id), markers: vec![marker.clone()] };
-    match visit.client.perform(0, look).await.answer {
+    let find = Request::FindEvents { correlation, ticket: Some(sys_id), markers: vec![marker.clone()] };
+    match route_table.client.perform(0, find).await.answer {
         Answer::Rows { journal: Some(Journal::Read(found)), .. } if found.contains(&marker) => {
-            Verdict::pass("it was sent, and found by its marker")
+            Verdict::pass("sent, and found by its marker")
         }
         Answer::Failed(failure) => Verdict::failed(&failure),
-        _ => Verdict::fail("it was taken, and is not found: a lost answer would send its event twice", READ),
+        _ => Verdict::fail("accepted, but not found: after a lost response the event would be sent twice", GRANT_READ),
     }
 }
 
-fn made_up() -> String {
+fn random_key() -> String {
     format!("nowbridge-check-{:032x}", fastrand::u128(..))
 }

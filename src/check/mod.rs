@@ -1,19 +1,19 @@
-//! `nowbridge check`: whether Kafka and the instances are as the bridge needs them.
+//! `nowbridge check`: verifies that Kafka and the ServiceNow instances meet the bridge's requirements.
 //!
-//! Every check has a stable id, an outcome and, where it is not well, what to do. Nothing is repeated: an instance that
-//! refuses the credentials is asked no more, because five refusals lock an account. Nothing is written either, except
-//! by the probe of [`Options::write_probe`], which makes one ticket and resolves it. What the checks can't see is said
-//! in their detail: a pass is what was observed, no more.
+//! Every check has a stable id, an outcome and, unless it passed, a remedy. Checks are never retried: an instance that
+//! rejects the credentials gets no further requests, because five rejections lock an account. Checks write nothing,
+//! except for the probe of [`Options::write_probe`], which creates one ticket and resolves it. A check that passed
+//! states only what was observed; the detail names what it cannot see.
 
 mod choices;
 mod cluster;
 mod events;
-mod greeting;
 mod instance;
 mod journal;
+mod login;
 mod probe;
 mod report;
-mod rounds;
+mod run;
 mod staging;
 mod table;
 
@@ -24,35 +24,33 @@ use crate::kafka::KafkaOptions;
 use crate::kafka::topics::{Strictness, TopicSpec};
 use crate::servicenow::Client;
 
-pub use greeting::{Greeting, greet, instance_date};
-pub use instance::write_by;
+pub use instance::apply_write_method;
+pub use login::{Login, instance_date, log_in};
 pub use report::{Check, Outcome, Report};
 
-/// What is checked, and with which clients. The clients are made by whoever makes those of `run`, so that the check
-/// sees what `run` would see.
-pub struct Subject<'a> {
-    /// The configuration.
+/// What to check, and with which clients. The caller creates the clients as `run` does, so that the checks see what
+/// `run` would see.
+pub struct CheckContext<'a> {
     pub config: &'a Config,
-    /// How to reach the cluster.
+    /// The connection to the cluster.
     pub kafka: KafkaOptions,
-    /// Makes a client of an instance for a table, given the table's state column; or says why it can't.
+    /// Creates a client of an instance for a table and its state column. An error is the reason.
     pub client: &'a (dyn Fn(&Instance, &str, &str) -> Result<Client, String> + Sync),
-    /// The topics that the configuration needs, inputs included, given the partitions of each sink's input topic in
-    /// the order of the sinks.
+    /// The topics that the configuration needs, inputs included, given the partition counts of the sinks' input topics
+    /// in the order of the sinks.
     pub topics: &'a (dyn Fn(&[i32]) -> Vec<TopicSpec> + Sync),
-    /// How strict topics are judged.
+    /// How strictly topics are checked.
     pub strictness: Strictness,
-    /// Choices of the person who checks.
     pub options: Options,
 }
 
-/// Choices of the person who checks.
+/// The options of `nowbridge check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Make a test ticket in each sink's table, note on it and resolve it. Without this, writing is probed by an
-    /// update of a row that does not exist, which proves the API's gate and not the table's own rules.
+    /// Create a test ticket in each sink's table, add a note and resolve it. Without this, writing is tested by an
+    /// update of a record that does not exist, which tests the API's access rules but not the table's own.
     pub write_probe: bool,
-    /// Longest wait for one answer of Kafka.
+    /// Timeout of one request to Kafka.
     pub kafka_timeout: Duration,
 }
 
@@ -62,35 +60,35 @@ impl Default for Options {
     }
 }
 
-/// What happens while it runs.
+/// The progress of the checks.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// This is being looked at.
-    Looking(&'a str),
-    /// This is done.
-    Done(&'a Check),
+    /// A subject is being checked; its name for display.
+    Started(&'a str),
+    /// A check is complete.
+    Finished(&'a Check),
 }
 
-/// Hears of progress.
-pub type Listener<'a> = &'a mut (dyn FnMut(Progress<'_>) + Send);
+/// Is called with the progress of the checks.
+pub type ProgressListener<'a> = &'a mut (dyn FnMut(Progress<'_>) + Send);
 
-/// Checks everything. Never fails: what goes wrong stands in the report.
-pub async fn check(subject: &Subject<'_>, progress: Listener<'_>) -> Report {
-    let mut rounds = rounds::Rounds::new(progress);
-    cluster::check(&mut rounds, subject).await;
-    for instance in subject.config.instances.values() {
-        instance::check(&mut rounds, subject, instance).await;
+/// Runs all checks. Never fails: failures are part of the report.
+pub async fn check(context: &CheckContext<'_>, progress: ProgressListener<'_>) -> Report {
+    let mut run = run::CheckRun::new(progress);
+    cluster::check(&mut run, context).await;
+    for instance in context.config.instances.values() {
+        instance::check(&mut run, context, instance).await;
     }
-    rounds.report
+    run.report
 }
 
-/// Checks the instances only.
-pub async fn check_instances(subject: &Subject<'_>, progress: Listener<'_>) -> Report {
-    let mut rounds = rounds::Rounds::new(progress);
-    for instance in subject.config.instances.values() {
-        instance::check(&mut rounds, subject, instance).await;
+/// Runs the checks of the instances only.
+pub async fn check_instances(context: &CheckContext<'_>, progress: ProgressListener<'_>) -> Report {
+    let mut run = run::CheckRun::new(progress);
+    for instance in context.config.instances.values() {
+        instance::check(&mut run, context, instance).await;
     }
-    rounds.report
+    run.report
 }
 
 #[cfg(test)]

@@ -1,36 +1,36 @@
-//! The write probe: one test ticket goes through what every ticket goes through: made, noted on, found again, its
-//! note read back, resolved. Only on demand, because it leaves a resolved ticket behind and may notify people.
+//! The write probe: a test ticket goes through all steps of a ticket: it is created with a note, found, its note read
+//! back, and resolved. Only on request, because it leaves a resolved ticket and may notify users.
 
-use super::choices::sample;
-use super::rounds::{Rounds, Verdict};
-use super::table::Visit;
+use super::choices::sample_intent;
+use super::run::{CheckRun, Verdict};
+use super::table::RouteTable;
 use crate::config::Sink;
 use crate::model::answer::Journal;
 use crate::model::{Action, Answer, Column, Intent};
 use crate::servicenow::{Note, Request};
 
-const PLEASE_REPORT: &str = "please report it";
+const REPORT_BUG: &str = "report it as a bug";
 
-pub async fn check(rounds: &mut Rounds<'_>, visit: &Visit<'_>, sink: &Sink) {
+pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &Sink) {
     let key = format!("nowbridge-check-{:032x}", fastrand::u128(..));
-    let what = "a test ticket can be made";
-    let (open, resolve) = match (sample(sink, Action::Open, &key), sample(sink, Action::Resolve, &key)) {
+    let title = "a test ticket can be created";
+    let (open, resolve) = match (sample_intent(sink, Action::Open, &key), sample_intent(sink, Action::Resolve, &key)) {
         (Ok(Some(open)), Ok(resolve)) => (open, resolve),
         (Ok(None), _) => {
-            let why = "the route's rules leave a made-up alert out";
-            rounds.note(visit.id("probe.create"), what, Verdict::skipped(why));
+            let reason = "the route's rules filter out a sample alert";
+            run.record(route_table.id("probe.create"), title, Verdict::skipped(reason));
             return;
         }
         (Err(error), _) | (_, Err(error)) => {
-            let verdict = Verdict::skipped(format!("a made-up alert can't be mapped: {error}"));
-            rounds.note(visit.id("probe.create"), what, verdict);
+            let verdict = Verdict::skipped(format!("a sample alert cannot be mapped: {error}"));
+            run.record(route_table.id("probe.create"), title, verdict);
             return;
         }
     };
-    let Some((sys_id, number)) = create(rounds, visit, sink, &key, &open).await else { return };
-    find(rounds, visit, &key, &sys_id).await;
-    note(rounds, visit, &sys_id, &key).await;
-    close(rounds, visit, sink, &sys_id, &number, resolve).await;
+    let Some((sys_id, number)) = create(run, route_table, sink, &key, &open).await else { return };
+    find(run, route_table, &key, &sys_id).await;
+    note(run, route_table, &sys_id, &key).await;
+    close(run, route_table, sink, &sys_id, &number, resolve).await;
 }
 
 fn state(sink: &Sink, value: &str) -> (Column, String) {
@@ -41,10 +41,10 @@ fn marker(key: &str) -> String {
     format!("[{key}]")
 }
 
-/// Its sys_id and number, where it was made.
+/// Creates the test ticket; returns its sys_id and number.
 async fn create(
-    rounds: &mut Rounds<'_>,
-    visit: &Visit<'_>,
+    run: &mut CheckRun<'_>,
+    route_table: &RouteTable<'_>,
     sink: &Sink,
     key: &str,
     open: &Intent,
@@ -58,61 +58,63 @@ async fn create(
         fields,
         notes: vec![Note { text, marker: marker(key) }],
     };
-    let (made, verdict) = match visit.client.perform(0, create).await.answer {
+    let (created, verdict) = match route_table.client.perform(0, create).await.answer {
         Answer::Applied { row, warnings } if warnings.is_empty() => {
-            let verdict = Verdict::pass(format!("{} was made as asked", row.number));
+            let verdict = Verdict::pass(format!("{} was created as sent", row.number));
             (Some((row.sys_id, row.number)), verdict)
         }
         Answer::Applied { row, warnings } => {
-            let detail = format!("{} was made, but not all as asked: {}", row.number, warnings.join("; "));
-            let remedy = "look whether business rules, choice lists or column ACLs mean it so";
+            let detail = format!("{} was created, but not as sent: {}", row.number, warnings.join("; "));
+            let remedy = "check whether business rules, choice lists or column ACLs change the values on purpose";
             (Some((row.sys_id, row.number)), Verdict::warn(detail, remedy))
         }
         Answer::Failed(failure) => (None, Verdict::failed(&failure)),
         Answer::NotSent { reason } => (None, Verdict::skipped(reason)),
-        Answer::Rows { .. } => (None, Verdict::fail("a write was answered as a look-up", PLEASE_REPORT)),
+        Answer::Rows { .. } => (None, Verdict::fail("a write was answered as a look-up", REPORT_BUG)),
     };
-    rounds.note(visit.id("probe.create"), "a test ticket can be made", verdict);
-    made
+    run.record(route_table.id("probe.create"), "a test ticket can be created", verdict);
+    created
 }
 
-async fn find(rounds: &mut Rounds<'_>, visit: &Visit<'_>, key: &str, sys_id: &str) {
+async fn find(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, key: &str, sys_id: &str) {
     let find = Request::Find { correlation: key.to_owned(), columns: Vec::new() };
-    let verdict = match visit.client.perform(0, find).await.answer {
-        Answer::Rows { rows, .. } if rows.len() == 1 && rows[0].sys_id == sys_id => Verdict::pass("and only it"),
+    let verdict = match route_table.client.perform(0, find).await.answer {
+        Answer::Rows { rows, .. } if rows.len() == 1 && rows[0].sys_id == sys_id => {
+            Verdict::pass("found, and no other ticket")
+        }
         Answer::Rows { rows, .. } => Verdict::fail(
-            format!("{} tickets were found by the test ticket's correlation, instead of it alone", rows.len()),
-            "look whether rules make, merge, hide or clear tickets; without look-ups a crash would double them",
+            format!("{} tickets were found by the test ticket's correlation instead of only that ticket", rows.len()),
+            "check whether rules create, merge, hide or clear tickets; without look-ups, a crash duplicates tickets",
         ),
         Answer::Failed(failure) => Verdict::failed(&failure),
         _ => Verdict::skipped("the look-up was not sent"),
     };
-    rounds.note(visit.id("probe.find"), "the test ticket is found by its correlation", verdict);
+    run.record(route_table.id("probe.find"), "the test ticket is found by its correlation", verdict);
 }
 
-async fn note(rounds: &mut Rounds<'_>, visit: &Visit<'_>, sys_id: &str, key: &str) {
+async fn note(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sys_id: &str, key: &str) {
     let read = Request::Read { sys_id: sys_id.to_owned(), columns: Vec::new(), markers: vec![marker(key)] };
-    let verdict = match visit.client.perform(0, read).await.answer {
+    let verdict = match route_table.client.perform(0, read).await.answer {
         Answer::Rows { journal: Some(Journal::Read(found)), .. } if !found.is_empty() => {
             Verdict::pass("found by its marker")
         }
         Answer::Rows { journal: Some(Journal::Read(_)), .. } => Verdict::fail(
-            "the journal can be read and the note is not in it",
-            "look whether a rule removes or moves work notes",
+            "the journal is readable but does not contain the note",
+            "check whether a rule removes or moves work notes",
         ),
         Answer::Rows { .. } => Verdict::fail(
-            "neither sys_journal_field nor the ticket shows its notes: a note in doubt would wait forever",
+            "neither sys_journal_field nor the ticket shows its notes: an ambiguous note could never be verified",
             "let the bridge's user read sys_journal_field or the ticket's work_notes",
         ),
         Answer::Failed(failure) => Verdict::failed(&failure),
         _ => Verdict::skipped("the read was not sent"),
     };
-    rounds.note(visit.id("probe.note"), "the test ticket's work note is read back", verdict);
+    run.record(route_table.id("probe.note"), "the test ticket's work note is read back", verdict);
 }
 
 async fn close(
-    rounds: &mut Rounds<'_>,
-    visit: &Visit<'_>,
+    run: &mut CheckRun<'_>,
+    route_table: &RouteTable<'_>,
     sink: &Sink,
     sys_id: &str,
     number: &str,
@@ -120,20 +122,20 @@ async fn close(
 ) {
     let mut fields = resolve.map_or_else(Vec::new, |intent| intent.closing);
     fields.push(state(sink, &sink.settings.states.resolved));
-    let by_hand = format!("; the test ticket {number} stays open, please close it");
+    let close_manually = format!("; the test ticket {number} is still open: close it manually");
     let update = Request::Update { sys_id: sys_id.to_owned(), fields, notes: Vec::new() };
-    let verdict = match visit.client.perform(0, update).await.answer {
+    let verdict = match route_table.client.perform(0, update).await.answer {
         Answer::Applied { warnings, .. } if warnings.is_empty() => Verdict::pass(format!("{number} is resolved")),
         Answer::Applied { warnings, .. } => Verdict::warn(
-            format!("{number} is resolved, but not all as asked: {}", warnings.join("; ")),
-            "look whether business rules, choice lists or column ACLs mean it so",
+            format!("{number} is resolved, but not as sent: {}", warnings.join("; ")),
+            "check whether business rules, choice lists or column ACLs change the values on purpose",
         ),
         Answer::Failed(failure) => {
             let mut verdict = Verdict::failed(&failure);
-            verdict.detail.push_str(&by_hand);
+            verdict.detail.push_str(&close_manually);
             verdict
         }
-        _ => Verdict::fail(format!("the resolve was not sent{by_hand}"), "check again"),
+        _ => Verdict::fail(format!("the resolve was not sent{close_manually}"), "check again"),
     };
-    rounds.note(visit.id("probe.resolve"), "the test ticket can be resolved", verdict);
+    run.record(route_table.id("probe.resolve"), "the test ticket can be resolved", verdict);
 }

@@ -1,25 +1,24 @@
-//! The outcome of the checks, and their table.
+//! The report of the checks, and its display as a table.
 
 use std::fmt;
 
-/// How a check went.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// As it should be.
     Pass,
-    /// Not looked at, because something it rests on failed or is not there.
+    /// Not checked, because a check that it depends on failed or there was nothing to check.
     Skipped,
-    /// The bridge can run, and a person should know.
+    /// The bridge can run, but a user should know about it.
     Warn,
-    /// The bridge can't do its work like this.
+    /// The bridge cannot work like this.
     Fail,
 }
 
 impl Outcome {
-    /// Its word in the table.
-    pub fn word(self) -> &'static str {
+    /// The outcome as shown in the table.
+    pub fn label(self) -> &'static str {
         match self {
-            Self::Pass => "pass",
+            Self::Pass => "ok",
             Self::Skipped => "skipped",
             Self::Warn => "WARN",
             Self::Fail => "FAIL",
@@ -27,64 +26,62 @@ impl Outcome {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Stable: `kafka.reach`, `instance.prod.login`, `sink.incidents.columns`.
+    /// A stable id: `kafka.reach`, `instance.prod.login`, `sink.incidents.columns`.
     pub id: String,
-    /// What was looked at, in words.
-    pub what: String,
-    /// How it went.
+    /// What was checked.
+    pub title: String,
     pub outcome: Outcome,
     /// What was observed.
     pub detail: String,
-    /// What to do; empty where nothing is.
+    /// What to do; empty if the check passed.
     pub remedy: String,
 }
 
-/// All checks, in the order they were made.
+/// The results of all checks, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The checks.
     pub checks: Vec<Check>,
 }
 
 impl Report {
-    /// How many went like this.
+    /// The number of checks with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.checks.iter().filter(|c| c.outcome == outcome).count()
     }
 
-    /// True where nothing failed: warnings do not keep the bridge from running.
-    pub fn is_well(&self) -> bool {
+    /// Whether no check failed; the bridge can run with warnings.
+    pub fn is_ok(&self) -> bool {
         self.count(Outcome::Fail) == 0
     }
 
-    /// The check of this id.
+    /// The check with this id.
     pub fn get(&self, id: &str) -> Option<&Check> {
         self.checks.iter().find(|c| c.id == id)
     }
 }
 
-/// Width at which details and remedies break.
+/// Line width of the table.
 const WIDTH: usize = 100;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widest = self.checks.iter().map(|c| c.id.chars().count()).max().unwrap_or(0);
         for check in &self.checks {
-            writeln!(f, "{:<7}  {:<widest$}  {}", check.outcome.word(), check.id, check.what)?;
-            wrapped(f, "", &check.detail, widest)?;
+            writeln!(f, "{:<7}  {:<widest$}  {}", check.outcome.label(), check.id, check.title)?;
+            write_wrapped(f, "", &check.detail, widest)?;
             if !check.remedy.is_empty() {
-                wrapped(f, "to do: ", &check.remedy, widest)?;
+                write_wrapped(f, "fix: ", &check.remedy, widest)?;
             }
         }
         if !self.checks.is_empty() {
             writeln!(f)?;
         }
         let counts = [
-            (Outcome::Pass, "passed"),
-            (Outcome::Warn, "warned"),
+            (Outcome::Pass, "ok"),
+            (Outcome::Warn, "warnings"),
             (Outcome::Fail, "failed"),
             (Outcome::Skipped, "skipped"),
         ];
@@ -95,16 +92,16 @@ impl fmt::Display for Report {
     }
 }
 
-/// A text below its check, indented to the column of `what`.
-fn wrapped(f: &mut fmt::Formatter<'_>, label: &str, text: &str, widest: usize) -> fmt::Result {
+/// Writes a text below its check, wrapped and indented to the column of the title.
+fn write_wrapped(f: &mut fmt::Formatter<'_>, label: &str, text: &str, widest: usize) -> fmt::Result {
     let indent = 7 + 2 + widest + 2;
-    let room = WIDTH.saturating_sub(indent).max(40);
+    let width = WIDTH.saturating_sub(indent).max(40);
     let mut line = label.to_owned();
     let mut length = line.chars().count();
-    let mut begun = !label.is_empty();
+    let mut has_word = !label.is_empty();
     for word in text.split_whitespace() {
         let long = word.chars().count();
-        if length > 0 && length + long + usize::from(!line.ends_with(' ')) > room && begun {
+        if length > 0 && length + long + usize::from(!line.ends_with(' ')) > width && has_word {
             writeln!(f, "{:indent$}{}", "", line.trim_end())?;
             line.clear();
             length = 0;
@@ -115,7 +112,7 @@ fn wrapped(f: &mut fmt::Formatter<'_>, label: &str, text: &str, widest: usize) -
         }
         line.push_str(word);
         length += long;
-        begun = true;
+        has_word = true;
     }
     if line.trim().is_empty() { Ok(()) } else { writeln!(f, "{:indent$}{}", "", line.trim_end()) }
 }

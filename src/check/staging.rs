@@ -1,101 +1,101 @@
-//! A staging table of import sets: has it the columns that are sent, long enough, as far as that can be seen?
+//! Checks of an import set's staging table: whether it has the columns that are sent, and whether they are long enough.
 //!
-//! Columns are looked up in the dictionary (`sys_dictionary`), which many users may not read; the newest staged rows are
-//! the second best. What the transform map does with them shows only in a write: nothing is staged without
-//! `--write-probe`, because a map that is set up wrongly would make a ticket of it.
+//! The columns are read from the dictionary (`sys_dictionary`), which many users may not read, or else from the newest
+//! staged row. Only a write shows what the transform map does with them. Nothing is staged without `--write-probe`,
+//! because a misconfigured map would create a ticket.
 
 use std::collections::BTreeMap;
 
-use super::rounds::{Rounds, Verdict};
-use super::table::{Visit, text};
+use super::run::{CheckRun, Verdict};
+use super::table::{RouteTable, text};
 use crate::config::Sink;
 use crate::model::Failure;
 use crate::servicenow::{ImportSet, Query};
 
-/// Lengths of what names the alert and the bridge.
-const SHORT: [(&str, usize); 2] = [("correlation_id", 100), ("correlation_display", 100)];
+/// Lengths of the columns that identify the alert and the bridge.
+const FIXED_LENGTHS: [(&str, usize); 2] = [("correlation_id", 100), ("correlation_display", 100)];
 
-/// Looks at the staging table.
-pub async fn check(rounds: &mut Rounds<'_>, visit: &Visit<'_>, sink: &Sink, import: &ImportSet) {
-    let what = format!("the staging table {} takes what is sent", import.staging);
+/// Checks the staging table.
+pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &Sink, import: &ImportSet) {
+    let title = format!("the staging table {} has the columns that are sent", import.staging);
     let needed = needed(sink, import);
-    let verdict = match dictionary(visit, &import.staging).await {
-        Ok(known) if !known.is_empty() => judged(&needed, &known),
-        Ok(_) | Err(_) => match newest(visit, &import.staging, &needed).await {
+    let verdict = match dictionary(route_table, &import.staging).await {
+        Ok(known) if !known.is_empty() => columns_verdict(&needed, &known),
+        Ok(_) | Err(_) => match missing_in_newest(route_table, &import.staging, &needed).await {
             Ok(Some(missing)) if missing.is_empty() => Verdict::warn(
-                "its columns are there; their lengths can't be seen",
-                "let the bridge's user read sys_dictionary, or look for yourself: what is too long is cut",
+                "all columns exist; their lengths cannot be checked",
+                "let the bridge's user read sys_dictionary, or check the lengths manually: longer values are truncated",
             ),
-            Ok(Some(missing)) => lacks(&missing),
+            Ok(Some(missing)) => missing_verdict(&missing),
             Ok(None) => Verdict::warn(
-                "neither its dictionary nor a row of it can be read: its columns can't be seen",
-                "let the bridge's user read sys_dictionary and the staging table (it must read what it stages, or \
-                 answers are empty), or use --write-probe",
+                "neither its dictionary nor a row of it is readable, so its columns cannot be checked",
+                "let the bridge's user read sys_dictionary and the staging table (without the right to read staged \
+                 rows, responses are empty), or use --write-probe",
             ),
             Err(failure) => Verdict::failed(&failure),
         },
     };
-    rounds.note(visit.id("staging"), what, verdict);
+    run.record(route_table.id("staging"), title, verdict);
 }
 
-/// Staging columns and the characters that they must hold; 0: whatever they hold.
+/// The staging columns and their required lengths in characters; 0: any length.
 fn needed(sink: &Sink, import: &ImportSet) -> BTreeMap<String, usize> {
     let mut needed = BTreeMap::from([(import.coalesce.clone(), 32)]);
     needed.insert(import.column("work_notes"), sink.settings.note_limit);
     needed.insert(import.column(&sink.settings.states.column), 0);
-    needed.extend(SHORT.map(|(column, length)| (import.column(column), length)));
+    needed.extend(FIXED_LENGTHS.map(|(column, length)| (import.column(column), length)));
     for (column, length) in sink.mapping.lengths() {
         needed.insert(import.column(column), length);
     }
     needed
 }
 
-fn lacks(missing: &[String]) -> Verdict {
+fn missing_verdict(missing: &[String]) -> Verdict {
     Verdict::fail(
-        format!("it has no column {}: what is sent there is dropped without a word", missing.join(", ")),
-        "add the columns to the staging table and map them, or take them out of `fields`",
+        format!("it has no column {}: the values sent are silently dropped", missing.join(", ")),
+        "add the columns to the staging table and map them, or remove them from `fields`",
     )
 }
 
-fn judged(needed: &BTreeMap<String, usize>, known: &BTreeMap<String, usize>) -> Verdict {
+fn columns_verdict(needed: &BTreeMap<String, usize>, known: &BTreeMap<String, usize>) -> Verdict {
     let missing: Vec<String> = needed.keys().filter(|column| !known.contains_key(*column)).cloned().collect();
     if !missing.is_empty() {
-        return lacks(&missing);
+        return missing_verdict(&missing);
     }
     let short: Vec<String> = needed
         .iter()
-        .filter_map(|(column, least)| {
-            let holds = known.get(column).copied().unwrap_or(0);
-            // A dictionary may leave the length out.
-            (holds > 0 && holds < *least).then(|| format!("{column} ({holds}, for up to {least})"))
+        .filter_map(|(column, required)| {
+            let length = known.get(column).copied().unwrap_or(0);
+            // A dictionary may contain no length.
+            (length > 0 && length < *required).then(|| format!("{column} ({length}, needs {required})"))
         })
         .collect();
     if short.is_empty() {
-        return Verdict::pass(format!("all {} columns are there, and long enough", needed.len()));
+        return Verdict::pass(format!("all {} columns exist and are long enough", needed.len()));
     }
     Verdict::warn(
-        format!("too short: {}; longer values are cut there without a word", short.join(", ")),
-        "lengthen the columns, or name their lengths under `lengths` (`note_limit` for work notes)",
+        format!("too short: {}; longer values are silently truncated", short.join(", ")),
+        "lengthen the columns, or set their lengths under `lengths` (`note_limit` for work notes)",
     )
 }
 
-/// Columns of a table by its dictionary, and their lengths.
-async fn dictionary(visit: &Visit<'_>, table: &str) -> Result<BTreeMap<String, usize>, Failure> {
+/// The columns of a table and their lengths, from the dictionary.
+async fn dictionary(route_table: &RouteTable<'_>, table: &str) -> Result<BTreeMap<String, usize>, Failure> {
     let query = Query::new().eq("name", table).encoded().unwrap_or_default();
     let parameters = [
         ("sysparm_query", query),
         ("sysparm_fields", "name,element,max_length".to_owned()),
         ("sysparm_limit", "1000".to_owned()),
     ];
-    let page = visit.client.get(0, "/api/now/table/sys_dictionary", &parameters).await?;
-    // A term that the instance did not know would have been dropped, and other tables' columns be among them.
+    let page = route_table.client.get(0, "/api/now/table/sys_dictionary", &parameters).await?;
+    // If the instance ignored the query, the page contains columns of other tables.
     let own = page.rows.iter().filter(|row| text(row, "name") == table && !text(row, "element").is_empty());
     Ok(own.map(|row| (text(row, "element").to_owned(), text(row, "max_length").parse().unwrap_or(0))).collect())
 }
 
-/// Columns that the newest rows don't show; `None` where there is no row.
-async fn newest(
-    visit: &Visit<'_>,
+/// Columns that the newest row does not show; `None` if there is no row.
+async fn missing_in_newest(
+    route_table: &RouteTable<'_>,
     table: &str,
     needed: &BTreeMap<String, usize>,
 ) -> Result<Option<Vec<String>>, Failure> {
@@ -106,7 +106,7 @@ async fn newest(
         ("sysparm_limit", "1".to_owned()),
         ("sysparm_no_count", "true".to_owned()),
     ];
-    let page = visit.client.get(0, &format!("/api/now/table/{table}"), &parameters).await?;
+    let page = route_table.client.get(0, &format!("/api/now/table/{table}"), &parameters).await?;
     let missing = |row: &serde_json::Map<String, serde_json::Value>| {
         columns.iter().filter(|column| !row.contains_key(**column)).map(|column| (*column).to_owned()).collect()
     };

@@ -10,17 +10,17 @@ use crate::config;
 use crate::runtime::clock;
 use crate::servicenow::{Auth, Connection};
 use crate::simulators;
-use crate::simulators::servicenow::{Simulator, User};
+use crate::simulators::servicenow::{CloseCodes, Simulator, User};
 
 const PASSWORD: &str = "a-secret-word";
 
-struct Bench {
-    running: simulators::servicenow::Running,
+struct CheckFixture {
+    running: simulators::servicenow::RunningSimulator,
     config: Config,
 }
 
-impl Bench {
-    /// A simulator with one ticket that has a note, and a configuration with a sink and a source.
+impl CheckFixture {
+    /// Starts a simulator, with a configuration that has a sink and a source.
     async fn start(change: impl FnOnce(&mut simulators::servicenow::Options)) -> Self {
         let mut options = simulators::servicenow::Options {
             users: vec![
@@ -31,24 +31,24 @@ impl Bench {
             ..simulators::servicenow::Options::default()
         };
         change(&mut options);
-        let running = Simulator::start(options).await.expect("starts");
+        let running = Simulator::start(options).await.expect("the simulator starts");
         let config = configuration(&running.url(), "Solution provided");
         Self { running, config }
     }
 
-    /// Tickets by an administrator.
+    /// Creates tickets with a work note, as an administrator.
     async fn tickets(self, count: usize) -> Self {
         for n in 0..count {
             let body = json!({"short_description": format!("ticket {n}"), "correlation_id": format!("key-{n}"),
                               "work_notes": "somebody looked"});
-            let answer = reqwest::Client::new()
+            let response = reqwest::Client::new()
                 .post(format!("{}/api/now/table/incident", self.running.url()))
                 .basic_auth("admin", Some("admin"))
                 .json(&body)
                 .send()
                 .await
-                .expect("answers");
-            assert_eq!(answer.status().as_u16(), 201);
+                .expect("a response");
+            assert_eq!(response.status().as_u16(), 201);
         }
         self
     }
@@ -64,7 +64,7 @@ impl Bench {
             connection.state_column = state.into();
             Client::new(connection, clock::mono).map_err(|error| error.to_string())
         };
-        let subject = Subject {
+        let context = CheckContext {
             config: &self.config,
             kafka: KafkaOptions::new("127.0.0.1:1"),
             client: &client,
@@ -72,7 +72,7 @@ impl Bench {
             strictness: Strictness::default(),
             options: Options { write_probe, kafka_timeout: Duration::from_secs(1) },
         };
-        check_instances(&subject, &mut |_| {}).await
+        check_instances(&context, &mut |_| {}).await
     }
 }
 
@@ -97,10 +97,10 @@ fn detail<'a>(report: &'a Report, id: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn an_instance_as_it_should_be_passes() {
-    let bench = Bench::start(|_| {}).await.tickets(3).await;
-    let report = bench.check(false).await;
-    assert!(report.is_well(), "{report}");
+async fn a_correctly_configured_instance_passes() {
+    let fixture = CheckFixture::start(|_| {}).await.tickets(3).await;
+    let report = fixture.check(false).await;
+    assert!(report.is_ok(), "{report}");
     for id in [
         "instance.test.login",
         "instance.test.clock",
@@ -119,105 +119,110 @@ async fn an_instance_as_it_should_be_passes() {
     ] {
         assert_eq!(outcome(&report, id), Outcome::Pass, "{id}\n{report}");
     }
-    // The one warning: the simulator has no TLS.
+    // The only warning: the simulator has no TLS.
     assert_eq!(outcome(&report, "instance.test.reach"), Outcome::Warn);
     assert!(detail(&report, "sink.incidents.correlation").contains("ignored"), "{report}");
     // Nothing was written.
-    assert_eq!(bench.running.rows("incident", 0, 10)["rows"].as_array().map(Vec::len), Some(3), "no ticket was made");
+    assert_eq!(
+        fixture.running.rows("incident", 0, 10)["rows"].as_array().map(Vec::len),
+        Some(3),
+        "no ticket was created"
+    );
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_tried_once_and_no_secret_is_shown() {
-    let bench = Bench::start(|options| options.switches.lockout_after = 2).await.tickets(1).await;
-    let report = bench.check_as("the-wrong-word", false).await;
+async fn a_wrong_password_is_tried_once_and_not_shown() {
+    let fixture = CheckFixture::start(|options| options.settings.lockout_after = 2).await.tickets(1).await;
+    let report = fixture.check_as("the-wrong-word", false).await;
     assert_eq!(outcome(&report, "instance.test.login"), Outcome::Fail, "{report}");
     assert_eq!(outcome(&report, "sink.incidents.table"), Outcome::Skipped, "{report}");
     assert_eq!(outcome(&report, "source.changes.table"), Outcome::Skipped, "{report}");
     assert!(!report.to_string().contains("the-wrong-word"), "{report}");
-    // A second refusal would have locked the account.
-    assert_eq!(outcome(&bench.check(false).await, "instance.test.login"), Outcome::Pass);
+    // A second rejection would have locked the account.
+    assert_eq!(outcome(&fixture.check(false).await, "instance.test.login"), Outcome::Pass);
 }
 
 #[tokio::test]
-async fn a_closed_journal_is_noticed_although_it_looks_empty() {
-    let bench = Bench::start(|options| options.faults.journal_acl = true).await.tickets(2).await;
-    let report = bench.check(false).await;
+async fn a_hidden_journal_is_detected_although_it_looks_empty() {
+    let fixture = CheckFixture::start(|options| options.faults.journal_unreadable = true).await.tickets(2).await;
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.journal"), Outcome::Warn, "{report}");
     assert!(detail(&report, "sink.incidents.journal").contains("used instead"), "{report}");
     assert_eq!(outcome(&report, "source.changes.journal"), Outcome::Fail, "{report}");
 }
 
 #[tokio::test]
-async fn a_journal_that_nothing_shows_fails_the_sink() {
-    let bench = Bench::start(|options| {
-        options.faults.journal_acl = true;
+async fn an_unreadable_journal_fails_the_sink() {
+    let fixture = CheckFixture::start(|options| {
+        options.faults.journal_unreadable = true;
         options.faults.hidden_columns = vec!["incident.work_notes".into(), "task.work_notes".into()];
     });
-    let report = bench.await.tickets(2).await.check(false).await;
+    let report = fixture.await.tickets(2).await.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.journal"), Outcome::Fail, "{report}");
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_is_told_so_without_a_write() {
+async fn missing_write_permission_is_detected_without_a_write() {
     let readers = |options: &mut simulators::servicenow::Options| {
         options.users[0] = User::new("bridge", PASSWORD, &["itil", "personalize_choices", "snc_read_only"]);
     };
-    let bench = Bench::start(readers).await.tickets(1).await;
-    let report = bench.check(false).await;
+    let fixture = CheckFixture::start(readers).await.tickets(1).await;
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.write"), Outcome::Fail, "{report}");
-    assert!(!report.is_well());
+    assert!(!report.is_ok());
 }
 
 #[tokio::test]
-async fn a_close_code_that_the_instance_does_not_know_fails() {
-    let mut bench = Bench::start(|_| {}).await.tickets(1).await;
-    bench.config = configuration(&bench.running.url(), "Solved (Permanently)");
-    let report = bench.check(false).await;
+async fn an_unknown_close_code_fails() {
+    let mut fixture =
+        CheckFixture::start(|options| options.faults.close_codes = CloseCodes::New).await.tickets(1).await;
+    fixture.config = configuration(&fixture.running.url(), "Solved (Permanently)");
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.close_code"), Outcome::Fail, "{report}");
     assert!(detail(&report, "sink.incidents.close_code").contains("Solution provided"), "{report}");
 }
 
 #[tokio::test]
-async fn choices_that_may_not_be_read_are_a_warning() {
-    let bench = Bench::start(|options| options.users[0] = User::new("bridge", PASSWORD, &["itil"]));
-    let report = bench.await.tickets(1).await.check(false).await;
+async fn unreadable_choices_are_a_warning() {
+    let fixture = CheckFixture::start(|options| options.users[0] = User::new("bridge", PASSWORD, &["itil"]));
+    let report = fixture.await.tickets(1).await.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.choices"), Outcome::Warn, "{report}");
     assert!(report.get("sink.incidents.choices").is_some_and(|c| c.remedy.contains("personalize_choices")));
 }
 
 #[tokio::test]
-async fn hidden_columns_are_named() {
+async fn hidden_columns_are_listed() {
     let hide = |columns: &'static [&'static str]| {
         move |options: &mut simulators::servicenow::Options| {
             let both = columns.iter().flat_map(|c| [format!("incident.{c}"), format!("task.{c}")]);
             options.faults.hidden_columns = both.collect();
         }
     };
-    let bench = Bench::start(hide(&["close_notes"])).await.tickets(2).await;
-    let report = bench.check(false).await;
+    let fixture = CheckFixture::start(hide(&["close_notes"])).await.tickets(2).await;
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.columns"), Outcome::Warn, "{report}");
     assert!(detail(&report, "sink.incidents.columns").contains("close_notes"), "{report}");
-    let bench = Bench::start(hide(&["correlation_id"])).await.tickets(2).await;
-    let report = bench.check(false).await;
+    let fixture = CheckFixture::start(hide(&["correlation_id"])).await.tickets(2).await;
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.columns"), Outcome::Fail, "{report}");
 }
 
 #[tokio::test]
-async fn clock_and_time_zone_are_looked_at() {
-    let bench = Bench::start(|options| {
-        options.switches.clock_offset_seconds = 600;
+async fn clock_and_time_zone_are_checked() {
+    let fixture = CheckFixture::start(|options| {
+        options.settings.clock_offset_seconds = 600;
         options.users[0].time_zone = "America/New_York".into();
     });
-    let report = bench.await.tickets(1).await.check(false).await;
+    let report = fixture.await.tickets(1).await.check(false).await;
     assert_eq!(outcome(&report, "instance.test.clock"), Outcome::Warn, "{report}");
     assert!(detail(&report, "instance.test.clock").contains("ahead of"), "{report}");
     assert_eq!(outcome(&report, "instance.test.user"), Outcome::Warn, "{report}");
-    assert!(report.is_well(), "neither keeps the bridge from running\n{report}");
+    assert!(report.is_ok(), "the bridge can run with both\n{report}");
 }
 
 #[tokio::test]
-async fn an_empty_table_is_told_and_skips_what_needs_a_row() {
-    let report = Bench::start(|_| {}).await.check(false).await;
+async fn an_empty_table_is_a_warning_and_skips_checks_that_need_a_row() {
+    let report = CheckFixture::start(|_| {}).await.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.read"), Outcome::Warn, "{report}");
     assert_eq!(outcome(&report, "sink.incidents.times"), Outcome::Skipped, "{report}");
     assert_eq!(outcome(&report, "sink.incidents.correlation"), Outcome::Skipped, "{report}");
@@ -225,78 +230,78 @@ async fn an_empty_table_is_told_and_skips_what_needs_a_row() {
 
 #[tokio::test]
 async fn a_hibernating_instance_does_not_count_as_reached() {
-    let bench = Bench::start(|options| options.faults.hibernating = true).await;
-    let report = bench.check(false).await;
+    let fixture = CheckFixture::start(|options| options.faults.hibernating = true).await;
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "instance.test.reach"), Outcome::Fail, "{report}");
     assert_eq!(outcome(&report, "instance.test.login"), Outcome::Skipped, "{report}");
 }
 
 #[tokio::test]
 async fn the_write_probe_leaves_one_resolved_ticket() {
-    let bench = Bench::start(|_| {}).await;
-    let report = bench.check(true).await;
+    let fixture = CheckFixture::start(|_| {}).await;
+    let report = fixture.check(true).await;
     for id in ["create", "find", "note", "resolve"] {
         assert_eq!(outcome(&report, &format!("sink.incidents.probe.{id}")), Outcome::Pass, "{report}");
     }
-    let rows = bench.running.rows("incident", 0, 10);
+    let rows = fixture.running.rows("incident", 0, 10);
     let rows = rows["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["state"], "6", "{}", rows[0]);
 }
 
 #[tokio::test]
-async fn the_write_probe_shows_what_a_wrong_close_code_does() {
-    let mut bench = Bench::start(|_| {}).await;
-    bench.config = configuration(&bench.running.url(), "Solved (Permanently)");
-    let report = bench.check(true).await;
+async fn the_write_probe_detects_a_wrong_close_code() {
+    let mut fixture = CheckFixture::start(|options| options.faults.close_codes = CloseCodes::New).await;
+    fixture.config = configuration(&fixture.running.url(), "Solved (Permanently)");
+    let report = fixture.check(true).await;
     assert_eq!(outcome(&report, "sink.incidents.probe.resolve"), Outcome::Fail, "{report}");
-    assert!(detail(&report, "sink.incidents.probe.resolve").contains("please close it"), "{report}");
+    assert!(detail(&report, "sink.incidents.probe.resolve").contains("close it manually"), "{report}");
 }
 
 #[tokio::test]
-async fn the_instance_tells_its_time_to_whoever_may_ask() {
-    let bench = Bench::start(|options| options.switches.clock_offset_seconds = -3_600).await;
+async fn the_instance_date_is_read_only_with_valid_credentials() {
+    let fixture = CheckFixture::start(|options| options.settings.clock_offset_seconds = -3_600).await;
     let client = |password: &str| {
         let auth = Auth::Basic { user: "bridge".into(), password: password.into() };
-        Client::new(Connection::new(bench.running.url(), "incident", auth), clock::mono).expect("a client")
+        Client::new(Connection::new(fixture.running.url(), "incident", auth), clock::mono).expect("a client")
     };
     let date = instance_date(&client(PASSWORD)).await.expect("a date");
     assert!((date - (clock::unix() / 1000 - 3_600)).abs() < 30, "{date}");
     assert_eq!(instance_date(&client("wrong")).await, None);
-    let greeting = greet(&client(PASSWORD)).await.expect("is let in");
-    assert_eq!(greeting.user.map(|user| user.sys_id.len()), Some(32));
+    let login = log_in(&client(PASSWORD)).await.expect("a login");
+    assert_eq!(login.user.map(|user| user.sys_id.len()), Some(32));
 }
 
 #[tokio::test]
-async fn a_cluster_that_does_not_answer_fails_and_the_rest_is_still_looked_at() {
-    let bench = Bench::start(|_| {}).await.tickets(1).await;
+async fn an_unreachable_cluster_fails_and_the_instances_are_still_checked() {
+    let fixture = CheckFixture::start(|_| {}).await.tickets(1).await;
     let client = |_: &Instance, _: &str, _: &str| Err("no client in this test".to_owned());
-    let subject = Subject {
-        config: &bench.config,
+    let context = CheckContext {
+        config: &fixture.config,
         kafka: KafkaOptions::new("127.0.0.1:1"),
         client: &client,
         topics: &|_| Vec::new(),
         strictness: Strictness::default(),
         options: Options { write_probe: false, kafka_timeout: Duration::from_secs(1) },
     };
-    let mut heard = BTreeSet::new();
-    let report = check(&subject, &mut |progress| {
-        if let Progress::Done(check) = progress {
-            heard.insert(check.id.clone());
+    let mut finished = BTreeSet::new();
+    let report = check(&context, &mut |progress| {
+        if let Progress::Finished(check) = progress {
+            finished.insert(check.id.clone());
         }
     })
     .await;
     assert_eq!(outcome(&report, "kafka.reach"), Outcome::Fail, "{report}");
     assert_eq!(outcome(&report, "kafka.topics"), Outcome::Skipped, "{report}");
     assert_eq!(outcome(&report, "instance.test.client"), Outcome::Fail, "{report}");
-    assert_eq!(heard.len(), report.checks.len(), "each check is told as it is done");
+    assert_eq!(finished.len(), report.checks.len(), "each check is reported when it is finished");
 }
 
 #[test]
-fn the_table_is_aligned_and_broken_into_lines() {
+fn the_table_is_aligned_and_wrapped() {
     let check = |id: &str, outcome, detail: &str, remedy: &str| Check {
         id: id.into(),
-        what: format!("about {id}"),
+        title: format!("about {id}"),
         outcome,
         detail: detail.into(),
         remedy: remedy.into(),
@@ -309,65 +314,73 @@ fn the_table_is_aligned_and_broken_into_lines() {
     };
     let text = report.to_string();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("pass     kafka.reach                about kafka.reach"), "{text}");
+    assert!(lines[0].starts_with("ok       kafka.reach                about kafka.reach"), "{text}");
     assert!(lines[2].starts_with("FAIL     sink.incidents.close_code  about"), "{text}");
     assert!(lines.iter().all(|line| line.chars().count() <= 100), "{text}");
-    assert!(text.contains("to do: set it"), "{text}");
-    assert!(text.ends_with("1 passed, 0 warned, 1 failed, 0 skipped\n"), "{text}");
+    assert!(text.contains("fix: set it"), "{text}");
+    assert!(text.ends_with("1 ok, 0 warnings, 1 failed, 0 skipped\n"), "{text}");
 }
 
 #[tokio::test]
-async fn an_instance_that_refuses_batches_is_noticed_where_a_route_wants_them() {
-    let mut bench = Bench::start(|_| {}).await.tickets(1).await;
-    assert!(bench.check(false).await.get("sink.incidents.batch").is_none(), "nobody asked for batches");
-    bench.config.sinks[0].write = config::Write::Batch { size: 20, linger: Duration::ZERO };
-    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.batch"), Outcome::Pass);
-    bench.running.set_faults(&json!({"batch_refused": true})).expect("faults");
-    let report = bench.check(false).await;
+async fn a_rejected_batch_api_is_detected_where_a_route_uses_it() {
+    let mut fixture = CheckFixture::start(|_| {}).await.tickets(1).await;
+    assert!(fixture.check(false).await.get("sink.incidents.batch").is_none(), "the route does not use batches");
+    fixture.config.sinks[0].write = config::Write::Batch { size: 20, linger: Duration::ZERO };
+    assert_eq!(outcome(&fixture.check(false).await, "sink.incidents.batch"), Outcome::Pass);
+    fixture.running.set_faults(&json!({"batch_forbidden": true})).expect("faults");
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.batch"), Outcome::Fail, "{report}");
     assert!(detail(&report, "sink.incidents.batch").contains("ACL"), "{report}");
 }
 
 #[tokio::test]
-async fn a_staging_table_is_looked_at_and_tried_only_on_demand() {
-    let mut bench = Bench::start(|_| {}).await.tickets(1).await;
+async fn a_staging_table_is_checked_and_written_only_on_request() {
+    let mut fixture = CheckFixture::start(|_| {}).await.tickets(1).await;
     let write = |staging: &str, prefix: &str| config::Write::ImportSet {
         staging: staging.into(),
         prefix: prefix.into(),
         coalesce: "u_sys_id".into(),
     };
-    bench.config.sinks[0].write = write("u_nowbridge_incident", "u_");
-    let report = bench.check(false).await;
+    fixture.config.sinks[0].write = write("u_nowbridge_incident", "u_");
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.staging"), Outcome::Pass, "{report}");
-    assert_eq!(bench.running.rows("u_nowbridge_incident", 0, 0)["total"], 0, "nothing is staged unasked");
-    let report = bench.check(true).await;
+    assert_eq!(
+        fixture.running.rows("u_nowbridge_incident", 0, 0)["total"],
+        0,
+        "nothing is staged without --write-probe"
+    );
+    let report = fixture.check(true).await;
     for id in ["probe.create", "probe.find", "probe.note", "probe.resolve"] {
         assert_eq!(outcome(&report, &format!("sink.incidents.{id}")), Outcome::Pass, "{report}");
     }
-    assert_eq!(bench.running.rows("u_nowbridge_incident", 0, 0)["total"], 2, "a row to make it, one to resolve it");
-    bench.config.sinks[0].write = write("u_nowbridge_incident", "x_");
-    let report = bench.check(false).await;
+    assert_eq!(
+        fixture.running.rows("u_nowbridge_incident", 0, 0)["total"],
+        2,
+        "one row to create the ticket, one to resolve it"
+    );
+    fixture.config.sinks[0].write = write("u_nowbridge_incident", "x_");
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.staging"), Outcome::Fail);
     assert!(detail(&report, "sink.incidents.staging").contains("x_short_description"), "{report}");
-    bench.config.sinks[0].write = write("u_no_such_table", "u_");
-    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.staging"), Outcome::Fail);
+    fixture.config.sinks[0].write = write("u_no_such_table", "u_");
+    assert_eq!(outcome(&fixture.check(false).await, "sink.incidents.staging"), Outcome::Fail);
 }
 
 #[tokio::test]
-async fn events_are_looked_at_and_one_is_sent_only_on_demand() {
-    let mut bench = Bench::start(|options| options.users[0].roles = vec!["evt_mgmt_integration".into()]).await;
+async fn events_are_checked_and_one_is_sent_only_on_request() {
+    let mut fixture = CheckFixture::start(|options| options.users[0].roles = vec!["evt_mgmt_integration".into()]).await;
     let write = config::Write::Event { source: "s".into(), class: String::new(), size: 1, linger: Duration::ZERO };
-    bench.config.sinks[0].write = write;
-    bench.config.sinks[0].table = "em_event".into();
-    bench.config.sinks[0].settings.states.column = "severity".into();
-    let report = bench.check(false).await;
+    fixture.config.sinks[0].write = write;
+    fixture.config.sinks[0].table = "em_event".into();
+    fixture.config.sinks[0].settings.states.column = "severity".into();
+    let report = fixture.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.send"), Outcome::Pass, "{report}");
-    assert_eq!(bench.running.rows("em_event", 0, 0)["total"], 0, "nothing is sent unasked");
-    let report = bench.check(true).await;
+    assert_eq!(fixture.running.rows("em_event", 0, 0)["total"], 0, "nothing is sent without --write-probe");
+    let report = fixture.check(true).await;
     assert_eq!(outcome(&report, "sink.incidents.probe.event"), Outcome::Pass, "{report}");
-    assert_eq!(bench.running.rows("em_event", 0, 0)["total"], 1);
-    assert_eq!(bench.running.rows("em_alert", 0, 0)["total"], 0, "and no alert came of it");
+    assert_eq!(fixture.running.rows("em_event", 0, 0)["total"], 1);
+    assert_eq!(fixture.running.rows("em_alert", 0, 0)["total"], 0, "the test event creates no alert");
     let hidden = json!({"hidden_columns": ["em_event.additional_info"]});
-    bench.running.set_faults(&hidden).expect("faults");
-    assert_eq!(outcome(&bench.check(false).await, "sink.incidents.read"), Outcome::Fail);
+    fixture.running.set_faults(&hidden).expect("faults");
+    assert_eq!(outcome(&fixture.check(false).await, "sink.incidents.read"), Outcome::Fail);
 }

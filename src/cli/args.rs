@@ -1,4 +1,4 @@
-//! The command line: what there is, said so that `--help` is enough to use it. Nothing is done here.
+//! The command line arguments. `--help` documents all of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,27 +11,27 @@ pub use ledger::{KeyState, Ledger, ListArgs};
 
 use crate::runtime::logging;
 
-/// Joins Apache Kafka and ServiceNow: each alert one ticket, each change one record.
+/// Bridge between Apache Kafka and ServiceNow: one ticket per alert, one record per change.
 #[derive(Debug, Parser)]
 #[command(name = "nowbridge", version, max_term_width = 100)]
 pub struct Cli {
-    /// Log level and targets, such as `debug` or `nowbridge::sink=debug,warn`; default: info for `run` and `simulate`.
+    /// Log level or filter by target, such as `debug` or `nowbridge::sink=debug,warn`. Default: `info` for `run`,
+    /// `simulate`, `resume` and `config`, `error` for other commands.
     #[arg(long, global = true, env = "NOWBRIDGE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// How log lines look.
+    /// Format of the log.
     #[arg(long, global = true, env = "NOWBRIDGE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How log lines look.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -44,291 +44,283 @@ impl From<LogFormat> for logging::Format {
     }
 }
 
-/// The commands.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the bridge until it is told to stop (SIGTERM or Ctrl-C: drain, commit, exit 0; a second one: exit at once).
+    /// Run the bridge. SIGTERM or Ctrl-C: drain, commit and exit with 0; a second signal: exit immediately.
     Run(ConfigFile),
-    /// Show the whole thing on this machine: a broker, a simulated instance, the bridge and a storm of alerts, then a
-    /// count of what arrived. Nothing else is needed. Exits with 1 if any count is wrong.
+    /// Run a self-contained demo: an embedded broker, a simulated instance, the bridge and an alert storm. Then count
+    /// the results, and exit with 1 if any count is wrong.
     Demo(Demo),
-    /// Run a simulated ServiceNow instance, to try a mapping without a real one. Its page shows the incidents.
+    /// Run a simulated ServiceNow instance, to test a mapping without a real one. Its web page shows the incidents.
     Simulate(Simulate),
-    /// Check that Kafka and ServiceNow are as the bridge needs them: a table of what passed, what failed, what to do.
+    /// Check that Kafka and ServiceNow meet the bridge's requirements, and print each result with a remedy.
     Check(Check),
     /// Publish an alert to a topic.
     Publish(Publish),
-    /// The bridge's topics.
+    /// Manage the bridge's topics.
     #[command(subcommand)]
     Topics(Topics),
-    /// What the ledger remembers.
+    /// Inspect and change the ledger: which ticket belongs to which alert.
     #[command(subcommand)]
     Ledger(Ledger),
-    /// What was refused: look at it, try it again, or drop it.
+    /// List, redrive or discard rejected records.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
-    /// Write the values of open tickets as the mapping makes them now, without waiting for their next events: after a change
-    /// of the configuration. Only values: no state, no notes. The bridge must run, with this configuration.
+    /// Update the values of open tickets after a change of the mapping, without waiting for their next events. Writes
+    /// no states and no notes. The bridge must be running with this configuration.
     Resync {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Only of this alert key; * stands for any text.
+        /// Only alert keys that match this pattern; * matches any text.
         #[arg(long, value_name = "PATTERN")]
         key: Option<String>,
-        /// Tickets a second that are put before the bridge; it writes them at its own pace, behind what is urgent.
+        /// Tickets per second that are queued for the bridge. The bridge writes them as its quota allows, after urgent
+        /// events.
         #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
-    /// Apply events of the past again, values, states and notes: the input is read once more from an earlier place. All
-    /// bridges must be stopped.
+    /// Apply past events again, with values, states and notes: reset the consumer group to an earlier offset. All
+    /// bridges of the route must be stopped.
     Reprocess {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// From where: earliest, a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
+        /// Where to start: earliest, a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
         #[arg(long, value_name = "WHERE")]
         from: String,
-        /// Also alerts whose tickets are resolved or closed by now; a closed one gets a successor if its alert opens.
+        /// Include alerts whose tickets are resolved or closed. If such an alert opens, its closed ticket gets a
+        /// successor.
         #[arg(long)]
         include_closed: bool,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
-    /// Explain a failure by its number or code: what was said, what it means, what the bridge does, what you do. Without
-    /// one: the list of all.
+    /// Explain an error: its message, its cause, the reaction of the bridge and the resolution. Without a name: list
+    /// all errors.
     Explain {
-        /// A number such as SN-006, a code such as `data_policy`, or a word to look for.
+        /// A number such as SN-006, a code such as `data_policy`, or a search term.
         name: Option<String>,
     },
-    /// Let a route of the bridge running on this machine go on that stands still: release the brake, or try again at once
-    /// instead of after its pause. With several instances of the bridge, run it beside each whose /readyz says so.
+    /// Resume a stopped route on the local bridge: reset the rejection limit, or retry immediately instead of after the
+    /// current delay. With several bridges, run it on the machine of each bridge whose /readyz reports a stopped route.
     Resume(RouteArgs),
-    /// The configuration file.
+    /// Check a configuration file or print an example.
     #[command(subcommand)]
     Config(ConfigCommand),
 }
 
-/// Which configuration.
+/// The configuration file.
 #[derive(Debug, Args)]
 pub struct ConfigFile {
-    /// The configuration file.
+    /// Configuration file.
     #[arg(long, short, env = "NOWBRIDGE_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
 }
 
-/// The check's options.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Which configuration.
     #[command(flatten)]
     pub file: ConfigFile,
-    /// Also make a test ticket in each sink's table, note on it and resolve it: the only proof that writing works.
+    /// Also create a test ticket in each sink's table, add a note and resolve it. Only this verifies that writes work.
     #[arg(long)]
     pub write_probe: bool,
 }
 
-/// The demo's options.
+/// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Go on running after the summary, to look around; Ctrl-C ends it.
+    /// Keep running after the summary, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
-    /// Tickets that the storm makes.
+    /// Number of tickets.
     #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(10..=3_000))]
     pub tickets: u32,
-    /// Where the simulated instance's page listens.
+    /// Listen address of the simulated instance.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Seed of the storm.
+    /// Random seed.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
-/// The simulator's options.
+/// Arguments of `simulate`.
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// Where to listen.
+    /// Listen address.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// A YAML file with users, limits, switches and faults; see the simulator's documentation.
+    /// YAML file with users, limits, settings and faults; see the simulator's documentation.
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
-    /// The instance's own address in its answers; default: the listening address.
+    /// URL of the instance in its responses; default: the listen address.
     #[arg(long, value_name = "URL")]
     pub instance_url: Option<String>,
-    /// Milliseconds that each request takes.
+    /// Latency of each request, in milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS")]
     pub latency: u64,
-    /// Seed of everything random.
+    /// Random seed.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
-/// What to publish. Either a file (or `-`) with one JSON event a line, or one event by its fields.
+/// Arguments of `publish`: either a file with one JSON event per line, or the fields of one event.
 #[derive(Debug, Args)]
 pub struct Publish {
-    /// The configuration file: gives Kafka's address, login and topics.
+    /// Configuration file, for Kafka's address, credentials and topics.
     #[arg(long, short, env = "NOWBRIDGE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Kafka's address, where there is no configuration file.
+    /// Bootstrap servers, if there is no configuration file.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", required_unless_present = "config")]
     pub bootstrap: Option<String>,
-    /// Topic; default: the topic of the first sink route.
+    /// Topic. Default: the topic of the first sink route.
     #[arg(long, value_name = "TOPIC", required_unless_present = "config")]
     pub topic: Option<String>,
-    /// File of events, one JSON object a line; `-` reads standard input.
+    /// File of events, one JSON object per line; `-` for standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "title", "action"])]
     pub file: Option<PathBuf>,
-    /// The alert's key: one key, one ticket.
+    /// Alert key. There is one ticket per key.
     #[arg(long, required_unless_present = "file")]
     pub key: Option<String>,
-    /// The system that raised it.
+    /// System that raised the alert.
     #[arg(long, default_value = "manual")]
     pub source: String,
-    /// open, update, acknowledge, unacknowledge, assign, note, suppress, unsuppress, resolve, reopen, merge, split,
-    /// follow_up.
+    /// Action: open, update, acknowledge, unacknowledge, assign, note, suppress, unsuppress, resolve, reopen, merge,
+    /// split, follow_up.
     #[arg(long, default_value = "open")]
     pub action: String,
-    /// One line for people.
+    /// Title, one line.
     #[arg(long, required_unless_present = "file")]
     pub title: Option<String>,
-    /// Longer text.
+    /// Description.
     #[arg(long)]
     pub description: Option<String>,
-    /// critical, high, medium, low, info or unknown.
+    /// Severity: critical, high, medium, low, info or unknown.
     #[arg(long)]
     pub severity: Option<String>,
-    /// A work note.
+    /// Work note.
     #[arg(long)]
     pub note: Option<String>,
 }
 
-/// Topic commands.
+/// The commands of `topics`.
 #[derive(Debug, Subcommand)]
 pub enum Topics {
-    /// Make the topics that are missing; `--print` only shows them and the rights that are needed.
+    /// Create missing topics, or print them with the ACLs that the bridge needs (`--print`).
     Create {
-        /// Which configuration.
         #[command(flatten)]
         file: ConfigFile,
-        /// Show the topics with their settings, and the ACLs that the bridge's Kafka user needs; make nothing.
+        /// Print the topics with their settings and the required ACLs, and create nothing.
         #[arg(long)]
         print: bool,
-        /// Partitions of input topics that do not exist.
+        /// Partitions of input topics that are created.
         #[arg(long, default_value_t = 4, value_name = "N")]
         partitions: i32,
     },
 }
 
-/// Which sink route.
+/// A sink route.
 #[derive(Debug, Args)]
 pub struct RouteArgs {
-    /// Which configuration.
     #[command(flatten)]
     pub file: ConfigFile,
-    /// Sink route; default: the only one.
+    /// Sink route. Optional if there is only one.
     #[arg(long)]
     pub route: Option<String>,
 }
 
-/// Which dead letters; all conditions must hold. A key of which one letter fits goes as a whole, in order.
+/// A filter of dead letters. All conditions must match. If one letter of a key matches, all letters of the key are
+/// selected, in order.
 #[derive(Debug, Args)]
-pub struct LetterArgs {
-    /// Code, such as data_policy, parked or undecodable, or a number such as SN-006; may be repeated.
+pub struct DeadLetterArgs {
+    /// Error code such as data_policy, parked or undecodable, or number such as SN-006; can be repeated.
     #[arg(long, value_name = "CODE")]
     pub code: Vec<String>,
-    /// A part of the reason, whatever the case.
+    /// Text that the reason contains, ignoring case.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// The alert's key; * stands for any text.
+    /// Pattern of the alert key; * matches any text.
     #[arg(long, value_name = "PATTERN")]
     pub key: Option<String>,
-    /// Not older than this: a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
+    /// Not older than this time (2026-11-25T10:00:00Z) or age (90m, 2h, 3d).
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Older than this.
+    /// Older than this time or age.
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
 }
 
-/// Dead-letter commands.
+/// The commands of `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum DeadLetters {
-    /// Show the open dead letters: how many of which reason, and the letters themselves.
+    /// List open dead letters, with counts by reason.
     List {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Which.
         #[command(flatten)]
-        which: LetterArgs,
-        /// The most letters that are listed; the counts are of all.
+        filter: DeadLetterArgs,
+        /// Most letters to list; the counts include all.
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
-        /// One JSON object a letter, and nothing else.
+        /// Print one JSON object per letter, and nothing else.
         #[arg(long)]
         json: bool,
     },
-    /// Show one dead letter whole: what is said of it, and the original.
+    /// Show one dead letter: its headers and the original record.
     Show {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// PARTITION/OFFSET, as `list` shows it.
+        /// PARTITION/OFFSET, as printed by `list`.
         letter: String,
     },
-    /// Put dead letters back into the input, each key's in order, and release the key behind them. The bridge must run.
+    /// Write dead letters back to the input topic, in order per key, and release their keys. Without a filter: all. The
+    /// bridge must be running.
     Redrive {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Which; none of these: all.
         #[command(flatten)]
-        which: LetterArgs,
-        /// Only say what would be put back.
+        filter: DeadLetterArgs,
+        /// Only print what would be redriven.
         #[arg(long)]
         dry_run: bool,
-        /// Letters a second.
+        /// Letters per second.
         #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
-        /// Leave out keys of which a letter came back so often already.
+        /// Skip keys with a letter that was already redriven this often.
         #[arg(long, default_value_t = 3, value_name = "N")]
         max_redrives: u32,
-        /// Rounds for keys of which newer events come meanwhile.
+        /// Most rounds. Keys that get newer dead letters in the meantime are redriven again in the next round.
         #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Give up waiting for the bridge when it has come no nearer for so many seconds.
+        /// Seconds without progress before giving up.
         #[arg(long, default_value_t = 120, value_name = "SECONDS")]
         timeout: u64,
     },
-    /// Give dead letters up: they are not listed or tried again, and their keys are released. Their records stay in the
-    /// topic until its retention ends.
+    /// Mark dead letters as discarded, and release their keys. Without a filter: all. They are no longer listed or
+    /// redriven. Their records remain in the topic until its retention ends.
     Discard {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Which; none of these: all.
         #[command(flatten)]
-        which: LetterArgs,
-        /// Do it. Without this the command only says what it would do.
+        filter: DeadLetterArgs,
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Configuration commands.
+/// The commands of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Read a configuration and say everything that is wrong with it; opens no connection.
+    /// Check a configuration file and print all errors. Opens no connection.
     Check {
-        /// The configuration file.
+        /// Configuration file.
         file: PathBuf,
     },
-    /// Print the commented example.
+    /// Print a commented example.
     Example,
 }

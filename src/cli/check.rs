@@ -1,4 +1,4 @@
-//! `nowbridge check`: the doctor's report on a terminal.
+//! `nowbridge check`: runs all checks and prints the report.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::bridge::{clients, topics};
-use crate::check::{self, Options, Progress, Subject};
+use crate::check::{self, CheckContext, Options, Progress};
 use crate::config::Config;
 
-/// Checks; true where nothing failed.
+/// Runs all checks, and prints the report. Returns true if none failed.
 ///
 /// # Errors
-/// None so far: what goes wrong stands in the report.
+/// None: the report contains all failures.
 pub async fn check(config: Config, write_probe: bool) -> Result<bool> {
     let client = |instance: &crate::config::Instance, table: &str, state: &str| {
         clients::client(instance, table, state).map_err(|error| format!("{error:#}"))
@@ -21,7 +21,7 @@ pub async fn check(config: Config, write_probe: bool) -> Result<bool> {
         let layout = topics::layout(&config, inputs);
         layout.inputs.into_iter().chain(layout.own).collect()
     };
-    let subject = Subject {
+    let context = CheckContext {
         config: &config,
         kafka: clients::kafka(&config.kafka),
         client: &client,
@@ -29,13 +29,13 @@ pub async fn check(config: Config, write_probe: bool) -> Result<bool> {
         strictness: topics::strictness(&config, false),
         options: Options { write_probe, kafka_timeout: Duration::from_secs(10) },
     };
-    let shows = std::io::stderr().is_terminal();
+    let is_terminal = std::io::stderr().is_terminal();
     let mut progress = |step: Progress<'_>| {
-        if let (true, Progress::Looking(what)) = (shows, step) {
-            eprintln!("looks at {what}…");
+        if let (true, Progress::Started(target)) = (is_terminal, step) {
+            eprintln!("checking {target}…");
         }
     };
-    let report = check::check(&subject, &mut progress).await;
+    let report = check::check(&context, &mut progress).await;
     println!("{report}");
-    Ok(report.is_well())
+    Ok(report.is_ok())
 }

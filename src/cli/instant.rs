@@ -1,11 +1,11 @@
-//! Instants and places in a topic as people type them, and instants as commands print them.
+//! Parses times, ages and start offsets in arguments, and formats times.
 
 use anyhow::{Context, Result};
 
 use crate::ledger::StartAt;
 use crate::runtime::clock;
 
-/// Milliseconds since the Unix epoch of a timestamp (`2026-11-25T10:00:00Z`) or an age (`90m`, `2h`, `3d`).
+/// Parses a timestamp (`2026-11-25T10:00:00Z`) or an age (`90m`, `2h`, `3d`); Unix milliseconds.
 ///
 /// # Errors
 /// The text is neither.
@@ -14,9 +14,8 @@ pub(super) fn parse(text: &str) -> Result<i64> {
         return Ok(at.as_millisecond());
     }
     let age = text.parse::<jiff::SignedDuration>().ok().or_else(|| days(text));
-    let age = age.with_context(|| {
-        format!("{text:?} is neither a time such as 2026-11-25T10:00:00Z nor an age such as 90m, 2h or 3d")
-    })?;
+    let age =
+        age.with_context(|| format!("{text:?} is neither a time (2026-11-25T10:00:00Z) nor an age (90m, 2h or 3d)"))?;
     Ok(clock::unix() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -25,7 +24,7 @@ fn days(text: &str) -> Option<jiff::SignedDuration> {
     Some(jiff::SignedDuration::from_hours(days.checked_mul(24)?))
 }
 
-/// A place in the input topic: `earliest`, `latest`, or an instant.
+/// Parses a start offset: `earliest`, `latest`, a timestamp or an age.
 ///
 /// # Errors
 /// The text is none of them.
@@ -37,7 +36,7 @@ pub(super) fn start_at(text: &str) -> Result<StartAt> {
     })
 }
 
-/// Milliseconds since the Unix epoch as a timestamp in UTC, to the second.
+/// Formats Unix milliseconds as a timestamp in UTC, in seconds.
 pub(super) fn show(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| format!("{at:.0}"))
 }

@@ -1,6 +1,6 @@
-//! The command line: arguments, and one file per command that parses, calls the library and prints.
+//! The command line: the arguments, and one file per command, which calls the library and prints the result.
 
-#![expect(clippy::print_stdout, reason = "what a command prints is its result")]
+#![expect(clippy::print_stdout, reason = "the output of a command is its result")]
 
 pub mod args;
 mod check;
@@ -29,12 +29,12 @@ use crate::runtime::logging;
 pub use args::Cli;
 use args::{Check, Command, ConfigCommand, RouteArgs, Topics};
 
-/// Runs a command; prints an error once, with its causes.
+/// Runs a command. Prints an error once, with its causes.
 pub fn main(cli: Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            // The one place where an error leaves the process; the log may be off or elsewhere.
+            // The only place that prints an error of the process. The log may be off or redirected.
             eprintln!("nowbridge: {error:#}");
             ExitCode::FAILURE
         }
@@ -42,10 +42,11 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
-    // Commands whose output is for people log errors only, unless told otherwise.
-    let logs = matches!(cli.command, Command::Run(_) | Command::Simulate(_) | Command::Resume(_) | Command::Config(_));
-    let filter = cli.log.as_deref().unwrap_or(if logs { "info" } else { "error,librdkafka=off,rdkafka=off" });
-    logging::start(filter, cli.log_format.into())?;
+    // By default, commands that print a result log errors only.
+    let logs_info =
+        matches!(cli.command, Command::Run(_) | Command::Simulate(_) | Command::Resume(_) | Command::Config(_));
+    let filter = cli.log.as_deref().unwrap_or(if logs_info { "info" } else { "error,librdkafka=off,rdkafka=off" });
+    logging::init(filter, cli.log_format.into())?;
     match cli.command {
         Command::Config(ConfigCommand::Check { file }) => check_config(&file),
         Command::Config(ConfigCommand::Example) => {
@@ -56,22 +57,24 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             explain::explain(name.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Resync { route, key, rate, yes } => done(route_change::run(&route, yes, resync::Resync { key, rate })),
+        Command::Resync { route, key, rate, yes } => {
+            block_on(route_change::run(&route, yes, resync::Resync { key, rate }))
+        }
         Command::Reprocess { route, from, include_closed, yes } => {
-            done(route_change::run(&route, yes, reprocess::Reprocess { from, include_closed }))
+            block_on(route_change::run(&route, yes, reprocess::Reprocess { from, include_closed }))
         }
-        Command::Run(file) => done(run::run(config::load(&file.config)?)),
-        Command::Simulate(options) => done(simulate::simulate(options)),
-        Command::Publish(options) => done(publish::publish(options)),
+        Command::Run(file) => block_on(run::run(config::load(&file.config)?)),
+        Command::Simulate(options) => block_on(simulate::simulate(options)),
+        Command::Publish(options) => block_on(publish::publish(options)),
         Command::Topics(Topics::Create { file, print, partitions }) => {
-            done(topics::create(config::load(&file.config)?, print, partitions))
+            block_on(topics::create(config::load(&file.config)?, print, partitions))
         }
-        Command::Ledger(command) => done(ledger::run(command)),
-        Command::DeadLetters(command) => passed(runtime()?.block_on(dead_letters::run(command))?),
-        Command::Resume(RouteArgs { file, route }) => done(resume::resume(config::load(&file.config)?, route)),
-        Command::Demo(options) => passed(runtime()?.block_on(demo::demo(options))?),
+        Command::Ledger(command) => block_on(ledger::run(command)),
+        Command::DeadLetters(command) => exit_code(runtime()?.block_on(dead_letters::run(command))?),
+        Command::Resume(RouteArgs { file, route }) => block_on(resume::resume(config::load(&file.config)?, route)),
+        Command::Demo(options) => exit_code(runtime()?.block_on(demo::demo(options))?),
         Command::Check(Check { file, write_probe }) => {
-            passed(runtime()?.block_on(check::check(config::load(&file.config)?, write_probe))?)
+            exit_code(runtime()?.block_on(check::check(config::load(&file.config)?, write_probe))?)
         }
     }
 }
@@ -83,20 +86,20 @@ fn check_config(file: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit code of a command that can find something wrong without failing itself.
-fn passed(passed: bool) -> Result<ExitCode> {
+/// Returns the exit code of a command whose result can be negative although the command succeeded.
+fn exit_code(passed: bool) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs a command's future to its end on a runtime of its own.
-fn done(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+/// Runs the future of a command to completion.
+fn block_on(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     runtime()?.block_on(command)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        // One thread carries more than an instance accepts (10,000 requests a second). Two wake each other all day,
+        // One thread can send more requests than an instance accepts (10,000 per second). Two threads wake each other,
         // which costs a tenth of an idle bridge's CPU. Blocking work, such as reading the ledger, has its own threads.
         .worker_threads(1)
         .thread_name("nowbridge")

@@ -1,4 +1,4 @@
-//! `nowbridge publish`: one alert by its fields, or a file of them, checked before anything is sent.
+//! `nowbridge publish`: publishes one event from arguments, or a file of events. All are checked before any is sent.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::kafka::{KafkaOptions, Outcome, ProduceRequest, Producer};
 use crate::model::Record;
 use crate::systems::Decoder;
 
-/// Publishes, and waits for the broker's acknowledgement.
+/// Publishes events, and waits for the broker's acknowledgements.
 ///
 /// # Errors
-/// An event is wrong (then none is sent), or the broker does not take one.
+/// An event is invalid (then none is sent), or the broker rejects one.
 pub async fn publish(args: Publish) -> Result<()> {
     let (kafka, topic) = target(&args)?;
     let bodies = match &args.file {
-        Some(file) if file.as_os_str() == "-" => read(std::io::stdin().lock(), "standard input")?,
+        Some(file) if file.as_os_str() == "-" => read_events(std::io::stdin().lock(), "standard input")?,
         Some(file) => {
             let open = std::fs::File::open(file).with_context(|| format!("can't open {}", file.display()))?;
-            read(open, &file.display().to_string())?
+            read_events(open, &file.display().to_string())?
         }
         None => vec![body(&args)],
     };
@@ -42,8 +42,8 @@ pub async fn publish(args: Publish) -> Result<()> {
                     println!("published to {topic}, partition {partition}, offset {offset}");
                 }
             }
-            Outcome::Refused(why) => bail!("Kafka refused the event: {why}"),
-            Outcome::Unknown(why) => bail!("Kafka did not answer, the event may or may not be there: {why}"),
+            Outcome::Rejected(reason) => bail!("Kafka rejected the event: {reason}"),
+            Outcome::Unknown(reason) => bail!("Kafka did not respond, and may have written the event: {reason}"),
         }
     }
     if count != 1 {
@@ -59,38 +59,38 @@ fn target(args: &Publish) -> Result<(KafkaOptions, String)> {
             let topic = match (&args.topic, config.sinks.first()) {
                 (Some(topic), _) => topic.clone(),
                 (None, Some(sink)) => sink.topic.clone(),
-                (None, None) => bail!("{} has no sink route; name the topic with --topic", file.display()),
+                (None, None) => bail!("{} has no sink route; set the topic with --topic", file.display()),
             };
             Ok((clients::kafka(&config.kafka), topic))
         }
         (None, Some(bootstrap)) => Ok((KafkaOptions::new(bootstrap), args.topic.clone().unwrap_or_default())),
-        (None, None) => bail!("give --config or --bootstrap"),
+        (None, None) => bail!("set --config or --bootstrap"),
     }
 }
 
-/// The short form of the canonical event.
+/// Returns the event from the arguments, in the short form of the canonical format.
 fn body(args: &Publish) -> Value {
     let mut event = Map::new();
-    let mut put = |name: &str, value: Option<&String>| {
+    let mut insert = |name: &str, value: Option<&String>| {
         if let Some(value) = value {
             event.insert(name.into(), Value::String(value.clone()));
         }
     };
-    put("source", Some(&args.source));
-    put("key", args.key.as_ref());
-    put("action", Some(&args.action));
-    put("title", args.title.as_ref());
-    put("description", args.description.as_ref());
-    put("severity", args.severity.as_ref());
-    put("note", args.note.as_ref());
+    insert("source", Some(&args.source));
+    insert("key", args.key.as_ref());
+    insert("action", Some(&args.action));
+    insert("title", args.title.as_ref());
+    insert("description", args.description.as_ref());
+    insert("severity", args.severity.as_ref());
+    insert("note", args.note.as_ref());
     let now = jiff::Timestamp::now().to_string();
-    put("occurred_at", Some(&now));
+    insert("occurred_at", Some(&now));
     Value::Object(event)
 }
 
-fn read(from: impl Read, name: &str) -> Result<Vec<Value>> {
+fn read_events(input: impl Read, name: &str) -> Result<Vec<Value>> {
     let mut bodies = Vec::new();
-    for (number, line) in BufReader::new(from).lines().enumerate() {
+    for (number, line) in BufReader::new(input).lines().enumerate() {
         let line = line.with_context(|| format!("can't read {name}"))?;
         if line.trim().is_empty() {
             continue;
@@ -102,7 +102,8 @@ fn read(from: impl Read, name: &str) -> Result<Vec<Value>> {
     Ok(bodies)
 }
 
-/// The record of an event: decoded once here, so that a wrong one is told to its author and not to a dead letter.
+/// Returns the record of an event. The event is decoded first, so that an invalid one is reported here and does not
+/// become a dead letter.
 fn request(topic: &Arc<str>, body: &Value) -> Result<ProduceRequest> {
     let value = serde_json::to_vec(body).context("can't be written as JSON")?;
     let record = Record {
@@ -115,7 +116,7 @@ fn request(topic: &Arc<str>, body: &Value) -> Result<ProduceRequest> {
         timestamp: Some(crate::runtime::clock::unix()),
     };
     let events = Decoder::Canonical.decode(&record)?;
-    let key = events.first().map(|e| e.key.clone()).context("holds no alert event")?;
+    let key = events.first().map(|e| e.key.clone()).context("contains no alert event")?;
     Ok(ProduceRequest {
         topic: Arc::clone(topic),
         partition: None,

@@ -1,4 +1,4 @@
-//! `nowbridge reprocess`: applies past events again, from an earlier place in the input.
+//! `nowbridge reprocess`: applies past events again, from an earlier offset of the input.
 
 use anyhow::{Result, bail};
 
@@ -6,21 +6,21 @@ use super::instant;
 use super::route_change::{RouteChange, Target, announce_wait_for_late_writes, require_stopped};
 use crate::bridge::stores;
 use crate::ledger::StartAt;
-use crate::ledger::admin::{self, Again, Site};
+use crate::ledger::admin::{self, ReprocessScope, RouteLedger};
 use crate::runtime::clock;
 
-/// What to apply again.
+/// The arguments.
 pub(super) struct Reprocess {
-    /// From where: `earliest` or an instant.
+    /// Where to start: `earliest`, a time or an age.
     pub from: String,
     /// Include alerts whose tickets are resolved or closed.
     pub include_closed: bool,
 }
 
 impl RouteChange for Reprocess {
-    type Preview = (Site, Again);
+    type Preview = (RouteLedger, ReprocessScope);
 
-    async fn preview(&self, target: &Target) -> Result<Option<(Site, Again)>> {
+    async fn preview(&self, target: &Target) -> Result<Option<(RouteLedger, ReprocessScope)>> {
         let sink = target.sink()?;
         let from = instant::start_at(&self.from)?;
         let window = i64::try_from(sink.settings.reopen_window).unwrap_or(i64::MAX);
@@ -29,14 +29,14 @@ impl RouteChange for Reprocess {
             StartAt::Earliest => true,
             StartAt::Time(time) => time < clock::unix().saturating_sub(window),
         };
-        let again = Again { from, finished: self.include_closed, incomplete };
-        let site = stores::ledger(&target.config, sink, false).await?;
-        let partitions = admin::reread(&site, again).await?;
-        for one in &partitions {
+        let scope = ReprocessScope { from, include_closed: self.include_closed, incomplete };
+        let ledger = stores::ledger(&target.config, sink, false).await?;
+        let partitions = admin::preview_reprocess(&ledger, scope).await?;
+        for range in &partitions {
             println!(
-                "partition {}: reading restarts at offset {} instead of {}; {} keys are included, {} are skipped because \
-                 their tickets are resolved or closed",
-                one.partition, one.from, one.upto, one.keys, one.finished
+                "partition {}: reading restarts at offset {} instead of {}; {} keys are included, {} are skipped \
+                 because their tickets are resolved or closed",
+                range.partition, range.from, range.until, range.keys, range.skipped_keys
             );
         }
         if partitions.is_empty() {
@@ -44,23 +44,25 @@ impl RouteChange for Reprocess {
             return Ok(None);
         }
         println!(
-            "Notes of these events are written a second time. Alerts without a ledger entry get tickets if they open."
+            "Notes of these events will be written a second time. Alerts without a ledger entry get tickets if they open."
         );
         if incomplete {
-            println!("Entries of that time may have expired: the bridge looks every unknown key up first, one request");
             println!(
-                "each, until `ledger adopt --complete`. An alert whose ticket is closed gets a new one if it opens."
+                "Entries of that time may have expired: the bridge looks up every unknown key first, with one request"
+            );
+            println!(
+                "each, until `ledger adopt --complete`. An alert whose ticket is closed gets a new ticket if it opens."
             );
         }
-        Ok(Some((site, again)))
+        Ok(Some((ledger, scope)))
     }
 
-    async fn apply(&self, target: &Target, (site, again): (Site, Again)) -> Result<()> {
+    async fn apply(&self, target: &Target, (ledger, scope): (RouteLedger, ReprocessScope)) -> Result<()> {
         let sink = target.sink()?;
-        require_stopped(&site, sink, &[]).await?;
-        let span = announce_wait_for_late_writes(sink);
-        let done = admin::reprocess(&site, again, span).await?;
-        let records: i64 = done.iter().map(|one| one.upto - one.from).sum();
+        require_stopped(&ledger, sink, &[]).await?;
+        let wait = announce_wait_for_late_writes(sink);
+        let done = admin::reprocess(&ledger, scope, wait).await?;
+        let records: i64 = done.iter().map(|range| range.until - range.from).sum();
         println!("\nThe offsets were reset: the bridge reads {records} records again when it starts.");
         Ok(())
     }

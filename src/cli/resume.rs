@@ -1,4 +1,4 @@
-//! `nowbridge resume`: lets a route of the bridge on this machine go on, by its admin address.
+//! `nowbridge resume`: resumes a stopped route of the local bridge, at its admin address.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::bridge::stores::select_sink;
 use crate::config::Config;
-use crate::console::ASKED;
+use crate::console::RESUME_HEADER;
 
-/// Asks the running bridge.
+/// Sends the request to the running bridge.
 ///
 /// # Errors
-/// No bridge answers at the configured address, or it has no such route.
+/// No bridge responds at the configured address, or it has no such route.
 pub async fn resume(config: Config, route: Option<String>) -> Result<()> {
     let sink = select_sink(&config, route.as_deref())?;
     let mut address = config.admin.listen;
     if address.port() == 0 {
-        bail!("`admin.listen` has the port 0, which is another one at each start; give it a fixed one");
+        bail!("`admin.listen` has port 0, a random port at each start; set a fixed port");
     }
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -26,12 +26,13 @@ pub async fn resume(config: Config, route: Option<String>) -> Result<()> {
     }
     let url = format!("http://{address}/routes/{}/resume", sink.name);
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-    let answer = http.post(&url).header(ASKED, "1").send().await;
-    let answer = answer.with_context(|| format!("no bridge answers at {address}; is it running on this machine?"))?;
-    let status = answer.status();
+    let response = http.post(&url).header(RESUME_HEADER, "1").send().await;
+    let response =
+        response.with_context(|| format!("no bridge responds at {address}; is it running on this machine?"))?;
+    let status = response.status();
     if !status.is_success() {
-        bail!("the bridge at {address} answers {status}: {}", answer.text().await.unwrap_or_default().trim());
+        bail!("the bridge at {address} responded {status}: {}", response.text().await.unwrap_or_default().trim());
     }
-    println!("{}: goes on; /readyz at {address} says whether it does", sink.name);
+    println!("{}: resumed; check http://{address}/readyz", sink.name);
     Ok(())
 }

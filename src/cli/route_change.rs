@@ -1,20 +1,19 @@
-//! How a command changes what a route stores: load the configuration, preview the change, and apply it with `--yes`.
+//! The steps of all commands that change data of a route: load the configuration, preview, and apply with `--yes`.
 //!
 //! Every command that changes a ledger, dead letters or open tickets goes through [`run`], so that none of them changes
-//! anything without `--yes`, and none that needs the bridges stopped runs beside one.
+//! anything without `--yes`, and none that requires stopped bridges runs while a bridge is running.
 
 use anyhow::Result;
 
 use super::args::RouteArgs;
 use crate::bridge::stores::select_sink;
 use crate::config::{self, Config, Sink};
-use crate::ledger::admin::Site;
+use crate::ledger::admin::RouteLedger;
 
 /// The route that a command works on.
 pub(super) struct Target {
-    /// The configuration.
     pub config: Config,
-    /// Name of the selected route, if one was named.
+    /// Name of the route, if `--route` was given.
     route: Option<String>,
 }
 
@@ -29,37 +28,37 @@ impl Target {
         Ok(target)
     }
 
-    /// The selected sink route.
+    /// Returns the selected sink route.
     ///
     /// # Errors
-    /// None after [`Target::load`].
+    /// None: [`Target::load`] has checked it.
     pub fn sink(&self) -> Result<&Sink> {
         select_sink(&self.config, self.route.as_deref())
     }
 }
 
-/// One change of a route.
+/// A change of a route.
 pub(super) trait RouteChange {
-    /// What the preview found, for [`RouteChange::apply`].
+    /// The result of the preview, for [`RouteChange::apply`].
     type Preview;
 
-    /// Prints what the change would do; `None` where there is nothing to change. Changes nothing.
+    /// Prints what the change would do, and changes nothing. Returns `None` if there is nothing to change.
     ///
     /// # Errors
-    /// The change is impossible, or the cluster does not answer.
+    /// The change is impossible, or the cluster does not respond.
     async fn preview(&self, target: &Target) -> Result<Option<Self::Preview>>;
 
     /// Applies the change and prints what was done.
     ///
     /// # Errors
-    /// Bridges of the route are running that must be stopped, or the cluster does not answer.
+    /// Bridges of the route that must be stopped are running, or the cluster does not respond.
     async fn apply(&self, target: &Target, preview: Self::Preview) -> Result<()>;
 }
 
-/// Loads, previews, and applies the change if `yes`.
+/// Previews a change, and applies it if `yes`.
 ///
 /// # Errors
-/// As the change's.
+/// As [`Target::load`], [`RouteChange::preview`] and [`RouteChange::apply`].
 pub(super) async fn run(args: &RouteArgs, yes: bool, change: impl RouteChange) -> Result<()> {
     let target = Target::load(args)?;
     let Some(preview) = change.preview(&target).await? else { return Ok(()) };
@@ -70,19 +69,20 @@ pub(super) async fn run(args: &RouteArgs, yes: bool, change: impl RouteChange) -
     change.apply(&target, preview).await
 }
 
-/// Fails while a bridge of the route is running: one of its consumer groups, or one of `others`, has members.
+/// Fails if a bridge of the route is running: if one of its consumer groups, or one of `others`, has members.
 ///
 /// # Errors
-/// One has, or the cluster does not answer.
-pub(super) async fn require_stopped(site: &Site, sink: &Sink, others: &[String]) -> Result<()> {
-    let mut groups: Vec<String> = sink.groups().into_iter().map(|(group, _)| group).collect();
+/// A group has members, or the cluster does not respond.
+pub(super) async fn require_stopped(ledger: &RouteLedger, sink: &Sink, others: &[String]) -> Result<()> {
+    let mut groups: Vec<String> = sink.consumer_groups().into_iter().map(|(group, _)| group).collect();
     groups.extend_from_slice(others);
-    Ok(site.refuse_members(&groups).await?)
+    Ok(ledger.require_no_members(&groups).await?)
 }
 
-/// Seconds in which ServiceNow may still commit a write of the stopped bridges; prints that it waits for them.
+/// Prints and returns how long the command must wait after the last write of the stopped bridges, because ServiceNow
+/// may still commit it.
 pub(super) fn announce_wait_for_late_writes(sink: &Sink) -> std::time::Duration {
-    let span = sink.instance.request_deadline + sink.instance.settle_time;
-    println!("waiting until no earlier write can be committed any more: {} s after the last one", span.as_secs());
-    span
+    let wait = sink.instance.request_deadline + sink.instance.max_transaction_time;
+    println!("waiting until no earlier write can be committed any more: {} s after the last one", wait.as_secs());
+    wait
 }

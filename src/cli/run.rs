@@ -1,4 +1,4 @@
-//! `nowbridge run`: starts the bridge and serves its console until a signal stops it.
+//! `nowbridge run`: runs the bridge and its console until a signal stops it.
 
 use std::time::Duration;
 
@@ -15,46 +15,46 @@ use crate::source;
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Topics can't be used, or a route can't go on.
+/// The bridge can't start, or a route fails.
 pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
-    supervision::on_signals(stop.clone())?;
+    supervision::cancel_on_signals(stop.clone())?;
     let exporter = console::install_metrics()?;
     let mut supervisor = Supervisor::new(stop.clone());
     let strictness = topics::strictness(&config, false);
-    let views = bridge::start(&config, strictness, &mut supervisor, &stop).await?;
-    let page = Console {
+    let statuses = bridge::start(&config, strictness, &mut supervisor, &stop).await?;
+    let console = Console {
         listen: config.admin.listen,
-        routes: views.sinks,
-        repartitions: views.repartitions,
-        sources: views.sources,
+        sinks: statuses.sinks,
+        repartitions: statuses.repartitions,
+        sources: statuses.sources,
         metrics: exporter,
         stopping: stop.clone(),
     };
-    supervisor.spawn("source metrics", tell_sources(page.sources.clone(), stop.clone()));
-    // The page is served while the routes drain, and says so.
+    supervisor.spawn("source metrics", export_source_metrics(console.sources.clone(), stop.clone()));
+    // The console stays available while the routes drain.
     let drained = CancellationToken::new();
-    let serving = console::serve(page, drained.clone()).await?;
+    let serving = console::serve(console, drained.clone()).await?;
     tracing::info!(
         sinks = config.sinks.len(),
         sources = config.sources.len(),
         admin = %serving.address,
-        "runs"
+        "nowbridge started"
     );
     let outcome = supervisor.run().await;
     drained.cancel();
-    // Nothing is lost with the page's task; the routes' outcome is what counts.
+    // An error of the console's task is ignored; only the outcome of the routes matters.
     let _ = serving.task.await;
     outcome
 }
 
-/// Shows the source routes' numbers as metrics until the end.
-async fn tell_sources(sources: Vec<(String, source::StatusHandle)>, stop: CancellationToken) -> Result<()> {
+/// Updates the metrics of the source routes every second.
+async fn export_source_metrics(sources: Vec<(String, source::StatusHandle)>, stop: CancellationToken) -> Result<()> {
     while !stop.is_cancelled() {
         for (name, status) in &sources {
             let status = status.snapshot();
             let lag = status.instance_now.zip(status.cursor).map(|(now, cursor)| now - cursor);
-            metrics::source(name, status.stats.published, status.stats.echoes, lag);
+            metrics::source(name, status.stats.published, status.stats.own_changes_skipped, lag);
         }
         tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(Duration::from_secs(1)) => {} }
     }

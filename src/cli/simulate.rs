@@ -1,4 +1,4 @@
-//! `nowbridge simulate`: a simulated instance on its own.
+//! `nowbridge simulate`: runs a simulated ServiceNow instance.
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
@@ -7,16 +7,16 @@ use super::args::Simulate;
 use crate::runtime::supervision;
 use crate::simulators::servicenow::{Latency, Options, Simulator};
 
-/// Runs the simulator until it is told to stop.
+/// Runs the simulator until a signal stops it.
 ///
 /// # Errors
-/// The options file is wrong, or the address can't be listened on.
+/// The options file is invalid, or the address is unusable.
 pub async fn simulate(args: Simulate) -> Result<()> {
     let mut options = match &args.options {
         None => Options::default(),
         Some(file) => {
             let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
-            serde_saphyr::from_str(&text).with_context(|| format!("{} is not right", file.display()))?
+            serde_saphyr::from_str(&text).with_context(|| format!("invalid options in {}", file.display()))?
         }
     };
     options.listen = args.listen;
@@ -28,10 +28,10 @@ pub async fn simulate(args: Simulate) -> Result<()> {
         options.instance_url = args.instance_url;
     }
     let stop = CancellationToken::new();
-    supervision::on_signals(stop.clone())?;
+    supervision::cancel_on_signals(stop.clone())?;
     let running = Simulator::start(options).await?;
-    println!("a simulated ServiceNow instance listens at {}", running.url());
-    println!("its page shows the incidents; user nowbridge, password nowbridge; Ctrl-C ends it");
+    println!("simulated ServiceNow instance at {}", running.url());
+    println!("open it in a browser to see the incidents; user nowbridge, password nowbridge; Ctrl-C stops it");
     stop.cancelled().await;
     running.shutdown().await;
     Ok(())

@@ -1,22 +1,22 @@
-//! `nowbridge topics create`: creates the topics of a configuration, or prints them with the ACLs that they need.
+//! `nowbridge topics create`: creates the topics of a configuration, or prints them with the required ACLs.
 
 use anyhow::{Context, Result};
 
-use crate::bridge::topics::{input_partitions, layout, rights, strictness};
+use crate::bridge::topics::{acls, input_partitions, layout, strictness};
 use crate::bridge::{KAFKA_TIMEOUT, clients};
 use crate::config::Config;
 use crate::kafka::topics::{Strictness, TopicSpec, Topics};
 
-/// The command.
+/// Creates missing topics, or prints all topics.
 ///
 /// # Errors
-/// The cluster does not answer or refuses.
+/// The cluster does not respond, or rejects a request.
 pub async fn create(config: Config, print: bool, partitions: i32) -> Result<()> {
     let options = clients::kafka(&config.kafka);
     let topics = Topics::new(&options, KAFKA_TIMEOUT);
     let strictness = strictness(&config, false);
     let inputs = if print {
-        // Shown without a cluster too: what is not known is shown as it would be made.
+        // Also works without a cluster; unknown numbers of partitions are printed as they would be created.
         input_partitions(&config, &topics, Some(partitions)).await.unwrap_or(vec![partitions; config.sinks.len()])
     } else {
         input_partitions(&config, &topics, Some(partitions)).await?
@@ -27,18 +27,18 @@ pub async fn create(config: Config, print: bool, partitions: i32) -> Result<()> 
     }
     let all: Vec<TopicSpec> = layout.inputs.into_iter().chain(layout.own).collect();
     if print {
-        show(&config, &all, strictness);
+        print_topics(&config, &all, strictness);
         return Ok(());
     }
-    let made = topics.create_missing(&all, strictness).await.context("can't make the topics")?;
-    for name in &made {
-        println!("made {name}");
+    let created = topics.create_missing(&all, strictness).await.context("can't create the topics")?;
+    for name in &created {
+        println!("created {name}");
     }
-    println!("{} topics made, {} were there", made.len(), all.len() - made.len());
+    println!("{} topics created, {} already exist", created.len(), all.len() - created.len());
     Ok(())
 }
 
-fn show(config: &Config, specs: &[TopicSpec], strictness: Strictness) {
+fn print_topics(config: &Config, specs: &[TopicSpec], strictness: Strictness) {
     println!("topics");
     for spec in specs {
         let settings: Vec<String> =
@@ -51,8 +51,8 @@ fn show(config: &Config, specs: &[TopicSpec], strictness: Strictness) {
             settings.join(" ")
         );
     }
-    println!("\nrights that the bridge's Kafka user needs");
-    for line in rights(config) {
+    println!("\nACLs that the bridge's Kafka user needs");
+    for line in acls(config) {
         println!("  {line}");
     }
 }

@@ -1,8 +1,8 @@
-//! Avro binary by the schemas of `schemas/`, which are embedded in the program.
+//! Avro binary encoding with the schemas of `schemas/`, which are embedded in the program.
 //!
-//! What is encoded is the JSON form of a record, so the two forms can't drift apart. This is the plain datum without
-//! a registry's framing. Fields of an alert event that its schema does not name travel as JSON text in `extra` and
-//! come back beside the others; fields that are null are left out of the JSON.
+//! The input of the encoder is the JSON form of a record, so the two forms cannot diverge. The output is a plain datum
+//! without the framing of a schema registry. Fields of an alert event that its schema does not name are encoded as JSON
+//! text in `extra`, and decoded back to fields. Fields that are null are left out of the JSON.
 
 use std::sync::LazyLock;
 
@@ -12,53 +12,47 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{Error, Schema as Parsed};
 use serde_json::{Map, Value};
 
-/// The schemas that the bridge publishes and reads.
+/// A schema of `schemas/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// The canonical alert event.
     AlertEvent,
-    /// A change of a ServiceNow row.
     Change,
-    /// What is said about a dead letter.
+    /// The headers of a dead letter.
     DeadLetter,
-    /// What was done for an intent.
     Result,
 }
 
 static PARSED: LazyLock<[Result<Parsed, String>; 4]> =
     LazyLock::new(|| Schema::ALL.map(|schema| Parsed::parse_str(schema.text()).map_err(|error| error.to_string())));
 
-/// Why bytes or a value don't fit a schema.
+/// Bytes or a value do not match a schema.
 #[derive(Debug, thiserror::Error)]
 pub enum AvroError {
-    /// The embedded schema itself is broken; a test keeps this from being released.
-    #[error("the embedded schema is broken: {0}")]
+    /// An embedded schema is invalid. A test prevents the release of such a program.
+    #[error("the embedded schema is invalid: {0}")]
     Schema(String),
-    /// A field is missing, or of another type.
-    #[error("the value does not fit the schema {name}; compare it with `schemas/{name}.avsc`")]
+    /// A field is missing or has another type.
+    #[error("the value does not match the schema {name}; compare it with `schemas/{name}.avsc`")]
     Encode {
-        /// The schema's file name.
         name: &'static str,
-        /// What the Avro library says.
         #[source]
         source: Box<Error>,
     },
-    /// The bytes were not written with this schema, are cut off, or have something behind them.
-    #[error("these bytes are no plain Avro datum of the schema {name}")]
+    /// The bytes were not written with this schema, are truncated, or have trailing bytes.
+    #[error("the bytes are not a plain Avro datum of the schema {name}")]
     Decode {
-        /// The schema's file name.
         name: &'static str,
-        /// What the Avro library says; `None` where the datum is cut off or something stands behind it.
+        /// `None` if the datum is truncated or has trailing bytes.
         #[source]
         source: Option<Box<Error>>,
     },
 }
 
 impl Schema {
-    /// All of them.
+    /// All schemas.
     pub const ALL: [Self; 4] = [Self::AlertEvent, Self::Change, Self::DeadLetter, Self::Result];
 
-    /// File name in `schemas/`, without its extension.
+    /// Returns the file name in `schemas/`, without its extension.
     pub fn name(self) -> &'static str {
         match self {
             Self::AlertEvent => "alert-event",
@@ -68,7 +62,7 @@ impl Schema {
         }
     }
 
-    /// The schema as it stands in `schemas/`.
+    /// Returns the content of the file in `schemas/`.
     pub fn text(self) -> &'static str {
         match self {
             Self::AlertEvent => include_str!("../../schemas/alert-event.avsc"),
@@ -83,7 +77,7 @@ impl Schema {
         match PARSED.get(index) {
             Some(Ok(parsed)) => Ok(parsed),
             Some(Err(error)) => Err(AvroError::Schema(error.clone())),
-            None => Err(AvroError::Schema("it is not listed".into())),
+            None => Err(AvroError::Schema("it is not in the list of schemas".into())),
         }
     }
 }
@@ -91,11 +85,11 @@ impl Schema {
 /// Encodes the JSON form of a record.
 ///
 /// # Errors
-/// It does not fit the schema.
+/// It does not match the schema.
 pub fn encode(schema: Schema, json: Value) -> Result<Vec<u8>, AvroError> {
     let parsed = schema.parsed()?;
     let failed = |error| AvroError::Encode { name: schema.name(), source: Box::new(error) };
-    let json = if schema == Schema::AlertEvent { gather(json, parsed) } else { json };
+    let json = if schema == Schema::AlertEvent { move_unknown_to_extra(json, parsed) } else { json };
     let value = value_of(json).resolve(parsed).map_err(failed)?;
     let writer = GenericDatumWriter::builder(parsed).build().map_err(failed)?;
     writer.write_value_to_vec(value).map_err(failed)
@@ -104,38 +98,39 @@ pub fn encode(schema: Schema, json: Value) -> Result<Vec<u8>, AvroError> {
 /// Decodes bytes to the JSON form of a record.
 ///
 /// # Errors
-/// They are not of this schema, or there is something behind the datum.
+/// They do not match the schema, are truncated, or have trailing bytes.
 pub fn decode(schema: Schema, bytes: &[u8]) -> Result<Value, AvroError> {
     let parsed = schema.parsed()?;
     let failed = |error| AvroError::Decode { name: schema.name(), source: Some(Box::new(error)) };
-    let mut input = Input { rest: bytes, short: false };
+    let mut input = Input { rest: bytes, exhausted: false };
     let reader = GenericDatumReader::builder(parsed).build().map_err(failed)?;
     let value = reader.read_value(&mut input).map_err(failed)?;
-    if input.short || !input.rest.is_empty() {
+    if input.exhausted || !input.rest.is_empty() {
         return Err(AvroError::Decode { name: schema.name(), source: None });
     }
     let mut json = Value::try_from(value).map_err(failed)?;
     strip_nulls(&mut json);
     if schema == Schema::AlertEvent {
-        spread(&mut json);
+        restore_from_extra(&mut json);
     }
     Ok(json)
 }
 
-/// Bytes that remember whether more was asked for than there is: the Avro library takes some cuts for empty values.
+/// Bytes that record a read past their end: the Avro library decodes some truncated values as empty ones.
 struct Input<'a> {
     rest: &'a [u8],
-    short: bool,
+    /// Something was read after the end.
+    exhausted: bool,
 }
 
 impl std::io::Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.short |= self.rest.is_empty() && !buffer.is_empty();
+        self.exhausted |= self.rest.is_empty() && !buffer.is_empty();
         self.rest.read(buffer)
     }
 }
 
-/// JSON as an Avro value of no schema yet.
+/// Converts JSON to an Avro value without a schema.
 fn value_of(json: Value) -> Avro {
     match json {
         Value::Null => Avro::Null,
@@ -149,8 +144,8 @@ fn value_of(json: Value) -> Avro {
     }
 }
 
-/// Puts fields that the schema does not name into `extra`.
-fn gather(json: Value, parsed: &Parsed) -> Value {
+/// Moves fields that the schema does not name to `extra`.
+fn move_unknown_to_extra(json: Value, parsed: &Parsed) -> Value {
     let Value::Object(object) = json else { return json };
     let Parsed::Record(record) = parsed else { return Value::Object(object) };
     let (mut known, extra): (Map<_, _>, Map<_, _>) =
@@ -161,8 +156,8 @@ fn gather(json: Value, parsed: &Parsed) -> Value {
     Value::Object(known)
 }
 
-/// The reverse of [`gather`].
-fn spread(json: &mut Value) {
+/// The reverse of [`move_unknown_to_extra`].
+fn restore_from_extra(json: &mut Value) {
     let Value::Object(object) = json else { return };
     let Some(Value::String(text)) = object.remove("extra") else { return };
     if let Ok(Value::Object(extra)) = serde_json::from_str(&text) {

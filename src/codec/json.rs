@@ -1,34 +1,28 @@
-//! JSON with a bound on size and errors that say where.
+//! JSON with a size limit, and errors that contain line and column.
 
 use serde::de::DeserializeOwned;
 
-/// Why bytes are not the JSON that was expected.
+/// The bytes are not the expected JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// More bytes than allowed.
-    #[error("the value has {size} bytes, and at most {limit} are read; publish less, or leave out the raw body")]
-    TooLarge {
-        /// Bytes found.
-        size: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-    /// Not JSON, or not of the expected shape.
+    #[error("the value has {size} bytes, more than the limit of {limit}; publish less, or leave out the raw body")]
+    TooLarge { size: usize, limit: usize },
+    /// Not JSON, or not of the expected structure.
     #[error("{message} at line {line}, column {column}")]
     Malformed {
-        /// What the parser said.
+        /// The parser's message, without the place.
         message: String,
         /// From 1.
         line: usize,
-        /// From 1; 0 where the parser can't tell.
+        /// From 1; 0 if the parser does not know it.
         column: usize,
     },
 }
 
-/// Parses at most `limit` bytes. Depth is bounded by the parser (128 levels).
+/// Parses at most `limit` bytes. The parser limits the depth to 128 levels.
 ///
 /// # Errors
-/// Too large, not JSON, or not of the shape of `T`.
+/// Too large, not JSON, or not of the structure of `T`.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, JsonError> {
     if bytes.len() > limit {
         return Err(JsonError::TooLarge { size: bytes.len(), limit });
@@ -44,7 +38,7 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, 
     })
 }
 
-/// Unix milliseconds as RFC 3339 in UTC; an instant beyond year 9999 becomes the epoch.
+/// Formats Unix milliseconds as RFC 3339 in UTC; an instant after year 9999 becomes the Unix epoch.
 pub fn rfc3339(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
 }

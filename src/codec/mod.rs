@@ -1,22 +1,25 @@
-//! Bytes and back: JSON with bounds, Avro by the schemas of `schemas/`, and the records that tell of dead letters and
-//! outcomes.
+//! Bytes of what the bridge publishes and reads: JSON with a size limit, Avro with the schemas of `schemas/`, result
+//! records, dead letters, and the headers of redriven, resynced and repartitioned records.
 
 pub mod avro;
+mod dead_letter;
 pub mod json;
-mod letter;
 mod redrive;
-mod rekeyed;
-mod report;
+mod repartitioned;
+mod result;
 mod resync;
 
-pub use letter::{Letter, dead_letter};
-pub use redrive::{Redriven, original, position, redrive_headers, redriven, release_headers, times_redriven};
-pub use rekeyed::{
-    digest_headers, events_meant, grouped_headers, groups, is_digest, origin, original_timestamp, partition_for,
-    rekeyed_headers, ungrouped_headers,
+pub use dead_letter::{DeadLetterDetails, dead_letter};
+pub use redrive::{
+    RedriveHeaders, original_position, parse_position, parse_redrive_headers, redrive_count, redrive_headers,
+    release_headers,
 };
-pub use report::{ReportFields, report};
-pub use resync::{Resynced, is_resynced, resync_headers, resynced};
+pub use repartitioned::{
+    group_event_headers, group_keys, grouped_headers, included_events, is_group_event, origin, original_timestamp,
+    partition_for, repartitioned_headers, ungrouped_headers,
+};
+pub use result::{ResultRecord, encode_result};
+pub use resync::{ResyncHeaders, is_resync, parse_resync_headers, resync_headers};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Every schema with a value as it occurs, there and back.
+//! Encodes and decodes a realistic value of every schema.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use super::*;
 use crate::model::change::{ChangeOrigin, FieldChange, JournalNote, Operation};
 use crate::model::{Change, Position, Record};
 
-fn there_and_back(schema: Schema, value: &Value) -> Value {
+fn round_trip(schema: Schema, value: &Value) -> Value {
     let bytes =
         avro::encode(schema, value.clone()).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
-    assert!(avro::decode(schema, &[&bytes[..], b"x"].concat()).is_err(), "a tail must be noticed");
-    assert!(avro::decode(schema, &bytes[..bytes.len() - 1]).is_err(), "a cut must be noticed");
+    assert!(avro::decode(schema, &[&bytes[..], b"x"].concat()).is_err(), "trailing bytes must be an error");
+    assert!(avro::decode(schema, &bytes[..bytes.len() - 1]).is_err(), "truncated bytes must be an error");
     avro::decode(schema, &bytes).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)))
 }
 
@@ -33,7 +33,7 @@ fn change() -> Change {
         updated_by: "beth.anglin".into(),
         sys_mod_count: 7,
         versions_skipped: 1,
-        origin: ChangeOrigin::Person,
+        origin: ChangeOrigin::User,
         before: map(&[("state", "2"), ("close_code", "")]),
         after: map(&[("state", "6"), ("close_code", "Solved (Permanently)")]),
         changed_fields: BTreeMap::from([
@@ -55,24 +55,25 @@ fn change() -> Change {
 fn a_change_survives_avro() {
     let full = change();
     let json = serde_json::to_value(&full).expect("serialises");
-    let back: Change = serde_json::from_value(there_and_back(Schema::Change, &json)).expect("deserialises");
-    assert_eq!(back, full);
-    let least = Change { number: None, correlation: None, note: None, kinds: vec![], before: BTreeMap::new(), ..full };
-    let json = serde_json::to_value(&least).expect("serialises");
-    let back: Change = serde_json::from_value(there_and_back(Schema::Change, &json)).expect("deserialises");
-    assert_eq!(back, least);
+    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserialises");
+    assert_eq!(decoded, full);
+    let minimal =
+        Change { number: None, correlation: None, note: None, kinds: vec![], before: BTreeMap::new(), ..full };
+    let json = serde_json::to_value(&minimal).expect("serialises");
+    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserialises");
+    assert_eq!(decoded, minimal);
 }
 
 #[test]
 fn a_result_survives_avro_and_has_the_fields_of_its_schema() {
-    let fields = ReportFields {
-        schema: ReportFields::SCHEMA.into(),
+    let fields = ResultRecord {
+        schema: ResultRecord::SCHEMA.into(),
         route: "incidents".into(),
         key: "disk full on db-1".into(),
         outcome: "created".into(),
         sys_id: "9d385017c611228701d22104cc95c371".into(),
         number: "INC0010023".into(),
-        positions: ReportFields::positions(&[Position::new(3, 41, 0), Position::new(3, 44, 2)]),
+        positions: ResultRecord::format_positions(&[Position::new(3, 41, 0), Position::new(3, 44, 2)]),
         fields: BTreeMap::from([("short_description".into(), "Disk full".into())]),
         notes: 1,
         attempts: 2,
@@ -80,15 +81,15 @@ fn a_result_survives_avro_and_has_the_fields_of_its_schema() {
         warnings: vec!["priority is 2".into()],
         time: "2026-11-23T10:15:30Z".into(),
     };
-    let (key, value) = report(&fields);
+    let (key, value) = encode_result(&fields);
     assert_eq!(key, b"disk full on db-1");
     let json: Value = json::from_slice(&value, 1 << 20).expect("JSON");
-    let back: ReportFields = serde_json::from_value(there_and_back(Schema::Result, &json)).expect("deserialises");
-    assert_eq!(back, fields);
+    let decoded: ResultRecord = serde_json::from_value(round_trip(Schema::Result, &json)).expect("deserialises");
+    assert_eq!(decoded, fields);
 }
 
 #[test]
-fn a_dead_letter_keeps_the_original_and_says_why() {
+fn a_dead_letter_keeps_the_original_and_has_the_reason() {
     let record = Record {
         topic: "alerts".into(),
         partition: 3,
@@ -98,11 +99,11 @@ fn a_dead_letter_keeps_the_original_and_says_why() {
         headers: vec![
             ("trace".into(), Some(b"1".to_vec())),
             ("trace".into(), None),
-            ("Nowbridge-Reason".into(), Some(b"of an earlier try".to_vec())),
+            ("Nowbridge-Reason".into(), Some(b"of an earlier attempt".to_vec())),
         ],
         timestamp: Some(1_700_000_000_000),
     };
-    let letter = Letter {
+    let details = DeadLetterDetails {
         code: "data_policy",
         explain: "SN-006",
         reason: "Data Policy Exception: Caller is mandatory",
@@ -112,30 +113,30 @@ fn a_dead_letter_keeps_the_original_and_says_why() {
         origin: None,
         superseded: &[Position::new(3, 39, 0), Position::new(3, 40, 0)],
     };
-    let (key, value, headers) = dead_letter(&record, &letter, 1_700_000_001_000);
+    let (key, value, headers) = dead_letter(&record, &details, 1_700_000_001_000);
     assert_eq!((key, value), (record.key.clone(), record.value.clone()));
-    assert_eq!(headers[..2], record.headers[..2], "kept, duplicates and nulls too");
-    let ours: Value = headers[2..]
+    assert_eq!(headers[..2], record.headers[..2], "kept, including duplicates and nulls");
+    let own: Value = headers[2..]
         .iter()
         .map(|(name, value)| {
-            let name = name.strip_prefix("nowbridge-").expect("ours").replace('-', "_");
+            let name = name.strip_prefix("nowbridge-").expect("a header of the bridge").replace('-', "_");
             (name, String::from_utf8(value.clone().expect("a value")).expect("text").into())
         })
         .collect::<serde_json::Map<_, Value>>()
         .into();
     assert_eq!(
-        ours,
+        own,
         json!({
             "code": "data_policy", "explain": "SN-006", "reason": "Data Policy Exception: Caller is mandatory", "route": "incidents",
             "topic": "alerts", "position": "3/41.0", "key": "disk", "timestamp": "1700000000000",
             "time": "2023-11-14T22:13:21Z", "superseded": "3/39.0,3/40.0", "superseded_count": "2",
         })
     );
-    assert_eq!(there_and_back(Schema::DeadLetter, &ours), ours, "the headers are what the schema describes");
+    assert_eq!(round_trip(Schema::DeadLetter, &own), own, "the schema describes the headers");
 }
 
 #[test]
-fn an_alert_event_survives_avro_with_what_the_schema_does_not_know() {
+fn an_alert_event_survives_avro_with_fields_that_the_schema_does_not_name() {
     let event = json!({
         "schema": "alert-lifecycle/1", "event_id": "01JDX", "event_id_kind": "native", "key": "backup:alert:nightly",
         "source": { "system": "backup", "instance": "eu", "vendor_event": "job.failed" },
@@ -153,18 +154,18 @@ fn an_alert_event_survives_avro_with_what_the_schema_does_not_know() {
         "task": { "title": "Buy disks", "status": "outstanding" },
         "shift": { "lead": "Ann", "night": true }, "attempt": 3,
     });
-    assert_eq!(there_and_back(Schema::AlertEvent, &event), event);
+    assert_eq!(round_trip(Schema::AlertEvent, &event), event);
 }
 
 #[test]
-fn a_value_that_does_not_fit_is_told() {
-    let error = avro::encode(Schema::Change, json!({ "schema": "servicenow-change/1" })).expect_err("refused");
+fn a_value_that_does_not_match_the_schema_is_an_error() {
+    let error = avro::encode(Schema::Change, json!({ "schema": "servicenow-change/1" })).expect_err("an error");
     assert!(error.to_string().contains("schemas/change.avsc"), "{error}");
 }
 
 #[test]
-fn json_errors_say_where() {
-    let error = |bytes: &[u8]| json::from_slice::<Value>(bytes, 1000).expect_err("refused").to_string();
+fn json_errors_contain_line_and_column() {
+    let error = |bytes: &[u8]| json::from_slice::<Value>(bytes, 1000).expect_err("an error").to_string();
     assert!(error(b"{\n  \"a\": }").ends_with("at line 2, column 8"), "{}", error(b"{\n  \"a\": }"));
     assert!(error(&[b'['; 500]).contains("128 levels"));
     assert!(error(&[b' '; 1001]).contains("1001 bytes"));
@@ -172,7 +173,7 @@ fn json_errors_say_where() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_decoded_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         for schema in Schema::ALL {
             let _ = avro::decode(schema, &bytes);
         }

@@ -1,14 +1,14 @@
-//! `${NAME}` and `${NAME:-default}` in the strings of the file. `$${` gives a literal `${`.
+//! Replaces `${NAME}` and `${NAME:-default}` in the strings of the file. `$${` is a literal `${`.
 //!
-//! It happens on parsed values, so that no variable can change the structure of the file.
+//! It works on parsed values, so that no variable can change the structure of the file.
 
-/// Looks up a variable.
+/// Looks up an environment variable.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The text with its variables put in.
+/// Returns the text with its variables replaced.
 ///
 /// # Errors
-/// What is wrong and what to do, without the value of any variable.
+/// A message with the problem and the remedy. It never contains the value of a variable.
 pub(super) fn interpolate(text: &str, env: Env<'_>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -27,14 +27,14 @@ pub(super) fn interpolate(text: &str, env: Env<'_>) -> Result<String, String> {
         };
         let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
         if !is_name(name) {
-            return Err(format!("`${{{name}}}` is no variable; a name has letters, digits and `_`"));
+            return Err(format!("`${{{name}}}` is not a variable; a name consists of letters, digits and `_`"));
         }
         match (env(name).filter(|value| !value.is_empty() || default.is_none()), default) {
             (Some(value), _) => out.push_str(&value),
             (None, Some(default)) => out.push_str(default),
             (None, None) => {
                 return Err(format!(
-                    "the environment variable {name} is not set; set it, or give a default as `${{{name}:-default}}`"
+                    "the environment variable {name} is not set; set it, or add a default: `${{{name}:-default}}`"
                 ));
             }
         }
@@ -60,12 +60,12 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let of = |text| interpolate(text, &env);
-        assert_eq!(of("x${A}y${A}"), Ok("x1y1".into()));
-        assert_eq!(of("${B:-d}${EMPTY:-e}${EMPTY}"), Ok("de".into()));
-        assert_eq!(of("$${A} $5 {{ x }}"), Ok("${A} $5 {{ x }}".into()));
-        assert!(of("${B}").unwrap_err().contains("B is not set"));
-        assert!(of("${A").unwrap_err().contains("no closing"));
-        assert!(of("${A B}").unwrap_err().contains("no variable"));
+        let result = |text| interpolate(text, &env);
+        assert_eq!(result("x${A}y${A}"), Ok("x1y1".into()));
+        assert_eq!(result("${B:-d}${EMPTY:-e}${EMPTY}"), Ok("de".into()));
+        assert_eq!(result("$${A} $5 {{ x }}"), Ok("${A} $5 {{ x }}".into()));
+        assert!(result("${B}").unwrap_err().contains("B is not set"));
+        assert!(result("${A").unwrap_err().contains("no closing"));
+        assert!(result("${A B}").unwrap_err().contains("not a variable"));
     }
 }

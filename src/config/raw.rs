@@ -1,8 +1,7 @@
-//! The configuration file as it is written: every key, what it means and its default. The JSON schema for editors
-//! (`schemas/config.schema.json`) and the check for unknown keys come from these structs.
+//! The configuration file as written: every key, its meaning and its default. The JSON schema for editors
+//! (`schemas/config.schema.json`) and the check for unknown keys are derived from these structs.
 //!
-//! Everything that a person may leave out is an `Option`; `resolve` fills in the defaults. Keys that must be there
-//! are marked `required`.
+//! Every key is an `Option`; `resolve` fills in the defaults. Required keys are marked `required`.
 
 mod sink;
 
@@ -12,31 +11,31 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use sink::{
-    RawBy, RawDigest, RawEvent, RawFlapping, RawFormat, RawImportSet, RawOnLost, RawPeople, RawSink, RawStates,
-    RawWeight, RawWrite,
+    RawEvent, RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawSeverity,
+    RawSink, RawStates, RawTicketPer, RawWrite,
 };
 
 /// Configuration of nowbridge.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    /// ServiceNow instances, by a name of your choice that stands in change events.
+    /// ServiceNow instances, by a name of your choice, which change events contain.
     #[schemars(required)]
     pub instances: Option<BTreeMap<String, RawInstance>>,
     /// The Kafka cluster.
     #[schemars(required)]
     pub kafka: Option<RawKafka>,
-    /// Names and safety of the bridge's own topics.
+    /// Names and replication of the bridge's own topics.
     pub topics: Option<RawTopics>,
     /// Routes from Kafka to ServiceNow, by name.
     pub sinks: Option<BTreeMap<String, RawSink>>,
     /// Routes from ServiceNow to Kafka, by name.
     pub sources: Option<BTreeMap<String, RawSource>>,
-    /// Health, metrics and the operator's page.
+    /// Health endpoints, metrics and the console.
     pub admin: Option<RawAdmin>,
 }
 
-/// A secret: the value itself, `${NAME}` from the environment, or `file:/path`, which is read again when it changes.
+/// A secret: the value itself, `${NAME}` from the environment, or `file:/path`, which is reloaded when it changes.
 #[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(super) struct RawSecret(pub String);
@@ -48,45 +47,46 @@ pub(super) struct RawInstance {
     /// Address, such as `https://example.service-now.com`.
     #[schemars(required)]
     pub url: Option<String>,
-    /// Accept an `http://` address. Credentials then travel in the clear: for a simulator only. Default false.
+    /// Accept an `http://` address. Credentials are then sent unencrypted: for a simulator only. Default false.
     pub allow_http: Option<bool>,
-    /// How to log in: `basic` or `oauth`.
+    /// Credentials: `basic` or `oauth`.
     #[schemars(required)]
     pub auth: Option<RawAuth>,
-    /// Total deadline of one request. Keep it above the instance's own transaction quota (60 s). Default `70s`.
+    /// Total deadline of one request. Keep it above the transaction quota of the instance (60 s). Default `70s`.
     pub request_deadline: Option<String>,
-    /// How long the instance may still commit a request whose connection is gone; its transaction quota. Default `60s`.
-    pub settle_time: Option<String>,
-    /// Requests at once in this process, at most. It starts with 4 and follows how the instance bears it. Default 8.
+    /// How long the instance may still commit a request after its connection was cut: the transaction quota of the
+    /// instance. Default `60s`.
+    pub max_transaction_time: Option<String>,
+    /// Most concurrent requests of this process. The bridge starts with 4 and adapts to the instance's response times.
+    /// Default 8.
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: Option<u32>,
-    /// Requests in a time, such as `1000/hour`, `300/minute` or `50/second`, of all instances of the bridge together:
-    /// each takes the share of the partitions that it holds. A tenth is kept for source routes, where there are any.
-    /// Default: no limit of ours; rules that the instance names in its answers (`X-RateLimit-Limit`) are kept in any
-    /// case.
+    /// Limit of requests of all processes of the bridge together, such as `1000/hour`, `300/minute` or `50/second`.
+    /// Each process uses the share of the partitions that it owns. A tenth is reserved for source routes, if there are
+    /// any. Default: no limit. Rate limit rules that the instance reports (`X-RateLimit-Limit`) are always obeyed.
     pub rate: Option<String>,
-    /// The window in which the instance counts its rate-limit rules. ServiceNow counts hours; other windows are for a
-    /// simulator. Default `1h`.
-    pub rule_window: Option<String>,
-    /// HTTP proxy, such as `http://proxy.example.com:3128`. Proxy variables of the environment are not used.
+    /// Window of the instance's rate limit rules. ServiceNow counts by the hour; other windows are for a simulator.
+    /// Default `1h`.
+    pub rate_limit_window: Option<String>,
+    /// HTTP proxy, such as `http://proxy.example.com:3128`. The environment's proxy variables are ignored.
     pub proxy: Option<String>,
-    /// PEM file of certificate authorities that are trusted beside the system's.
+    /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_file: Option<String>,
-    /// How often credentials that were refused are tried again. Five failures lock a ServiceNow account.
+    /// Backoff after rejected credentials. Five failures lock a ServiceNow account.
     pub auth_retry: Option<RawDelays>,
 }
 
-/// First and longest delay; each delay doubles the one before.
+/// An exponential backoff: each delay is twice the previous one.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDelays {
-    /// First delay.
+    /// First delay. Default `1m`.
     pub first: Option<String>,
-    /// Longest delay.
+    /// Longest delay. Default `16m`.
     pub longest: Option<String>,
 }
 
-/// Credentials; exactly one of the two.
+/// Credentials: either `basic` or `oauth`.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuth {
@@ -100,10 +100,10 @@ pub(super) struct RawAuth {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBasic {
-    /// User name of an integration user of its own; people must not write with it.
+    /// User name of a dedicated integration user. Nobody else may write with it.
     #[schemars(required)]
     pub user: Option<String>,
-    /// Its password.
+    /// Password of the user.
     #[schemars(required)]
     pub password: Option<RawSecret>,
 }
@@ -115,10 +115,10 @@ pub(super) struct RawOauth {
     /// Client id of the instance's OAuth application.
     #[schemars(required)]
     pub client_id: Option<String>,
-    /// Its client secret.
+    /// Client secret.
     #[schemars(required)]
     pub client_secret: Option<RawSecret>,
-    /// User name that the OAuth application acts as; it tells our own changes from people's.
+    /// User name that the OAuth application acts as. It distinguishes the bridge's own changes from those of users.
     #[schemars(required)]
     pub user: Option<String>,
 }
@@ -127,28 +127,29 @@ pub(super) struct RawOauth {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKafka {
-    /// Brokers to begin with, `host:port,host:port`.
+    /// Bootstrap servers, `host:port,host:port`.
     #[schemars(required)]
     pub bootstrap: Option<String>,
-    /// Name by which the brokers know this client, in logs and quotas. Default `nowbridge`.
+    /// Client id in the brokers' logs and quotas. Default `nowbridge`.
     pub client_id: Option<String>,
-    /// User and password; left out: none.
+    /// SASL credentials. Default: no authentication.
     pub sasl: Option<RawSasl>,
-    /// TLS; left out: plain text. `tls: {}` uses the system's certificate authorities.
+    /// TLS. Default: plain text. `tls: {}` uses the system's certificate authorities.
     pub tls: Option<RawTls>,
-    /// After how long without a sign of life the group gives our partitions away. Default `45s`.
+    /// `session.timeout.ms`: without a heartbeat for this long, the group reassigns the partitions. Default `45s`.
     pub session_timeout: Option<String>,
-    /// After how long without a poll it does. Not below `session_timeout`. Default `5m`.
+    /// `max.poll.interval.ms`: without a poll for this long, the group reassigns the partitions. Not below
+    /// `session_timeout`. Default `5m`.
     pub max_poll_interval: Option<String>,
-    /// Further librdkafka properties, passed through as they are; those that guarantees rest on are refused.
+    /// Further librdkafka properties. Properties on which delivery guarantees depend are rejected.
     pub properties: Option<BTreeMap<String, String>>,
 }
 
-/// SASL user and password.
+/// SASL credentials.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSasl {
-    /// How the password is proven.
+    /// SASL mechanism.
     #[schemars(required)]
     pub mechanism: Option<RawMechanism>,
     /// User name.
@@ -162,7 +163,7 @@ pub(super) struct RawSasl {
 /// SASL mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub(super) enum RawMechanism {
-    /// The password is sent; use it with TLS only.
+    /// Sends the password itself: use it with TLS only.
     #[serde(rename = "plain")]
     Plain,
     /// SCRAM with SHA-256.
@@ -177,11 +178,11 @@ pub(super) enum RawMechanism {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
-    /// PEM file of certificate authorities; left out: the system's.
+    /// PEM file of certificate authorities. Default: the system's.
     pub ca_file: Option<String>,
     /// PEM file of a client certificate.
     pub certificate_file: Option<String>,
-    /// PEM file of its key.
+    /// PEM file of the client certificate's key.
     pub key_file: Option<String>,
     /// Password of the key file.
     pub key_password: Option<RawSecret>,
@@ -191,12 +192,12 @@ pub(super) struct RawTls {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTopics {
-    /// First part of their names. Default `nowbridge`.
+    /// Prefix of their names. Default `nowbridge`.
     pub prefix: Option<String>,
-    /// Replication factor of topics that the bridge makes. Default 3.
+    /// Replication factor of topics that the bridge creates. Default 3.
     #[schemars(range(min = 1, max = 32))]
     pub replication: Option<u32>,
-    /// Accept topics that may lose acknowledged records (replication below 3). For demos and tests. Default false.
+    /// Accept topics that can lose acknowledged records (replication below 3). For demos and tests. Default false.
     pub unsafe_topics: Option<bool>,
 }
 
@@ -204,48 +205,49 @@ pub(super) struct RawTopics {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSource {
-    /// Name of the instance; may be left out where there is only one.
+    /// Name of the instance. Optional if there is only one.
     pub instance: Option<String>,
     /// Table to watch.
     #[schemars(required)]
     pub table: Option<String>,
     /// Encoded query that rows must match, such as `assignment_group=<sys_id>`. Default: all rows.
     pub filter: Option<String>,
-    /// Watched columns. Task tables have a default list.
+    /// Watched columns. Required unless the table is a known task table, which has a default list.
     pub fields: Option<Vec<String>>,
-    /// Between two polls. Default `10s`.
+    /// Time between two polls. Default `10s`.
     pub interval: Option<String>,
-    /// How far each poll looks back, for rows that become visible late. Default `2m`.
-    pub overlap: Option<String>,
-    /// How far the cursor stays behind the instance's clock. Default `5s`.
-    pub lag: Option<String>,
-    /// Rows in one page. Default 500.
+    /// Each poll also reads rows updated up to this long before the cursor, because rows can become visible late.
+    /// Default `2m`.
+    pub lookback: Option<String>,
+    /// Distance of the cursor to the instance's present time. Default `5s`.
+    pub safety_lag: Option<String>,
+    /// Rows per page. Default 500.
     #[schemars(range(min = 1, max = 10_000))]
-    pub page: Option<u32>,
-    /// What to do at the first start with rows that are there already: publish `all`, `none`, or those updated since a
-    /// time such as `2026-01-31T00:00:00Z`. Default `none`.
+    pub page_size: Option<u32>,
+    /// Which existing rows to publish at the first start: `all`, `none`, or those updated since a time such as
+    /// `2026-01-31T00:00:00Z`. Default `none`.
     pub start: Option<String>,
     /// Topic of the change events. Default `<prefix>.<route>.changes`.
     pub topic: Option<String>,
-    /// Topic of the rows as last published. Default `<prefix>.<route>.rows`.
+    /// Topic of the last published state of each row. Default `<prefix>.<route>.rows`.
     pub rows: Option<String>,
-    /// User names of other integrations; their changes are marked so.
+    /// User names of other integrations. Their changes get the origin `integration`.
     pub integration_users: Option<Vec<String>>,
-    /// Publish the bridge's own changes too, marked so. Default false.
+    /// Publish the bridge's own changes too, with the origin `bridge`. Default false.
     pub include_echoes: Option<bool>,
     /// Publish work notes and comments. Default true.
     pub journal: Option<bool>,
 }
 
-/// Health, metrics and the operator's page.
+/// Health endpoints, metrics and the console.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAdmin {
-    /// Address and port. Default `127.0.0.1:9464`.
+    /// Address and port to listen on. Default `127.0.0.1:9464`.
     pub listen: Option<String>,
 }
 
-/// The JSON schema of the file.
+/// The JSON schema of the configuration file.
 pub(super) fn schema() -> serde_json::Value {
     schemars::schema_for!(Raw).to_value()
 }

@@ -1,5 +1,5 @@
-//! The configuration as the rest of the bridge sees it: checked, with defaults filled in, templates compiled and
-//! secrets read. Nothing here can be wrong any more, and nothing here needs to be parsed again.
+//! The resolved configuration, as the other modules use it: validated, with defaults filled in, templates compiled and
+//! secrets read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,52 +11,48 @@ use crate::engine::settings::Settings;
 use crate::mapping::{GroupBy, SinkMapping};
 use crate::systems::Decoder;
 
-use super::human::Rate;
 use super::secret::Secret;
+use super::units::Rate;
 
-/// Everything the configuration file says.
+/// A validated configuration.
 #[derive(Debug)]
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
-    /// ServiceNow instances by name.
+    /// ServiceNow instances, by name.
     pub instances: BTreeMap<String, Arc<Instance>>,
-    /// The Kafka cluster.
     pub kafka: Kafka,
-    /// How the bridge's own topics are named and made.
     pub topics: Topics,
     /// Routes from Kafka to ServiceNow.
     pub sinks: Vec<Sink>,
     /// Routes from ServiceNow to Kafka.
     pub sources: Vec<Source>,
-    /// Health, metrics and the operator's page.
     pub admin: Admin,
 }
 
 /// A ServiceNow instance.
 #[derive(Clone)]
 pub struct Instance {
-    /// Name in the configuration; stands in change events.
+    /// Name in the configuration. Change events contain it.
     pub name: String,
     /// `https://example.service-now.com`, without a trailing slash.
     pub url: String,
-    /// How the bridge logs in.
     pub auth: Auth,
-    /// Total deadline of one request; above the instance's own 60 s.
+    /// Total deadline of one request; above the instance's transaction quota, 60 s.
     pub request_deadline: Duration,
-    /// How long the instance may go on with a request whose connection is gone: its transaction quota.
-    pub settle_time: Duration,
-    /// Requests at once, over all routes of this instance and process.
+    /// How long the instance may still commit a request after its connection was cut: its transaction quota.
+    pub max_transaction_time: Duration,
+    /// Most concurrent requests of all routes of this instance in this process.
     pub concurrency: usize,
-    /// Requests in a time, over all routes of this instance and all members; `None`: unlimited.
+    /// Limit of requests of all routes of this instance in all processes; `None`: unlimited.
     pub rate: Option<Rate>,
-    /// The window of the instance's own rate-limit rules.
-    pub rule_window: Duration,
-    /// Proxy URL; the environment's proxy variables are not looked at.
+    /// Window of the instance's own rate limit rules.
+    pub rate_limit_window: Duration,
+    /// Proxy URL. The environment's proxy variables are ignored.
     pub proxy: Option<String>,
-    /// PEM file of certificate authorities trusted beside the system's.
+    /// PEM file of certificate authorities trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// First and longest delay between probes with credentials that failed.
+    /// First and longest delay between probes after rejected credentials.
     pub auth_retry: (Duration, Duration),
 }
 
@@ -68,7 +64,7 @@ impl fmt::Debug for Instance {
             .field("auth", &self.auth)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
-            // Its URL may hold a password.
+            // The URL may contain a password.
             .field("proxy", &self.proxy.as_ref().map(|_| "redacted"))
             .finish_non_exhaustive()
     }
@@ -77,26 +73,20 @@ impl fmt::Debug for Instance {
 /// Credentials of an instance.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// User and password with every request.
-    Basic {
-        /// User name.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
+    /// User and password in every request.
+    Basic { user: String, password: Secret },
     /// OAuth 2.0 client credentials at `/oauth_token.do`.
     ClientCredentials {
         /// Client id of the instance's OAuth application.
         client_id: String,
-        /// Its secret.
         client_secret: Secret,
-        /// User name that the application acts as: `sys_updated_by` of our writes.
+        /// User name that the application acts as: `sys_updated_by` of the bridge's writes.
         user: String,
     },
 }
 
 impl Auth {
-    /// User name that the bridge writes as.
+    /// Returns the user name that the bridge writes as.
     pub fn user(&self) -> &str {
         match self {
             Self::Basic { user, .. } | Self::ClientCredentials { user, .. } => user,
@@ -104,22 +94,22 @@ impl Auth {
     }
 }
 
-/// The Kafka cluster and how to talk to it.
+/// The connection to the Kafka cluster.
 #[derive(Clone)]
 pub struct Kafka {
     /// `host:port,host:port`.
     pub bootstrap: String,
-    /// Name by which the brokers know this client.
+    /// `client.id` in the brokers' logs and quotas.
     pub client_id: String,
-    /// User and password; `None`: no SASL.
+    /// `None`: no SASL.
     pub sasl: Option<Sasl>,
-    /// TLS; `None`: plain text.
+    /// `None`: plain text.
     pub tls: Option<Tls>,
     /// Consumer's `session.timeout.ms`.
     pub session_timeout: Duration,
     /// Consumer's `max.poll.interval.ms`.
     pub max_poll_interval: Duration,
-    /// librdkafka properties passed through, already checked.
+    /// Further librdkafka properties. None of them is a protected one.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -129,7 +119,7 @@ impl fmt::Debug for Kafka {
             .field("bootstrap", &self.bootstrap)
             .field("sasl", &self.sasl)
             .field("tls", &self.tls)
-            // Values may be secrets under names that we do not know.
+            // Any value may be a secret.
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
@@ -140,9 +130,7 @@ impl fmt::Debug for Kafka {
 pub struct Sasl {
     /// Value of `sasl.mechanism`: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     pub mechanism: &'static str,
-    /// User name.
     pub user: String,
-    /// Password.
     pub password: Secret,
 }
 
@@ -153,7 +141,7 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client's certificate.
     pub certificate_file: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of the client certificate's key.
     pub key_file: Option<PathBuf>,
     /// Password of the key file.
     pub key_password: Option<Secret>,
@@ -162,81 +150,81 @@ pub struct Tls {
 /// The bridge's own topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// First part of their names.
+    /// Prefix of their names.
     pub prefix: String,
-    /// Replication factor of topics that the bridge makes.
+    /// Replication factor of topics that the bridge creates.
     pub replication: i32,
-    /// Accept topics that may lose acknowledged records; for demos and tests.
+    /// Accept topics that can lose acknowledged records; for demos and tests.
     pub unsafe_topics: bool,
 }
 
 impl Topics {
-    /// The topic in which the source routes keep their cursors.
+    /// Returns the name of the topic that contains the cursors of the source routes.
     pub fn checkpoints(&self) -> String {
         format!("{}.checkpoints", self.prefix)
     }
 
-    /// The topic of what was done with dead letters.
+    /// Returns the name of the topic that records which dead letters were redriven or discarded.
     pub fn redrives(&self) -> String {
         format!("{}.redrives", self.prefix)
     }
 
-    /// The topic by which source routes are shared out among instances of the bridge.
+    /// Returns the name of the topic whose consumer group assigns source routes to the processes of the bridge.
     pub fn ownership(&self) -> String {
         format!("{}.ownership", self.prefix)
     }
 }
 
-/// Where reading begins when the group has no offset yet.
+/// Where a sink starts reading if its consumer group has no offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest record.
+    /// At the oldest record.
     Earliest,
-    /// With what is published from now on.
+    /// At the end of the topic.
     Latest,
-    /// With the first record at or after this instant, Unix milliseconds.
+    /// At the first record with this timestamp or a later one, Unix milliseconds.
     At(i64),
 }
 
-/// What to do where the ledger is gone although the route has worked before.
+/// What to do if the ledger is missing although the route has run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnLost {
-    /// Stop and name the command that rebuilds it.
+pub enum OnMissingLedger {
+    /// Stop the route with an error that names the command to rebuild the ledger.
     Refuse,
-    /// Go on, and look every unknown key up before a ticket is made.
+    /// Look up every unknown key in ServiceNow before a ticket is created.
     LookUp,
 }
 
-/// How a route writes its table.
+/// How a sink writes its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Each write is a request of its own.
+    /// One Table API request per write.
     Table,
-    /// Many requests in one.
+    /// Many Table API requests in one Batch API request.
     Batch {
-        /// Most requests in one.
+        /// Most requests in one batch.
         size: usize,
-        /// How long a request waits for others.
+        /// How long a request waits for others to share its batch.
         linger: Duration,
     },
-    /// Each write is a row of a staging table.
+    /// Each write inserts a row into a staging table.
     ImportSet {
-        /// The staging table.
+        /// Name of the staging table.
         staging: String,
-        /// Begins the names of its columns.
+        /// Prefix of the names of its columns.
         prefix: String,
-        /// Its column with the ticket's sys_id.
+        /// Staging column with the ticket's sys_id.
         coalesce: String,
     },
-    /// Each write is an event, many in one request.
+    /// Each write inserts an event of Event Management; one request contains many.
     Event {
-        /// Their `source`.
+        /// `source` of the events.
         source: String,
-        /// Their `event_class`; empty: none.
+        /// `event_class` of the events; empty: none.
         class: String,
         /// Most events in one request.
         size: usize,
-        /// How long an event waits for others.
+        /// How long an event waits for others to share its request.
         linger: Duration,
     },
 }
@@ -244,125 +232,114 @@ pub enum Write {
 /// A route from Kafka to ServiceNow.
 #[derive(Debug)]
 pub struct Sink {
-    /// Its name.
     pub name: String,
-    /// Where it writes.
+    /// The instance that it writes to.
     pub instance: Arc<Instance>,
-    /// Table it writes, such as `incident`.
+    /// The table that it writes, such as `incident`.
     pub table: String,
-    /// How it writes it.
     pub write: Write,
-    /// Input topic.
+    /// The user's topic. With `repartition`, the sink itself reads `repartition_topic`.
     pub topic: String,
     /// Consumer group.
     pub group: String,
-    /// Results topic; `None`: none are published.
+    /// Results topic; `None`: no results are published.
     pub results: Option<String>,
     /// Dead-letter topic.
     pub dead_letters: String,
     /// Ledger topic.
     pub ledger: String,
-    /// Reads its records.
     pub decoder: Decoder,
-    /// Maps its alert events.
     pub mapping: Arc<SinkMapping>,
-    /// Where reading begins.
     pub start: Start,
-    /// The user vouches that all records of an alert share a partition.
-    pub copartitioned: bool,
-    /// The internal topic to which its records are re-keyed, and which it then reads; `None`: it reads its topic.
-    pub rekeyed: Option<String>,
-    /// The internal topic's name where none is given and the route makes no digests.
-    pub default_rekeyed: String,
-    /// The same of a route that makes digests.
-    pub default_digests: String,
-    /// Which alerts share a ticket; `None`: each has its own.
-    pub digest: Option<Digest>,
-    /// Value of `correlation_display`: names this bridge in its tickets.
+    /// The user guarantees that all records of an alert share a partition.
+    pub keyed_by_alert: bool,
+    /// The internal topic that is partitioned by the alert's key and that the sink reads; `None`: it reads `topic`.
+    pub repartition_topic: Option<String>,
+    /// Default name of the internal topic, without `grouping`.
+    pub default_repartition_topic: String,
+    /// Default name of the internal topic, with `grouping`.
+    pub default_groups_topic: String,
+    /// `None`: one ticket per alert.
+    pub grouping: Option<Grouping>,
+    /// Value of `correlation_display`, which names this bridge in its tickets.
     pub correlation_display: String,
-    /// What to do without a ledger.
-    pub on_lost: OnLost,
-    /// What the engine must know.
+    pub on_missing_ledger: OnMissingLedger,
+    /// Settings of the engine.
     pub settings: Settings,
 }
 
 impl Sink {
-    /// The topic that the sink reads, by whose positions its ledger and its dead letters go.
-    pub fn reads(&self) -> &str {
-        self.rekeyed.as_deref().unwrap_or(&self.topic)
+    /// Returns the topic that the sink reads. The positions in its ledger and dead letters refer to this topic.
+    pub fn consumed_topic(&self) -> &str {
+        self.repartition_topic.as_deref().unwrap_or(&self.topic)
     }
 
-    /// The consumer group that re-keys its topic.
-    pub fn rekey_group(&self) -> String {
-        format!("{}.rekey", self.group)
+    /// Returns the consumer group of the repartition stage.
+    pub fn repartition_group(&self) -> String {
+        format!("{}.repartition", self.group)
     }
 
-    /// The consumer group that makes its digests.
-    pub fn digest_group(&self) -> String {
-        format!("{}.digest", self.group)
+    /// Returns the consumer group of the grouping stage.
+    pub fn grouping_group(&self) -> String {
+        format!("{}.grouping", self.group)
     }
 
-    /// All consumer groups of the route with the topics that they read.
-    pub fn groups(&self) -> Vec<(String, String)> {
-        let mut groups = vec![(self.group.clone(), self.reads().to_owned())];
-        groups.extend(self.rekeyed.as_ref().map(|_| (self.rekey_group(), self.topic.clone())));
-        groups.extend(self.digest.as_ref().map(|digest| (self.digest_group(), digest.grouped.clone())));
+    /// Returns all consumer groups of the route, each with the topic that it reads.
+    pub fn consumer_groups(&self) -> Vec<(String, String)> {
+        let mut groups = vec![(self.group.clone(), self.consumed_topic().to_owned())];
+        groups.extend(self.repartition_topic.as_ref().map(|_| (self.repartition_group(), self.topic.clone())));
+        groups.extend(self.grouping.as_ref().map(|grouping| (self.grouping_group(), grouping.input_topic.clone())));
         groups
     }
 }
 
-/// How a route makes digests.
+/// Which alerts share a ticket, and the internal topics of the grouping stage.
 #[derive(Debug, Clone)]
-pub struct Digest {
-    /// Which alerts go together.
+pub struct Grouping {
     pub group_by: GroupBy,
-    /// How many of them a ticket names.
-    pub list: usize,
-    /// The internal topic that is keyed by groups.
-    pub grouped: String,
-    /// The compacted table of the groups.
-    pub table: String,
+    /// How many alerts a ticket lists.
+    pub max_listed: usize,
+    /// The internal topic of alerts that is partitioned by the group's key; the input of the grouping stage.
+    pub input_topic: String,
+    /// The compacted topic with the state of the groups.
+    pub state_topic: String,
 }
 
-/// What a source route publishes of rows that exist before its first start.
+/// Which existing rows a source publishes at its first start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceStart {
-    /// All of them.
     All,
-    /// None: only what changes from now on.
+    /// Only rows that change from then on.
     None,
-    /// Those updated since this instant, Unix milliseconds.
+    /// Rows updated since this time, Unix milliseconds.
     Since(i64),
 }
 
 /// A route from ServiceNow to Kafka.
 #[derive(Debug)]
 pub struct Source {
-    /// Its name.
     pub name: String,
-    /// Where it reads.
     pub instance: Arc<Instance>,
-    /// Table it watches.
+    /// The watched table.
     pub table: String,
-    /// Encoded query that rows must match; empty: all.
+    /// Encoded query that rows must match; empty: all rows.
     pub filter: String,
     /// Watched columns.
     pub fields: Vec<String>,
-    /// Between two polls.
+    /// Time between two polls.
     pub interval: Duration,
-    /// How far before the cursor each poll looks again, for rows that become visible late.
-    pub overlap: Duration,
-    /// How far the cursor stays behind the instance's clock.
-    pub lag: Duration,
-    /// Rows in one page.
-    pub page: usize,
-    /// What to do with rows that exist before the first start.
+    /// How long before the cursor each poll starts to read, because rows can become visible late.
+    pub lookback: Duration,
+    /// Distance of the cursor to the instance's present time.
+    pub safety_lag: Duration,
+    /// Rows per page.
+    pub page_size: usize,
     pub start: SourceStart,
     /// Topic of the change events.
     pub topic: String,
     /// Topic of the last published state of each row.
     pub rows: String,
-    /// User names whose changes are marked `integration`.
+    /// User names whose changes get the origin `integration`.
     pub integration_users: Vec<String>,
     /// Publish the bridge's own changes too.
     pub include_echoes: bool,
@@ -370,7 +347,7 @@ pub struct Source {
     pub journal: bool,
 }
 
-/// The admin address.
+/// The HTTP server with health endpoints, metrics and the console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Address and port to listen on.

@@ -1,18 +1,18 @@
-//! A secret and where it came from. Neither `Debug` nor any error shows its value.
+//! A secret and its source. Neither `Debug` nor any error shows its value.
 
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Longest secret file that is read.
-const MAX_FILE: u64 = 64 << 10;
+/// Size limit of a secret file, bytes.
+const MAX_FILE_SIZE: u64 = 64 << 10;
 
-/// Where a secret came from.
+/// The source of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// The configuration itself or the environment: it stays as it is until the next start.
+    /// The configuration file or the environment: unchanged until the next start.
     Fixed,
-    /// A file, which may change while the bridge runs (a mounted secret that is rotated).
+    /// A file, which can change while the bridge runs (a mounted secret that is rotated).
     File(PathBuf),
 }
 
@@ -24,19 +24,19 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// A secret that is given as text.
+    /// Creates a secret from text.
     pub fn fixed(value: impl Into<String>) -> Self {
         Self { source: SecretSource::Fixed, value: SecretString::from(value.into()) }
     }
 
-    /// Reads a secret from a file; one line end after it is cut off.
+    /// Reads a secret from a file, without one trailing line end.
     ///
     /// # Errors
-    /// The file can't be read, is not UTF-8, is empty or far too large.
+    /// The file can't be read, is not UTF-8, is empty or larger than 64 KiB.
     pub fn from_file(path: &Path) -> std::io::Result<Self> {
         use std::io::{Error, ErrorKind::InvalidData};
-        if std::fs::metadata(path)?.len() > MAX_FILE {
-            return Err(Error::new(InvalidData, "the file is larger than 64 KiB, so it is no secret"));
+        if std::fs::metadata(path)?.len() > MAX_FILE_SIZE {
+            return Err(Error::new(InvalidData, "the file is larger than 64 KiB, too large for a secret"));
         }
         let text = std::fs::read_to_string(path)?;
         let value = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
@@ -46,26 +46,26 @@ impl Secret {
         Ok(Self { source: SecretSource::File(path.to_owned()), value: SecretString::from(value.to_owned()) })
     }
 
-    /// The value. Hand it to whoever needs it, and keep no copy.
+    /// Returns the value. Keep no copy of it.
     pub fn expose(&self) -> &str {
         self.value.expose_secret()
     }
 
-    /// Where it came from.
+    /// The source of the secret.
     pub fn source(&self) -> &SecretSource {
         &self.source
     }
 
-    /// The secret as its file has it now, where that differs; `None` where nothing changed or nothing can.
+    /// Reads the file again and returns the secret if it changed; `None` if it is unchanged or not from a file.
     ///
     /// # Errors
-    /// The file can't be read any more.
-    pub fn changed(&self) -> std::io::Result<Option<Self>> {
+    /// The file can no longer be read.
+    pub fn read_if_changed(&self) -> std::io::Result<Option<Self>> {
         match &self.source {
             SecretSource::Fixed => Ok(None),
             SecretSource::File(path) => {
-                let now = Self::from_file(path)?;
-                Ok((now.expose() != self.expose()).then_some(now))
+                let current = Self::from_file(path)?;
+                Ok((current.expose() != self.expose()).then_some(current))
             }
         }
     }

@@ -1,14 +1,14 @@
-//! The YAML file as a tree of values that know their place.
+//! Parses the YAML file into a tree of values with their locations.
 //!
-//! serde reports the first error and stops; a person wants all of them. So the file is parsed into this tree first,
-//! which fails only where it is no YAML, and everything else is checked on the tree.
+//! serde stops at the first error, but all errors are to be reported. So the file is parsed into this tree first, which
+//! fails only for a syntax error, and everything else is validated on the tree.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::problems::ConfigError;
+use super::errors::ConfigError;
 
 /// Line and column, from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
@@ -23,13 +23,13 @@ impl From<Location> for SourceLocation {
     }
 }
 
-/// A value and where it stands.
+/// A value and its location.
 pub(super) struct Node {
-    pub place: SourceLocation,
+    pub location: SourceLocation,
     pub value: Value,
 }
 
-/// A YAML value. Numbers and booleans keep their spelling, because `0123` may well be meant as text.
+/// A YAML value. Numbers and booleans keep their spelling, because `0123` can be meant as text.
 pub(super) enum Value {
     Null,
     Bool(bool, String),
@@ -40,7 +40,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// For messages.
+    /// The kind of value, for error messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "empty",
@@ -56,121 +56,121 @@ impl Value {
 /// Parses YAML.
 ///
 /// # Errors
-/// The one syntax error (or a duplicate key) at which the parser stopped.
+/// The first syntax error or duplicate key, at which the parser stops.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         reject_non_finite_typeless_float: false,
         with_snippet: false,
     };
-    let parsed: Result<Spanned<Loose>, _> = serde_saphyr::from_str_with_options(text, options);
+    let parsed: Result<Spanned<AnyValue>, _> = serde_saphyr::from_str_with_options(text, options);
     match parsed {
         Ok(root) => Ok(node(root, text)),
         Err(error) => {
-            let place = error.location().map(SourceLocation::from).unwrap_or_default();
-            let said = error.to_string();
-            let message = format!("this is no valid YAML: {}", said.lines().next().unwrap_or("unknown error").trim());
-            Err(ConfigError { line: place.line, column: place.column, at: String::new(), message })
+            let location = error.location().map(SourceLocation::from).unwrap_or_default();
+            let text = error.to_string();
+            let message = format!("invalid YAML: {}", text.lines().next().unwrap_or("unknown error").trim());
+            Err(ConfigError { line: location.line, column: location.column, key: String::new(), message })
         }
     }
 }
 
-/// What serde sees; children still carry the parser's locations.
-enum Loose {
+/// Any value, as deserialised by serde; children still contain the parser's locations.
+enum AnyValue {
     Null,
     Bool(bool),
     Number(serde_json::Number),
     Text(String),
-    List(Vec<Spanned<Loose>>),
-    Map(Vec<(Spanned<String>, Spanned<Loose>)>),
+    List(Vec<Spanned<AnyValue>>),
+    Map(Vec<(Spanned<String>, Spanned<AnyValue>)>),
 }
 
-impl<'de> Deserialize<'de> for Loose {
+impl<'de> Deserialize<'de> for AnyValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LooseVisitor)
+        deserializer.deserialize_any(AnyValueVisitor)
     }
 }
 
-struct LooseVisitor;
+struct AnyValueVisitor;
 
-impl<'de> Visitor<'de> for LooseVisitor {
-    type Value = Loose;
+impl<'de> Visitor<'de> for AnyValueVisitor {
+    type Value = AnyValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_unit<E>(self) -> Result<Loose, E> {
-        Ok(Loose::Null)
+    fn visit_unit<E>(self) -> Result<AnyValue, E> {
+        Ok(AnyValue::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Loose, E> {
-        Ok(Loose::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<AnyValue, E> {
+        Ok(AnyValue::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Loose, E> {
-        Ok(Loose::Number(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<AnyValue, E> {
+        Ok(AnyValue::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Loose, E> {
-        Ok(Loose::Number(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<AnyValue, E> {
+        Ok(AnyValue::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Loose, E> {
-        Ok(serde_json::Number::from_f64(value).map_or_else(|| Loose::Text(value.to_string()), Loose::Number))
+    fn visit_f64<E>(self, value: f64) -> Result<AnyValue, E> {
+        Ok(serde_json::Number::from_f64(value).map_or_else(|| AnyValue::Text(value.to_string()), AnyValue::Number))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Loose, E> {
-        Ok(Loose::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<AnyValue, E> {
+        Ok(AnyValue::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Loose, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<AnyValue, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Loose::List(list))
+        Ok(AnyValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Loose, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<AnyValue, A::Error> {
         let mut map = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             map.push(entry);
         }
-        Ok(Loose::Map(map))
+        Ok(AnyValue::Map(map))
     }
 }
 
-fn node(spanned: Spanned<Loose>, text: &str) -> Node {
-    let spelled = |otherwise: String| spelling(spanned.defined, text).unwrap_or(otherwise);
+fn node(spanned: Spanned<AnyValue>, text: &str) -> Node {
+    let spelled = |default: String| spelling(spanned.defined, text).unwrap_or(default);
     let value = match spanned.value {
-        Loose::Null => Value::Null,
-        Loose::Bool(value) => Value::Bool(value, spelled(value.to_string())),
-        Loose::Number(value) => {
+        AnyValue::Null => Value::Null,
+        AnyValue::Bool(value) => Value::Bool(value, spelled(value.to_string())),
+        AnyValue::Number(value) => {
             let spelling = spelled(value.to_string());
             Value::Number(value, spelling)
         }
-        Loose::Text(value) => Value::Text(value),
-        Loose::List(items) => Value::List(items.into_iter().map(|item| node(item, text)).collect()),
-        Loose::Map(entries) => Value::Map(
+        AnyValue::Text(value) => Value::Text(value),
+        AnyValue::List(items) => Value::List(items.into_iter().map(|item| node(item, text)).collect()),
+        AnyValue::Map(entries) => Value::Map(
             entries
                 .into_iter()
                 .map(|(key, value)| {
-                    let place = SourceLocation::from(key.referenced);
+                    let location = SourceLocation::from(key.referenced);
                     let mut child = node(value, text);
-                    // A mapping begins where its first key stands; people look for the key above it.
-                    if child.place.line == 0 || matches!(child.value, Value::Map(_)) {
-                        child.place = place;
+                    // The parser locates a mapping at its first key; users look for the key above it.
+                    if child.location.line == 0 || matches!(child.value, Value::Map(_)) {
+                        child.location = location;
                     }
-                    (key.value, place, child)
+                    (key.value, location, child)
                 })
                 .collect(),
         ),
     };
-    Node { place: SourceLocation::from(spanned.referenced), value }
+    Node { location: SourceLocation::from(spanned.referenced), value }
 }
 
-/// The scalar as it stands in the file.
+/// The scalar as written in the file.
 fn spelling(location: Location, text: &str) -> Option<String> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let length = usize::try_from(location.span().byte_len()?).ok()?;

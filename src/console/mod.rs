@@ -1,14 +1,15 @@
-//! What an operator sees of a running bridge, over HTTP: `/livez`, `/readyz` with reasons, `/metrics` for Prometheus,
-//! `/status` as JSON and `/`, a page that shows the same.
+//! The admin HTTP server: `/livez`, `/readyz` with reasons, `/metrics` for Prometheus, `/status` as JSON, and `/`, the
+//! console, a page that shows the status.
 //!
-//! It reads the routes' statuses and changes nothing, but for one thing: a POST to `/routes/<route>/resume`, with a
-//! header that no page elsewhere can send, lets a route go on that stands still. It reads no bodies and shows no
-//! secrets. There is no login: it belongs on a loopback address or behind something that has one.
+//! It reads the status of the routes. The only change it offers is a POST to `/routes/<route>/resume`, which resumes a
+//! stopped sink route; the request needs a header that pages of other origins cannot send. It reads no request bodies
+//! and exposes no secrets. It has no authentication: bind it to a loopback address or put a proxy with authentication
+//! in front of it.
 
-mod answers;
+mod handlers;
 mod view;
 
-pub use answers::ASKED;
+pub use handlers::RESUME_HEADER;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,77 +24,57 @@ use crate::runtime::metrics;
 use crate::sink;
 use crate::source;
 
-/// Between two rounds in which the metrics recorder folds what histograms have collected.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Time between two runs of the metrics recorder's maintenance, which merges the samples of histograms.
+const RECORDER_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Milliseconds: from a write on a local simulator to one that waited for an instance's maintenance.
-const LATENCY: &[f64] = &[
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    150.0,
-    200.0,
-    300.0,
-    500.0,
-    750.0,
-    1_000.0,
-    2_000.0,
-    5_000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    3_600_000.0,
-];
+/// Buckets of the write latency, in seconds: from a write to a local simulator to one that waited for the maintenance
+/// of an instance.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];
 
-/// What the console shows.
+/// The settings of the admin server and the statuses that it shows.
 pub struct Console {
-    /// Where to listen; port 0 takes a free one.
+    /// Port 0 chooses a free port.
     pub listen: SocketAddr,
     /// Sink routes by name.
-    pub routes: Vec<(String, sink::StatusHandle)>,
-    /// The re-keying of sink routes, by their names.
+    pub sinks: Vec<(String, sink::StatusHandle)>,
+    /// Stages before sink routes: the route's name, the stage's name (its key in `/status`), the status.
     pub repartitions: Vec<(String, &'static str, repartition::StatusHandle)>,
     /// Source routes by name.
     pub sources: Vec<(String, source::StatusHandle)>,
-    /// What [`install_metrics`] gave.
+    /// From [`install_metrics`].
     pub metrics: PrometheusHandle,
-    /// Cancelled when the bridge begins to finish its work: from then on it is not ready.
+    /// Cancelled when the bridge begins to shut down; from then on it is not ready.
     pub stopping: CancellationToken,
 }
 
-/// A console that listens.
+/// A running admin server.
 #[derive(Debug)]
-pub struct Serving {
-    /// The address, with the port that was free.
+pub struct RunningConsole {
+    /// The listening address with the actual port.
     pub address: SocketAddr,
-    /// Ends after `shutdown` was cancelled and the requests at work were answered.
+    /// Ends after `shutdown` is cancelled and the requests in progress are complete.
     pub task: JoinHandle<()>,
 }
 
-/// Why there is no console or no metrics.
+/// Why the admin server or the metrics recorder could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address can't be listened on.
-    #[error("can't listen on {address}; choose another address with `admin.listen`")]
+    #[error("cannot listen on {address}; choose another address with `admin.listen`")]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// The operating system's reason.
         #[source]
         source: std::io::Error,
     },
-    /// The metrics recorder could not be installed; a process has one.
-    #[error("can't install the metrics recorder")]
+    /// A process can have only one recorder.
+    #[error("cannot install the metrics recorder")]
     Metrics(#[source] BuildError),
 }
 
-/// Installs the recorder that all metrics of this process go to, and describes them.
+/// Installs the metrics recorder of this process, and describes all metrics.
 ///
 /// # Errors
-/// There is a recorder already.
+/// The process has a recorder already.
 pub fn install_metrics() -> Result<PrometheusHandle, Error> {
     let recorder = recorder().map_err(Error::Metrics)?;
     let handle = recorder.handle();
@@ -103,39 +84,39 @@ pub fn install_metrics() -> Result<PrometheusHandle, Error> {
 }
 
 fn recorder() -> Result<PrometheusRecorder, BuildError> {
-    let latency = Matcher::Suffix("_milliseconds".into());
-    Ok(PrometheusBuilder::new().set_buckets_for_metric(latency, LATENCY)?.build_recorder())
+    let latency = Matcher::Full("nowbridge_write_latency_seconds".into());
+    Ok(PrometheusBuilder::new().set_buckets_for_metric(latency, LATENCY_BUCKETS)?.build_recorder())
 }
 
-/// Listens, and serves until `shutdown` is cancelled.
+/// Starts the admin server. It runs until `shutdown` is cancelled.
 ///
 /// # Errors
-/// The address can't be listened on.
-pub async fn serve(console: Console, shutdown: CancellationToken) -> Result<Serving, Error> {
+/// The address is not available.
+pub async fn serve(console: Console, shutdown: CancellationToken) -> Result<RunningConsole, Error> {
     let address = console.listen;
-    let refused = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     let recorder = console.metrics.clone();
-    let router = answers::router(console);
+    let router = handlers::router(console);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let upkeep = async {
+        let maintenance = async {
             loop {
-                tokio::time::sleep(UPKEEP).await;
+                tokio::time::sleep(RECORDER_MAINTENANCE_INTERVAL).await;
                 recorder.run_upkeep();
             }
         };
         tokio::select! {
             ended = server => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "the console ended");
+                    tracing::error!(%error, "admin server failed");
                 }
             }
-            () = upkeep => {}
+            () = maintenance => {}
         }
     });
-    Ok(Serving { address, task })
+    Ok(RunningConsole { address, task })
 }
 
 #[cfg(test)]

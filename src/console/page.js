@@ -1,10 +1,10 @@
 "use strict";
 
-// Texts of others (keys, reasons) are only ever set as textContent, never as markup.
-function make(tag, text, kind) {
+// Foreign texts (keys, reasons) are set only as textContent, never as markup.
+function make(tag, text, className) {
   const element = document.createElement(tag);
   if (text !== undefined && text !== null) element.textContent = String(text);
-  if (kind) element.className = kind;
+  if (className) element.className = className;
   return element;
 }
 
@@ -12,7 +12,7 @@ function number(value) {
   return typeof value === "number" ? value.toLocaleString("en") : "–";
 }
 
-function numbers(pairs) {
+function definitions(pairs) {
   const list = make("dl");
   for (const [name, value] of pairs) {
     const item = make("div");
@@ -35,89 +35,97 @@ function table(heads, rows) {
   return table;
 }
 
-function counts(of) {
-  return numbers(Object.entries(of).map(([name, value]) => [name.replaceAll("_", " "), value]));
+function label(name) {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function counters(values) {
+  return definitions(Object.entries(values).map(([name, value]) => [label(name), value]));
 }
 
 function sink(route) {
   const box = make("section");
-  box.append(make("h2", "sink " + route.name));
-  if (route.reasons.length === 0) box.append(make("p", "works", "good"));
+  box.append(make("h2", "Sink " + route.name));
+  if (route.reasons.length === 0) box.append(make("p", "Running", "good"));
   else {
     const list = make("ul", undefined, "bad");
     for (const reason of route.reasons) list.append(make("li", reason));
     box.append(list);
   }
-  if (route.trouble) {
-    const ago = Math.round(route.trouble.ago_ms / 1000);
-    box.append(make("p", `Kafka, ${number(ago)} s ago: ${route.trouble.what}`, "dim"));
+  if (route.kafka_error) {
+    const seconds = Math.round(route.kafka_error.age_ms / 1000);
+    box.append(make("p", `Last Kafka error, ${number(seconds)} s ago: ${route.kafka_error.message}`, "dim"));
   }
-  box.append(numbers([
-    ["partitions, leased / held", `${number(route.partitions_leased)} / ${number(route.partitions_held)}`],
-    ["unresolved events", route.unresolved_events],
-    ["their bytes", route.unresolved_bytes],
-    ["lanes", route.lanes],
-    ["in doubt", route.in_doubt],
-    ["keys parked", route.keys_parked],
-    ["requests in flight", route.requests_in_flight],
-    ["ledger entries", route.ledger_entries],
+  box.append(definitions([
+    ["Partitions: leased / assigned", `${number(route.partitions_leased)} / ${number(route.partitions_assigned)}`],
+    ["Pending events", route.pending_events],
+    ["Buffered bytes", route.pending_bytes],
+    ["Active keys", route.active_keys],
+    ["Ambiguous writes", route.ambiguous],
+    ["Parked keys", route.parked_keys],
+    ["Requests in flight", route.requests_in_flight],
+    ["Ledger entries", route.ledger_entries],
   ]));
-  const plan = route.plan;
-  const per = (n) => n === null ? "no limit" : n >= 1 ? `${number(n)} a second` : `${number(n * 3600)} an hour`;
-  const share = plan.share < 1 ? `, ${number(100 * plan.share)} % of all members'` : "";
-  box.append(make("h3", "quota and backlog"), numbers([
-    ["requests, in the long run", per(plan.requests_per_second) + share],
-    ["requests out / at once / at most",
-      `${number(plan.requests_out)} / ${number(plan.requests_at_once)} / ${number(plan.requests_at_once_most)}`],
-    ["a write takes, ms", plan.write_latency_ms],
-    ["spent: plain / urgent / sources",
-      `${number(plan.spent.sink)} / ${number(plan.spent.urgent)} / ${number(plan.spent.source)}`],
-    ["keys that wait / critical", `${number(plan.backlog_keys)} / ${number(plan.backlog_critical_keys)}`],
-    ["done in about, seconds", plan.backlog_seconds],
+  const { quota, drain } = route;
+  const rate = (n) => n === null ? "no limit" : n >= 1 ? `${number(n)} per second` : `${number(n * 3600)} per hour`;
+  const share = quota.share < 1 ? `, ${number(100 * quota.share)} % of the quota of all processes` : "";
+  box.append(make("h3", "Quota and drain"), definitions([
+    ["Request rate limit", rate(quota.requests_per_second) + share],
+    ["In flight / current limit / maximum",
+      `${number(quota.in_flight)} / ${number(quota.concurrency_limit)} / ${number(quota.max_concurrency)}`],
+    ["Write latency, ms", quota.write_latency_ms],
+    ["Requests: normal / urgent / source",
+      `${number(quota.requests.normal)} / ${number(quota.requests.urgent)} / ${number(quota.requests.source)}`],
+    ["Waiting keys: all / critical", `${number(drain.keys)} / ${number(drain.critical_keys)}`],
+    ["Estimated time to drain, s", drain.seconds],
   ]));
   const partitions = Object.entries(route.partitions).sort((a, b) => a[0] - b[0]);
   if (partitions.length > 0) {
-    const rows = partitions.map(([p, s]) => [p, number(s.watermark), s.held ? "held: " + s.held : "works"]);
-    box.append(table(["partition", "watermark", ""], rows));
+    const rows = partitions.map(([partition, status]) =>
+      [partition, number(status.watermark), status.blocked_by ? "Blocked: " + status.blocked_by : "Running"]);
+    box.append(table(["Partition", "Watermark", "Status"], rows));
   }
   if (route.parked.length > 0) {
-    box.append(table(["parked key", "why"], route.parked.map((p) => [p.key, p.reason])));
+    box.append(table(["Parked key", "Reason"], route.parked.map((parked) => [parked.key, parked.reason])));
   }
-  if (Object.keys(route.counts).length > 0) box.append(counts(route.counts));
+  if (Object.keys(route.counters).length > 0) box.append(counters(route.counters));
   return box;
 }
 
 function source(route) {
   const box = make("section");
-  box.append(make("h2", "source " + route.name));
-  const well = route.state === "polling" || route.state === "standby";
-  box.append(make("p", route.reason ? `${route.state}: ${route.reason}` : route.state, well ? "good" : "bad"));
-  for (const finding of route.findings) box.append(make("p", finding, "bad"));
+  box.append(make("h2", "Source " + route.name));
+  const ok = route.state === "polling" || route.state === "standby";
+  const state = label(route.state);
+  box.append(make("p", route.reason ? `${state}: ${route.reason}` : state, ok ? "good" : "bad"));
+  for (const warning of route.warnings) box.append(make("p", warning, "bad"));
   const cursor = route.cursor === null ? null : new Date(route.cursor * 1000).toISOString();
-  box.append(numbers([["cursor", cursor], ["lag, seconds", route.lag_seconds], ["rows known", route.rows],
-    ["polls stretched to, seconds", route.stretched_seconds]]));
-  box.append(counts(route.counts));
+  box.append(definitions([["Cursor", cursor], ["Lag, s", route.lag_seconds], ["Known rows", route.known_rows],
+    ["Effective poll interval, s", route.effective_interval_seconds]]));
+  box.append(counters(route.counters));
   return box;
 }
 
 function show(status) {
   document.getElementById("version").textContent = status.version;
   const ready = document.getElementById("ready");
-  ready.textContent = status.ready ? "ready" : `not ready: ${status.reasons.length} reason(s) below`;
+  const count = status.reasons.length;
+  ready.textContent = status.ready ? "Ready" : `Not ready: ${count} ${count === 1 ? "reason" : "reasons"}, listed below`;
   ready.className = status.ready ? "good" : "bad";
-  const whole = status.reasons.filter((r) => r.kind === "bridge").map((r) => make("p", r.reason, "bad"));
+  const bridge = status.reasons.filter((r) => r.kind === "bridge").map((r) => make("p", r.reason, "bad"));
   document.getElementById("routes").replaceChildren(
-    ...whole, ...status.sinks.map(sink), ...status.sources.map(source));
-  document.getElementById("fresh").textContent = "as of " + new Date(status.at).toISOString();
+    ...bridge, ...status.sinks.map(sink), ...status.sources.map(source));
+  document.getElementById("updated").textContent = "Updated " + new Date(status.time_ms).toISOString();
 }
 
 async function refresh() {
   try {
-    const answer = await fetch("/status", { signal: AbortSignal.timeout(5000) });
-    show(await answer.json());
+    const response = await fetch("/status", { signal: AbortSignal.timeout(5000) });
+    show(await response.json());
   } catch {
     const ready = document.getElementById("ready");
-    ready.textContent = "the bridge does not answer; what stands below is old";
+    ready.textContent = "The bridge does not respond; the values below are outdated";
     ready.className = "bad";
   }
   setTimeout(refresh, 2000);

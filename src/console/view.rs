@@ -1,32 +1,32 @@
-//! What is shown: the routes' statuses as reasons and as JSON. Times leave as milliseconds, counts as numbers, and
-//! every text of others (keys, an instance's words) as a JSON string of bounded length.
+//! The statuses of the routes as reasons and as JSON. Times are in milliseconds unless the name says otherwise, counts
+//! are numbers, and all foreign texts (keys, messages of an instance) are JSON strings of bounded length.
 
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use super::Console;
-use crate::model::Now;
+use crate::model::{DrainEstimate, Now, QuotaStatus};
 use crate::repartition;
 use crate::sink;
 use crate::source;
 use crate::source::State;
 
-/// A loop that has not turned for so long (milliseconds) is stuck; it turns several times a second, and its longest
-/// pauses are the bounded ends of work.
-const STUCK: u64 = 60_000;
+/// Milliseconds without progress after which a route's loop counts as stuck. It runs several times per second; its
+/// longest pauses are bounded waits at the end of its work.
+const STUCK_AFTER_MS: u64 = 60_000;
 
-/// Most characters of a key or a reason that are shown.
-const SHOWN: usize = 500;
+/// Maximum number of characters of a key or a reason; longer ones are truncated.
+const MAX_TEXT_CHARS: usize = 500;
 
-/// Why the bridge is not ready.
-#[expect(clippy::struct_field_names, reason = "a reason is given in words")]
+/// A reason why the bridge is not ready.
+#[expect(clippy::struct_field_names, reason = "the text of a reason is its reason")]
 pub struct Reason {
-    /// `sink`, `source`, or `bridge` for all of it.
+    /// `sink`, `source`, or `bridge` for the whole process.
     pub kind: &'static str,
-    /// The route.
+    /// The route's name; empty for the whole process.
     pub route: String,
-    /// In words, on one line.
+    /// One line of text.
     pub reason: String,
 }
 
@@ -40,26 +40,29 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Loops that have not turned for too long.
+/// Returns one text per route whose loop is stuck. `mono` is the present time on the mono clock, milliseconds.
 pub fn stuck(console: &Console, mono: u64) -> Vec<String> {
     let mut stuck = Vec::new();
-    for (name, handle) in &console.routes {
-        let pulse = handle.get().pulse;
-        if pulse > 0 && mono.saturating_sub(pulse) > STUCK {
-            stuck.push(format!("sink {name}: its loop has stood still for {} s", mono.saturating_sub(pulse) / 1000));
+    for (name, handle) in &console.sinks {
+        let heartbeat = handle.get().heartbeat;
+        if heartbeat > 0 && mono.saturating_sub(heartbeat) > STUCK_AFTER_MS {
+            stuck.push(format!(
+                "sink {name}: its loop has made no progress for {} s",
+                mono.saturating_sub(heartbeat) / 1000
+            ));
         }
     }
     stuck
 }
 
-/// Why the bridge is not ready; empty where it is.
+/// Returns why the bridge is not ready; empty if it is.
 pub fn reasons(console: &Console) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if console.stopping.is_cancelled() {
-        let reason = "is stopping: finishes what is under way".to_owned();
+        let reason = "shutting down, draining".to_owned();
         reasons.push(Reason { kind: "bridge", route: String::new(), reason });
     }
-    for (name, handle) in &console.routes {
+    for (name, handle) in &console.sinks {
         let found = handle.get().reasons();
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
@@ -70,127 +73,136 @@ pub fn reasons(console: &Console) -> Vec<Reason> {
     for (name, handle) in &console.sources {
         let reason = match handle.snapshot().state {
             State::Standby | State::Polling => continue,
-            State::Starting => "is reading its topics".to_owned(),
+            State::Starting => "loading its topics".to_owned(),
             State::Waiting { reason, .. } => one_line(&reason),
-            State::Stopped { reason } if reason.is_empty() => "has stopped with the process".to_owned(),
-            State::Stopped { reason } => format!("has stopped: {}", one_line(&reason)),
+            State::Stopped { reason } if reason.is_empty() => "stopped, because the process shuts down".to_owned(),
+            State::Stopped { reason } => format!("stopped: {}", one_line(&reason)),
         };
         reasons.push(Reason { kind: "source", route: name.clone(), reason });
     }
     reasons
 }
 
-/// The answer of `/readyz?format=json`.
+/// Returns the response of `/readyz?format=json`.
 pub fn readiness(reasons: &[Reason]) -> Value {
     let list: Vec<Value> =
         reasons.iter().map(|r| json!({ "kind": r.kind, "route": r.route, "reason": r.reason })).collect();
     json!({ "ready": reasons.is_empty(), "reasons": list })
 }
 
-/// The answer of `/status`.
+/// Returns the response of `/status`.
 pub fn status(console: &Console, now: Now) -> Value {
-    let of_sink = |(name, handle): &(String, sink::StatusHandle)| {
-        let mut shown = of_sink(name, &handle.get(), now);
+    let with_stages = |(name, handle): &(String, sink::StatusHandle)| {
+        let mut sink = sink_json(name, &handle.get(), now);
         for (_, stage, handle) in console.repartitions.iter().filter(|(route, _, _)| route == name) {
-            if let Some(shown) = shown.as_object_mut() {
-                shown.insert((*stage).into(), of_repartition(&handle.get()));
+            if let Some(sink) = sink.as_object_mut() {
+                sink.insert((*stage).into(), repartition_json(&handle.get()));
             }
         }
-        shown
+        sink
     };
-    let sinks: Vec<Value> = console.routes.iter().map(of_sink).collect();
-    let sources: Vec<Value> = console.sources.iter().map(|(name, h)| of_source(name, &h.snapshot())).collect();
+    let sinks: Vec<Value> = console.sinks.iter().map(with_stages).collect();
+    let sources: Vec<Value> = console.sources.iter().map(|(name, h)| source_json(name, &h.snapshot())).collect();
     let mut status = readiness(&reasons(console));
     if let Some(status) = status.as_object_mut() {
         status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-        status.insert("at".into(), now.unix.into());
+        status.insert("time_ms".into(), now.unix.into());
         status.insert("sinks".into(), sinks.into());
         status.insert("sources".into(), sources.into());
     }
     status
 }
 
-fn of_sink(name: &str, status: &sink::Status, now: Now) -> Value {
+fn sink_json(name: &str, status: &sink::Status, now: Now) -> Value {
     let s = &status.snapshot;
     let mut partitions = Map::new();
     for (partition, watermark) in &s.watermarks {
         partitions.insert(partition.to_string(), json!({ "watermark": watermark }));
     }
-    for (partition, held) in &status.held {
-        let shown = partitions.entry(partition.to_string()).or_insert_with(|| json!({ "watermark": null }));
-        if let Some(shown) = shown.as_object_mut() {
-            shown.insert("held".into(), one_line(&held.held).into());
+    for (partition, blocked) in &status.blocked_partitions {
+        let entry = partitions.entry(partition.to_string()).or_insert_with(|| json!({ "watermark": null }));
+        if let Some(entry) = entry.as_object_mut() {
+            entry.insert("blocked_by".into(), one_line(&blocked.reason).into());
         }
     }
     let parked: Vec<Value> =
-        status.parked.iter().map(|(key, why)| json!({ "key": one_line(key), "reason": one_line(why) })).collect();
-    let trouble = status
-        .trouble
+        status.parked.iter().map(|(key, reason)| json!({ "key": one_line(key), "reason": one_line(reason) })).collect();
+    let kafka_error = status
+        .kafka_error
         .as_ref()
-        .map(|(what, at)| json!({ "what": one_line(what), "ago_ms": now.mono.saturating_sub(*at) }));
+        .map(|error| json!({ "message": one_line(&error.message), "age_ms": now.mono.saturating_sub(error.at) }));
     json!({
         "name": name,
-        "standing": status.blocked_by.as_deref().map(one_line),
+        "blocked_by": status.blocked_by.as_deref().map(one_line),
         "started": status.started,
         "reasons": status.reasons().iter().map(|r| one_line(r)).collect::<Vec<_>>(),
         "partitions": partitions,
-        "partitions_held": s.partitions.0,
-        "partitions_loading": s.partitions.1,
-        "partitions_leased": s.leased,
-        "unresolved_events": s.unresolved,
-        "unresolved_bytes": s.bytes,
-        "lanes": s.lanes,
-        "in_doubt": s.doubts,
-        "keys_parked": s.parked,
+        "partitions_assigned": s.partitions,
+        "partitions_loading": s.loading_partitions,
+        "partitions_leased": s.leased_partitions,
+        "pending_events": s.unresolved_events,
+        "pending_bytes": s.unresolved_bytes,
+        "active_keys": s.lanes,
+        "ambiguous": s.ambiguous_lanes,
+        "parked_keys": s.parked_keys,
         "ledger_entries": s.entries,
-        "requests_in_flight": s.requests,
-        "plan": plan(status),
+        "requests_in_flight": s.requests_in_flight,
+        "quota": quota_json(&status.quota),
+        "drain": drain_json(&status.drain),
         "parked": parked,
-        "trouble": trouble,
-        "counts": status.counts,
+        "kafka_error": kafka_error,
+        "counters": status.counts,
     })
 }
 
-/// The re-keying of a route.
-fn of_repartition(status: &repartition::Status) -> Value {
+/// Returns the status of a stage before a sink route.
+fn repartition_json(status: &repartition::Status) -> Value {
     let mut partitions = Map::new();
     for (partition, next) in &status.partitions {
-        let held = status.refused.get(partition).map(|why| one_line(why));
-        partitions.insert(partition.to_string(), json!({ "next": next, "held": held }));
+        let blocked_by = status.blocked.get(partition).map(|reason| one_line(reason));
+        partitions.insert(partition.to_string(), json!({ "next_offset": next, "blocked_by": blocked_by }));
     }
     json!({
         "partitions": partitions,
         "records": status.records,
         "alerts": status.alerts,
         "transactions": status.transactions,
-        "failed_transactions": status.failed,
+        "failed_transactions": status.failed_transactions,
         "lag": status.lag,
-        "trouble": status.trouble.as_deref().map(one_line),
+        "waiting_reason": status.waiting_reason.as_deref().map(one_line),
     })
 }
 
-/// Who spends the quota, and when the backlog ends.
-fn plan(status: &sink::Status) -> Value {
-    let (plan, backlog) = (&status.plan, &status.backlog);
-    let round = |value: Option<f64>| value.map(|value| (value * 100.0).round() / 100.0);
-    let [sink, urgent, source] = plan.spent;
+/// Returns the use of the instance's request quota, by all routes of the instance in this process.
+fn quota_json(quota: &QuotaStatus) -> Value {
     json!({
-        "requests_per_second": round(plan.per_second),
-        "share": round(Some(plan.share)),
-        "requests_at_once": plan.at_once.0,
-        "requests_at_once_most": plan.at_once.1,
-        "requests_out": plan.out,
-        "write_latency_ms": round(plan.latency),
-        "spent": { "sink": sink, "urgent": urgent, "source": source },
-        "backlog_keys": backlog.keys,
-        "backlog_critical_keys": backlog.critical,
-        "backlog_seconds": round(backlog.seconds),
+        "requests_per_second": quota.requests_per_second.map(two_decimals),
+        "share": two_decimals(quota.share),
+        "concurrency_limit": quota.concurrency_limit,
+        "max_concurrency": quota.max_concurrency,
+        "in_flight": quota.in_flight,
+        "write_latency_ms": quota.write_latency_ms.map(two_decimals),
+        "requests": {
+            "normal": quota.requests.normal, "urgent": quota.requests.urgent, "source": quota.requests.source,
+        },
     })
 }
 
-fn of_source(name: &str, status: &source::Status) -> Value {
+fn drain_json(drain: &DrainEstimate) -> Value {
+    json!({
+        "keys": drain.keys,
+        "critical_keys": drain.critical_keys,
+        "seconds": drain.seconds.map(two_decimals),
+    })
+}
+
+fn two_decimals(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn source_json(name: &str, status: &source::Status) -> Value {
     let (state, reason) = match &status.state {
-        State::Standby => ("standby", "another instance runs it, or none has been given it yet"),
+        State::Standby => ("standby", "another process runs the route, or it is not assigned yet"),
         State::Starting => ("starting", ""),
         State::Polling => ("polling", ""),
         State::Waiting { reason, .. } => ("waiting", reason.as_str()),
@@ -204,21 +216,21 @@ fn of_source(name: &str, status: &source::Status) -> Value {
         "reason": one_line(reason),
         "cursor": status.cursor,
         "lag_seconds": lag,
-        "rows": status.rows,
-        "stretched_seconds": status.stretched,
-        "findings": status.findings.iter().map(|f| one_line(f)).collect::<Vec<_>>(),
-        "counts": {
-            "polls": t.polls, "requests": t.requests, "failures": t.failures, "read": t.read, "seen": t.seen,
-            "published": t.published, "echoes": t.echoes, "skipped": t.skipped, "orphans": t.orphans,
+        "known_rows": status.rows,
+        "effective_interval_seconds": status.effective_interval,
+        "warnings": status.findings.iter().map(|f| one_line(f)).collect::<Vec<_>>(),
+        "counters": {
+            "polls": t.polls, "requests": t.requests, "failures": t.failures, "rows_read": t.read, "already_seen": t.already_seen,
+            "published": t.published, "own_changes_skipped": t.own_changes_skipped, "versions_skipped": t.versions_skipped, "orphaned_entries": t.orphaned_entries,
             "transactions": t.transactions, "failed_transactions": t.failed_transactions, "starts": t.starts,
         },
     })
 }
 
-/// Others' words on one line, so that a reason stays a line and a key can't forge one.
+/// Returns foreign text on one line, truncated, so that a key cannot forge a further reason.
 fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(SHOWN).is_some() {
+    let mut line: String = text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MAX_TEXT_CHARS).is_some() {
         line.push('…');
     }
     line

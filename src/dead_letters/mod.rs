@@ -1,71 +1,60 @@
-//! Dead letters tried again, or dropped: what lies in a route's dead-letter topic, which of it is still open, and the
-//! way back into the input.
+//! Dead letters: reads them from a route's dead-letter topic, selects the open ones, and redrives or discards them.
 //!
-//! A letter is open until a mark says otherwise: a record in a compacted topic, written in one Kafka transaction with
-//! what the mark tells of. So a redrive that was cut short goes on where it stopped, and nothing is put back twice.
-//! Letters of a key go back together and in their order, into the partition they came from, and behind them the key's
-//! release; until the bridge has come to that, it puts newer events of the key on the shelf behind them, and the next
-//! round takes those. What may be overtaken is only a letter that never had a key (it could not be read).
+//! A dead letter is open until it has a redrive marker: a record in a compacted topic that is written in one Kafka
+//! transaction with the redriven record. So an interrupted redrive can be continued, and nothing is redriven twice. The
+//! dead letters of a key are redriven together and in order, into the partition that they came from, followed by the
+//! key's release. Until the bridge has read the release, it dead-letters newer events of the key, and the next round
+//! redrives those. Newer events may overtake only a dead letter without a key (one that could not be decoded).
 //!
-//! It decides nothing about delivery: whether a redriven event is written, and whether a key is released, is the
-//! engine's.
+//! This module decides nothing about delivery: the engine decides whether a redriven event is written, and whether a
+//! key is released.
 
 pub mod redrive;
 pub mod selection;
 pub mod store;
 
-pub use redrive::{Outcome, Progress, Rounds};
-pub use selection::{Filter, Group, Letter, LetterId, Selection, histogram, select};
-pub use store::LetterStore;
+pub use redrive::{RedriveLimits, RedriveProgress, RoundOutcome};
+pub use selection::{DeadLetter, DeadLetterGroup, DeadLetterId, Filter, SelectedLetter, Selection, histogram, select};
+pub use store::DeadLetterStore;
 
 use crate::kafka;
 
-/// Why dead letters could not be read or put back.
+/// Dead letters could not be read, redriven or discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The dead-letter topic is not there.
-    #[error("the dead-letter topic {0} does not exist yet: nothing was ever refused, or the bridge never ran")]
-    NoShelf(String),
-    /// A letter came from a partition that the input does not have any more.
+    #[error("the dead-letter topic {0} does not exist: no record was rejected yet, or the bridge has never run")]
+    NoDeadLetterTopic(String),
     #[error(
-        "letter {place} came from partition {partition} of {topic}, which has {partitions}: was the topic made anew? \
-         Drop such letters, or publish them by other means"
+        "the dead letter {id} came from partition {partition} of {topic}, which has {partitions} partitions: was the \
+         topic recreated? Discard such dead letters, or publish their events again"
     )]
     NoPartition {
-        /// The letter.
-        place: LetterId,
+        id: DeadLetterId,
         /// Partition of the original.
         partition: i32,
-        /// The input.
         topic: String,
-        /// Its partitions.
         partitions: i32,
     },
-    /// Kafka did not do what was asked.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// The transaction did not commit. What was committed before it stands; run the same command again.
-    #[error("could not put letters back; what was put back before is marked, so the same command goes on from there")]
+    /// The transaction was not committed. Earlier transactions were.
+    #[error("can't redrive the dead letters; those redriven before are marked, so the same command continues")]
     Transaction(#[from] kafka::TransactionError),
-    /// The bridge does not read what was redriven.
+    /// The bridge does not read the redriven records.
     #[error(
-        "redrove {letters} letters, but the bridge has read none of them for {seconds} s: check that it runs and that the \
-         instance is up. The letters are in the input and will be applied; `dead-letters list` then shows which of them \
-         were rejected again"
+        "redrove {letters} letters, but the bridge has read none of them for {seconds} s: check that it runs and that \
+         the instance is up. The letters are in the input and will be applied; `dead-letters list` then shows which of \
+         them were rejected again"
     )]
     NoProgress {
-        /// Letters redriven in the round.
+        /// Dead letters redriven in the round.
         letters: usize,
         /// How long the bridge made no progress.
         seconds: u64,
     },
     /// Events of the selected keys arrive faster than they are redriven.
     #[error("newer letters still arrive after {rounds} rounds; run the redrive again when fewer events arrive")]
-    NewerLetters {
-        /// Rounds of the redrive.
-        rounds: u32,
-    },
-    /// A task was cut short.
-    #[error("{0} was cut short")]
-    Cut(&'static str),
+    NewerLetters { rounds: u32 },
+    #[error("{0} was aborted")]
+    TaskAborted(&'static str),
 }

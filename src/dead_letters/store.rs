@@ -1,4 +1,4 @@
-//! A route's dead letters as they lie in Kafka, and the marks that say which of them are done with.
+//! A route's dead letters in Kafka, and the redrive markers, which say which of them were redriven or discarded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -6,55 +6,54 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Error, Letter, LetterId};
+use super::{DeadLetter, DeadLetterId, Error};
 use crate::codec;
 use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::table::{self, StopAt, TableRead};
 use crate::kafka::topics::Topics;
 use crate::kafka::{KafkaOptions, ProduceRequest};
 use crate::model::{Record, RedriveId};
 
-/// Whole records on their way from the reading thread.
-const AHEAD: usize = 64;
+/// Records in the channel from the reading thread.
+const CAPACITY: usize = 64;
 
-/// The shelf of one route.
+/// The dead letters of a sink route.
 #[derive(Debug, Clone)]
-pub struct LetterStore {
-    /// How Kafka is reached.
+pub struct DeadLetterStore {
     pub options: KafkaOptions,
-    /// Name of the sink route.
+    /// Name of the route.
     pub route: String,
-    /// Its input topic.
+    /// The topic that the sink reads.
     pub input: String,
-    /// Its consumer group.
+    /// The consumer group of the sink.
     pub group: String,
-    /// Its dead-letter topic.
+    /// The dead-letter topic.
     pub dead_letters: String,
-    /// The topic of marks, shared by all routes.
-    pub marks: String,
-    /// Transactional id of redrives of this route: a second one at the same time ends the first.
+    /// The topic of redrive markers, shared by all routes.
+    pub redrives_topic: String,
+    /// Transactional id of redrives of this route: a second concurrent redrive fences the first.
     pub transactional_id: String,
-    /// For each call to the cluster.
+    /// For each request to the cluster.
     pub timeout: Duration,
 }
 
-impl LetterStore {
-    /// The open letters, by partition and offset.
+impl DeadLetterStore {
+    /// Returns the open dead letters, in the order of partition and offset.
     ///
     /// # Errors
     /// The topic is missing, or the cluster does not answer.
-    pub async fn open_letters(&self) -> Result<Vec<Letter>, Error> {
-        let marked = self.marked().await?;
+    pub async fn open_letters(&self) -> Result<Vec<DeadLetter>, Error> {
+        let marked = self.marked_letters().await?;
         let (mut letters, mut done) = (Vec::new(), HashSet::new());
         for partition in 0..self.partitions().await? {
             let mut records = self.records(partition, None);
             while let Some(record) = records.recv().await {
                 let record = record?;
-                let Some(letter) = self.letter(&record) else { continue };
-                // Around a crash the bridge may write a second letter of an event whose first was put back meanwhile.
-                // A topic that was made anew has the same positions, but not the same times.
+                let Some(letter) = self.parse(&record) else { continue };
+                // Around a crash, the bridge may write a second dead letter of an event whose first was redriven
+                // meanwhile. A recreated topic has the same positions, but not the same timestamps.
                 let event = (letter.position, record.header("nowbridge-timestamp").map(str::to_owned));
-                if marked.contains(&letter.place) {
+                if marked.contains(&letter.id) {
                     done.insert(event);
                 } else {
                     letters.push((event, letter));
@@ -64,14 +63,17 @@ impl LetterStore {
         Ok(letters.into_iter().filter(|(event, _)| !done.contains(event)).map(|(_, letter)| letter).collect())
     }
 
-    /// The whole records of these letters, as far as they are there still.
+    /// Returns the records of dead letters, as far as they still exist.
     ///
     /// # Errors
     /// The cluster does not answer.
-    pub async fn fetch(&self, places: impl IntoIterator<Item = LetterId>) -> Result<HashMap<LetterId, Record>, Error> {
+    pub async fn fetch(
+        &self,
+        ids: impl IntoIterator<Item = DeadLetterId>,
+    ) -> Result<HashMap<DeadLetterId, Record>, Error> {
         let mut wanted: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
-        for place in places {
-            wanted.entry(place.partition).or_default().insert(place.offset);
+        for id in ids {
+            wanted.entry(id.partition).or_default().insert(id.offset);
         }
         let partitions = self.partitions().await?;
         let mut found = HashMap::new();
@@ -80,27 +82,27 @@ impl LetterStore {
             while let Some(record) = records.recv().await {
                 let record = record?;
                 if offsets.contains(&record.offset) {
-                    found.insert(LetterId { partition, offset: record.offset }, record);
+                    found.insert(DeadLetterId { partition, offset: record.offset }, record);
                 }
             }
         }
         Ok(found)
     }
 
-    /// Partitions of the dead-letter topic.
+    /// Returns the number of partitions of the dead-letter topic.
     async fn partitions(&self) -> Result<i32, Error> {
         let found = Topics::new(&self.options, self.timeout).partitions(&self.dead_letters).await?;
-        found.ok_or_else(|| Error::NoShelf(self.dead_letters.clone()))
+        found.ok_or_else(|| Error::NoDeadLetterTopic(self.dead_letters.clone()))
     }
 
-    /// The records of a partition in order, up to and including `until`; else to its end. An error is the last thing
-    /// that comes.
-    fn records(&self, partition: i32, until: Option<i64>) -> mpsc::Receiver<Result<Record, Error>> {
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let (options, what) = (self.options.clone(), self.read(&self.dead_letters, partition, until));
+    /// Reads the records of a partition in order, up to and including offset `last`, or to its end. An error is the
+    /// last item.
+    fn records(&self, partition: i32, last: Option<i64>) -> mpsc::Receiver<Result<Record, Error>> {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        let (options, request) = (self.options.clone(), self.table_read(&self.dead_letters, partition, last));
         tokio::task::spawn_blocking(move || {
-            // Whoever does not listen any more needs no records.
-            let read = table::read_records(&options, &what, &mut |record| drop(sender.blocking_send(Ok(record))));
+            // Sending fails if the receiver was dropped, which needs no more records.
+            let read = table::read_records(&options, &request, &mut |record| drop(sender.blocking_send(Ok(record))));
             if let Err(error) = read {
                 let _ = sender.blocking_send(Err(error.into()));
             }
@@ -108,73 +110,73 @@ impl LetterStore {
         receiver
     }
 
-    /// What is known of a letter; `None` where the record is none of this route.
-    pub(super) fn letter(&self, record: &Record) -> Option<Letter> {
+    /// Parses the headers of a dead letter; `None` if the record is not a dead letter of this route.
+    pub(super) fn parse(&self, record: &Record) -> Option<DeadLetter> {
         let text = |name: &str| record.header(name).map(str::to_owned);
         if record.header("nowbridge-route") != Some(self.route.as_str()) {
             return None;
         }
-        let position = codec::position(record.header("nowbridge-position")?)?;
-        Some(Letter {
-            place: LetterId { partition: record.partition, offset: record.offset },
+        let position = codec::parse_position(record.header("nowbridge-position")?)?;
+        Some(DeadLetter {
+            id: DeadLetterId { partition: record.partition, offset: record.offset },
             code: text("nowbridge-code")?,
             reason: text("nowbridge-reason").unwrap_or_default(),
             key: text("nowbridge-key"),
             position,
-            original: codec::original(record).and_then(codec::position).unwrap_or(position),
+            original: codec::original_position(record).and_then(codec::parse_position).unwrap_or(position),
             origin: codec::origin(record).map(str::to_owned),
             time: record.timestamp.unwrap_or_default(),
-            redrives: codec::times_redriven(record),
+            redrives: codec::redrive_count(record),
             bytes: record.size(),
         })
     }
 
-    /// Places of this route that are done with.
-    async fn marked(&self) -> Result<HashSet<LetterId>, Error> {
-        if Topics::new(&self.options, self.timeout).partitions(&self.marks).await?.is_none() {
+    /// Returns the dead letters of this route that have a redrive marker.
+    async fn marked_letters(&self) -> Result<HashSet<DeadLetterId>, Error> {
+        if Topics::new(&self.options, self.timeout).partitions(&self.redrives_topic).await?.is_none() {
             return Ok(HashSet::new());
         }
-        let (options, what) = (self.options.clone(), self.read(&self.marks, 0, None));
-        let route = format!("{}:", self.route);
+        let (options, request) = (self.options.clone(), self.table_read(&self.redrives_topic, 0, None));
+        let prefix = format!("{}:", self.route);
         let read = tokio::task::spawn_blocking(move || {
             let mut marked = HashSet::new();
-            table::read(&options, &what, &mut |record| {
+            table::read(&options, &request, &mut |record| {
                 let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-                let Some(place) = key.and_then(|key| key.strip_prefix(&route)?.parse::<LetterId>().ok()) else {
+                let Some(id) = key.and_then(|key| key.strip_prefix(&prefix)?.parse::<DeadLetterId>().ok()) else {
                     return;
                 };
                 if record.value.is_some() {
-                    marked.insert(place)
+                    marked.insert(id)
                 } else {
-                    marked.remove(&place)
+                    marked.remove(&id)
                 };
             })?;
             Ok::<_, Error>(marked)
         });
-        read.await.map_err(|_| Error::Cut("reading the marks"))?
+        read.await.map_err(|_| Error::TaskAborted("reading the redrive markers"))?
     }
 
-    /// The mark of a letter.
-    pub(super) fn mark(&self, place: LetterId, what: &str, id: RedriveId, now: &str) -> ProduceRequest {
-        let value = serde_json::json!({ "what": what, "redrive": id.to_string(), "time": now });
+    /// Returns the redrive marker of a dead letter. `status` is `redriven` or `discarded`.
+    pub(super) fn redrive_marker(&self, id: DeadLetterId, status: &str, run: RedriveId, now: &str) -> ProduceRequest {
+        let value = serde_json::json!({ "status": status, "redrive": run.to_string(), "time": now });
         ProduceRequest {
-            topic: self.marks.as_str().into(),
+            topic: self.redrives_topic.as_str().into(),
             partition: Some(0),
-            key: Some(format!("{}:{place}", self.route).into_bytes()),
+            key: Some(format!("{}:{id}", self.route).into_bytes()),
             value: Some(value.to_string().into_bytes()),
             headers: Vec::new(),
             tag: 0,
         }
     }
 
-    fn read(&self, topic: &str, partition: i32, until: Option<i64>) -> TableRead {
+    fn table_read(&self, topic: &str, partition: i32, last: Option<i64>) -> TableRead {
         TableRead {
             topic: Arc::from(topic),
             partition,
             isolation: Isolation::Committed,
-            until: until.map_or(Until::End, Until::Including),
+            stop_at: last.map_or(StopAt::End, StopAt::Including),
             group: self.group.clone(),
-            patience: self.timeout,
+            idle_timeout: self.timeout,
         }
     }
 }

@@ -1,74 +1,67 @@
-//! The engine's two languages: what happens to it ([`Event`]) and what it wants done ([`Effect`]).
+//! What happens to the engine ([`Event`]) and what the engine orders ([`Effect`]).
 //!
-//! Whoever drives the engine (the sink's loop, or a simulation) performs the effects and feeds what came of them back as
-//! events, in any order, with any delay. The engine is right whatever the order, if the driver does what each item says.
+//! The driver (the sink's loop, or the simulation) performs the effects and reports their results as events. The events
+//! may arrive in any order, with any delay: the engine is correct as long as the driver does what each item says.
 
 use std::sync::Arc;
 
 use super::entries::Entries;
 pub use super::request::{MarkedNote, RequestBody};
 use crate::model::{
-    Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethods, Intent, Key, Mark, Park, Position,
+    Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethodSet, Intent, Key, Mark, Park, Position,
     PreviousOwner, Record, RecordOrigin, RedriveId, Token,
 };
 
-/// Names one ledger or dead-letter produce until its answer.
+/// Identifies one ledger or dead-letter produce until [`Event::ProduceCompleted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OpId(pub u64);
+pub struct ProduceId(pub u64);
 
-/// Names one HTTP request until its answer.
+/// Identifies one HTTP request until [`Event::RequestCompleted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Something that happened.
+/// Input of the engine: something that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The group gave us a partition. The driver fetches nothing from it until [`Effect::Fetch`].
+    /// The consumer group assigned a partition. The driver fetches nothing from it until [`Effect::StartFetching`].
     Assigned {
-        /// The partition.
         partition: i32,
-        /// Its new epoch, higher than any before.
+        /// Higher than every earlier epoch of the partition.
         epoch: Epoch,
     },
-    /// [`Effect::TakeOver`] is done: the token is taken and the ledger read up to and including it.
-    Loaded {
-        /// The partition.
+    /// [`Effect::TakeOverPartition`] is complete: the token is taken, and the ledger is read up to and including it.
+    LedgerLoaded {
         partition: i32,
-        /// The epoch it was loaded for.
+        /// The epoch for which the ledger was loaded.
         epoch: Epoch,
-        /// What the ledger says.
-        ledger: Box<Loaded>,
+        ledger: Box<LedgerState>,
     },
-    /// A record, decoded and mapped. Offsets of one partition and epoch arrive in rising order.
+    /// A record was decoded and mapped. Offsets of one partition and epoch arrive in ascending order.
     Received {
-        /// The partition.
         partition: i32,
-        /// The epoch it was fetched in.
+        /// The epoch in which the record was fetched.
         epoch: Epoch,
-        /// The record.
-        record: Received,
+        record: MappedRecord,
     },
-    /// The group takes the partition back. Answered by [`Effect::Release`] after at most `Settings::drain`.
+    /// The group revokes the partition. The engine responds with [`Effect::ReleasePartition`] after at most
+    /// `Settings::drain_timeout`.
     Revoked {
-        /// The partition.
         partition: i32,
         /// The epoch that ends.
         epoch: Epoch,
     },
-    /// The partition is gone already, without a chance to finish.
+    /// The partition was lost: it was taken away without a chance to finish its work.
     Lost {
-        /// The partition.
         partition: i32,
         /// The epoch that ended.
         epoch: Epoch,
     },
-    /// The coordinator accepted an offset commit.
+    /// The group coordinator accepted an offset commit.
     Committed {
-        /// The partition.
         partition: i32,
         /// The epoch that was stamped on the commit when it was *sent*.
         epoch: Epoch,
-        /// When it was sent, on the mono clock.
+        /// When the commit was sent, on the mono clock.
         sent_at: u64,
         /// The committed offset.
         offset: i64,
@@ -78,50 +71,43 @@ pub enum Event {
         /// When, on the mono clock.
         at: u64,
     },
-    /// A produce has been answered.
-    Produced {
-        /// Which.
-        op: OpId,
-        /// How it ended.
-        outcome: ProduceOutcome,
+    /// A produce was acknowledged, failed, or timed out.
+    ProduceCompleted { produce_id: ProduceId, outcome: ProduceOutcome },
+    /// One request may be sent: the rate limiter granted a token and a concurrency permit. The driver grants a permit
+    /// only for a request that [`super::Dispatcher::next_request`] returned.
+    PermitGranted {
+        /// Methods for which the permit is not valid, because the rate limiter has nothing left for them now.
+        without: HttpMethodSet,
     },
-    /// One request may be sent: the pace granted a token and a concurrency permit. Given only for what
-    /// [`super::Dispatcher::wanted`] says.
-    Permit {
-        /// Methods that it is not for, because the pace has nothing for them now.
-        without: HttpMethods,
-    },
-    /// So many permits could be had at once. It grants nothing: by it lanes are claimed ahead ([`super::ahead`]).
-    AvailablePermits {
-        /// How many, at this moment.
-        permits: usize,
-    },
-    /// A request has been answered.
-    Answered {
-        /// Which.
+    /// The number of permits that are free. It grants none; it determines how many lanes are claimed in advance
+    /// ([`super::claim_window`]).
+    AvailablePermits { permits: usize },
+    /// A request has its answer.
+    RequestCompleted {
         request: RequestId,
-        /// When it was certainly issued, on the mono clock: read after the bytes were handed over. For requests that
-        /// were not sent: any value.
+        /// An instant on the mono clock by which the request was certainly issued: read after the bytes were handed
+        /// over. Any value for a request that was not sent.
         issued_at: u64,
-        /// The instance's clock at the answer (`Date`), Unix seconds, where there was one.
+        /// The instance's clock in the response (`Date` header), Unix seconds; `None` where there was no response.
         instance_date: Option<i64>,
-        /// The answer.
         answer: Answer,
-        /// Another request of the same call has told of its failure already: the instance failed once, not twice.
-        told: bool,
+        /// True if another request of the same batch call has already reported this failure, so that the breaker counts
+        /// one failure of the instance, not several.
+        already_counted: bool,
     },
-    /// The instance's clock, as its `Date` said. Given once before the first record, and whenever it is learned apart
-    /// from an answer.
+    /// The instance's clock, from a `Date` header. Sent once before the first record, and whenever the driver learns
+    /// the time other than from an answer.
     InstanceTime {
         /// Unix seconds.
         date: i64,
     },
-    /// Time passed. Given at least at [`super::Dispatcher::next_wake`].
+    /// Time passed. The driver sends it at [`super::Dispatcher::next_wake`] at the latest.
     Tick,
-    /// Stop starting work (SIGTERM). Claims that were not sent are withdrawn; what is in flight is finished.
+    /// The process is shutting down (SIGTERM). The engine starts no new work, withdraws claims whose write was not
+    /// sent, and finishes what is in flight.
     Drain,
-    /// The credentials changed, or a person asked: try again at once where the route stands still.
-    Retry,
+    /// The credentials changed, or a user asked to resume: a stopped route retries at once.
+    ResumeRequested,
 }
 
 /// How a produce ended.
@@ -130,81 +116,88 @@ pub enum ProduceOutcome {
     /// Acknowledged by all in-sync replicas.
     Acked,
     /// Certainly not written.
-    Refused,
-    /// Timed out: it may still land, even over newer records.
+    NotWritten,
+    /// Timed out: the record may still land, even over newer records.
     Unknown,
 }
 
 /// A record after decoding and mapping.
 #[derive(Debug, Clone)]
-pub struct Received {
-    /// Its offset.
+pub struct MappedRecord {
     pub offset: i64,
-    /// The original, for a dead letter. Dropped as soon as nothing of it is needed any more.
+    /// The original record, for a dead letter. Dropped as soon as no event of it can become a dead letter any more.
     pub raw: Arc<Record>,
-    /// Where it comes from. A release's content is [`Content::Release`].
+    /// Who put the record into the input. A release has the content [`RecordContent::Release`].
     pub origin: RecordOrigin,
-    /// What was in it.
-    pub content: Content,
+    pub content: RecordContent,
 }
 
-/// What was in a record.
+/// What a record contains.
 #[derive(Debug, Clone)]
-pub enum Content {
-    /// Its alert events, indices rising from 0, some perhaps missing because a rule left them out.
+pub enum RecordContent {
+    /// Alert events, with indices ascending from 0. Indices are missing where a mapping rule dropped the event.
     Intents(Vec<Intent>),
-    /// Nothing to do, deliberately (a tombstone, a filtered event).
+    /// Deliberately nothing to do (a tombstone, a filtered event).
     Skipped,
     /// The end of a redrive of this key.
     Release(Key),
-    /// A redriven event of this key can't be read or mapped still.
-    RefusedAgain {
-        /// The key.
+    /// A redriven event that still cannot be decoded or mapped.
+    InvalidRedriven {
         key: Key,
         /// Stable code.
         code: &'static str,
-        /// What, where and what to do.
+        /// What failed, where, and what to do.
         reason: String,
     },
-    /// It can never be applied as it is.
-    Refused {
+    /// A record that cannot be decoded or mapped.
+    Invalid {
         /// Stable code, such as `undecodable`.
         code: &'static str,
-        /// What, where and what to do.
+        /// What failed, where, and what to do.
         reason: String,
     },
 }
 
-/// What loading a ledger partition found. Per kind and key only the record with the highest token counts.
+/// The contents of a ledger partition. Per kind and key only the record with the highest token counts.
 #[derive(Debug, Clone, Default)]
-pub struct Loaded {
+pub struct LedgerState {
     /// Our token: the offset of our own `owner` record.
     pub token: Token,
-    /// Where to start: the later of the group's offset and the mark.
-    pub start: i64,
-    /// One above the input's last record at that time: whoever had the partition before has seen nothing beyond it.
-    pub end: i64,
-    /// The highest mark found.
-    pub mark: i64,
-    /// Entries by key.
+    /// Where fetching starts: the later of the group's offset and the mark.
+    pub start_offset: i64,
+    /// The input's end offset at load. A previous owner has seen no record from here on.
+    pub end_offset: i64,
+    /// The highest watermark of all marks.
+    pub mark_watermark: i64,
     pub entries: Entries,
-    /// Claims by key, with the broker's milliseconds from the first record under a higher token to our own (0: none was).
-    pub claims: FastMap<Key, (Token, Claim, u64)>,
-    /// Parked keys.
+    /// Unsettled claims.
+    pub claims: FastMap<Key, LoadedClaim>,
     pub parks: FastMap<Key, Park>,
-    /// Former owners that the mark names.
-    pub former: Vec<PreviousOwner>,
-    /// Tokens of former owners of whom anything was seen.
-    pub tokens: Vec<Token>,
-    /// Records of lower tokens that still stand, to be tombstoned when their kind is next written for the key.
+    /// The previous owners that the mark names.
+    pub previous_owners: Vec<PreviousOwner>,
+    /// Tokens of all previous owners of which the load found a record.
+    pub seen_tokens: Vec<Token>,
+    /// Records of lower tokens that still exist. They are tombstoned when their kind is next written for the key.
     pub stale: Vec<(LedgerKey, Token)>,
-    /// Stands in the markers of notes, where it is not 0: a topic that was made anew has the same positions again.
+    /// Part of the note markers unless it is 0: a recreated topic has the same positions again.
     pub topic_generation: u32,
-    /// The ledger may not know every key (it was lost, or the topic grew): unknown keys are looked up.
+    /// True if the ledger may lack keys (it was lost, or the topic got more partitions): unknown keys are looked up in
+    /// the instance.
     pub incomplete: bool,
 }
 
-/// What a ledger record is about, without the token that its Kafka key carries as well.
+/// A claim that the ledger does not show as settled.
+#[derive(Debug, Clone)]
+pub struct LoadedClaim {
+    /// The token in the claim's ledger key.
+    pub token: Token,
+    pub claim: Claim,
+    /// Milliseconds, by the broker's time, from the first record that a higher token *wrote* to our own `owner` record;
+    /// 0 if there is no such record. If the write was sent, it was sent at least this long ago.
+    pub age: u64,
+}
+
+/// Kind and key of a ledger record, without the token that its Kafka key also contains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LedgerKey {
     /// `entry:K`
@@ -220,181 +213,166 @@ pub enum LedgerKey {
 /// A ledger record to produce.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LedgerWrite {
-    /// What was done.
+    /// What was done for the key.
     Entry(Key, Box<Entry>),
-    /// What is about to be done.
+    /// What is about to be written for the key.
     Claim(Key, Token, Box<Claim>),
-    /// A key is parked.
+    /// A record of the key was rejected.
     Park(Key, Park),
-    /// The watermark, and who owned the partition before.
+    /// The watermark and the previous owners.
     Mark(Token, Mark),
-    /// The record of this kind, key and token is void.
+    /// Removes the record of this kind, key and token.
     Tombstone(LedgerKey, Token),
 }
 
-/// Something to do.
+/// Output of the engine: something for the driver to do.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// Produce an `owner` record, take its offset as token, read the ledger, find the start; then [`Event::Loaded`].
-    /// Where it fails, try again, or report the partition as held; the engine waits.
-    TakeOver {
-        /// The partition.
+    /// Produce an `owner` record, take its offset as the token, read the ledger, find the start offset; then send
+    /// [`Event::LedgerLoaded`]. On failure the driver retries, or reports the partition as blocked; the engine waits.
+    TakeOverPartition {
         partition: i32,
-        /// The epoch to answer with.
+        /// To be returned in [`Event::LedgerLoaded`].
         epoch: Epoch,
     },
-    /// Fetch records from this offset on. Records of the partition that were fetched before this are not given any more.
-    Fetch {
-        /// The partition.
-        partition: i32,
-        /// The epoch.
-        epoch: Epoch,
-        /// First offset.
-        from: i64,
-    },
-    /// Produce to the ledger partition of the same number. Produces of one partition keep their order.
-    Produce {
-        /// Answer with this id.
-        op: OpId,
-        /// Ledger partition.
-        partition: i32,
-        /// What.
-        write: LedgerWrite,
-    },
-    /// Produce to the dead-letter topic.
-    DeadLetter {
-        /// Answer with this id.
-        op: OpId,
-        /// What.
-        letter: Box<DeadLetter>,
-    },
-    /// Produce to the results topic; nobody waits for it.
-    Result(Box<Report>),
-    /// Send one request, unless the lease has ended: the driver compares its clock with `lease_until` immediately
-    /// before sending and answers [`Answer::NotSent`] instead; so too where the partition was taken over anew
-    /// ([`Effect::TakeOver`]) since. Answered exactly once.
-    Request {
-        /// Answer with this id.
+    /// Fetch records from this offset on. The driver discards records of the partition that it fetched earlier.
+    StartFetching { partition: i32, epoch: Epoch, start_offset: i64 },
+    /// Produce to the ledger partition of the same number. Produces to one partition keep their order. Completed by
+    /// [`Event::ProduceCompleted`].
+    ProduceLedgerRecord { produce_id: ProduceId, partition: i32, write: LedgerWrite },
+    /// Produce to the dead-letter topic. Completed by [`Event::ProduceCompleted`].
+    ProduceDeadLetter { produce_id: ProduceId, dead_letter: Box<DeadLetter> },
+    /// Produce to the results topic. The engine does not wait for it.
+    ProduceResult(Box<WriteResult>),
+    /// Send one request, unless the lease has ended: immediately before sending, the driver compares its clock with
+    /// `lease_until`, and answers [`Answer::NotSent`] instead. It does the same if the partition was taken over again
+    /// ([`Effect::TakeOverPartition`]) since. Completed exactly once, by [`Event::RequestCompleted`].
+    SendRequest {
         id: RequestId,
-        /// Partition whose lease counts.
+        /// The partition whose lease is checked.
         partition: i32,
-        /// Epoch whose lease counts.
+        /// The epoch whose lease is checked.
         epoch: Epoch,
-        /// The lease's end on the mono clock; looks and reads carry `u64::MAX`, they change nothing.
+        /// End of the lease on the mono clock; `u64::MAX` for reads and verifications, which change nothing.
         lease_until: u64,
-        /// What to send.
         body: RequestBody,
     },
-    /// Commit this offset when next convenient; also renews the lease. Only the newest per partition matters.
-    Commit {
-        /// The partition.
+    /// Commit this offset at the next opportunity, which also renews the lease. Only the newest one per partition
+    /// matters.
+    CommitOffset {
         partition: i32,
-        /// The epoch to stamp when it is sent.
+        /// The epoch to stamp on the commit when it is sent.
         epoch: Epoch,
         /// The watermark.
         offset: i64,
     },
-    /// Stop fetching from every partition: too much is unresolved.
-    Pause,
-    /// Fetch again.
-    Resume,
-    /// The partition has let go as far as it can: commit the offset and return from the rebalance callback.
-    Release {
-        /// The partition.
+    /// Stop fetching from all partitions: too many events are unresolved.
+    PauseFetching,
+    /// Fetch from all partitions again.
+    ResumeFetching,
+    /// The partition is released: commit the offset and return from the rebalance callback.
+    ReleasePartition {
         partition: i32,
         /// The epoch that ends.
         epoch: Epoch,
-        /// Last watermark, if one is known.
+        /// The last watermark; `None` if the partition was not loaded.
         offset: Option<i64>,
     },
-    /// Something for people: logs and metrics.
+    /// For logs and metrics.
     Observe(Observation),
 }
 
 /// A record that could not be applied.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// The original.
+    /// The original record.
     pub raw: Arc<Record>,
-    /// Which of its events.
+    /// Names the event within the record.
     pub position: Position,
-    /// The key, where known.
+    /// `None` if the record could not be decoded.
     pub key: Option<Key>,
-    /// Stable code: `undecodable`, `rejected`, `parked`, `is_ambiguous`…
+    /// Stable code: `undecodable`, `rejected`, `parked`, `ambiguous_note`…
     pub code: String,
-    /// What the instance or the decoder said.
+    /// The message of the instance or the decoder.
     pub reason: String,
-    /// Records whose values it superseded.
+    /// Events whose values this one superseded.
     pub superseded: Vec<Position>,
 }
 
-/// How an intent ended, for the results topic.
+/// Outcome of a lane's write, for the results topic.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// The key.
+pub struct WriteResult {
     pub key: Key,
     /// created, updated, noted, resolved, reopened, unchanged, skipped, verified.
     pub outcome: &'static str,
-    /// The ticket.
+    /// The ticket's `sys_id`.
     pub sys_id: String,
-    /// Its number.
+    /// The ticket's number.
     pub number: String,
-    /// Positions that it resolved.
+    /// Positions that the write resolved.
     pub positions: Vec<Position>,
     /// Columns written.
     pub fields: Vec<(Column, String)>,
-    /// Notes written.
+    /// Number of notes written.
     pub notes: usize,
-    /// Requests it took, looks and reads included.
-    pub attempts: u32,
-    /// Milliseconds from the receipt of its first record to the answer.
-    pub latency: u64,
-    /// Differences between what was sent and what stands.
+    /// Number of requests, reads and verifications included.
+    pub requests: u32,
+    /// Milliseconds from the receipt of the first record to the answer.
+    pub latency_ms: u64,
+    /// Differences between the values that were sent and those in the record afterwards.
     pub warnings: Vec<String>,
 }
 
-/// Something that people may want to know. The driver turns it into a log line and a metric.
+/// Something to log and to count. The driver turns it into a log line and a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
-    /// A doubt began for this key.
+    /// The outcome of a write is unknown, for this reason.
     WriteAmbiguous(Key, String),
-    /// A doubt was settled: the write was found (true) or not (false).
-    AmbiguitySettled(Key, bool),
-    /// A row showed a value that a person had put there; it was kept.
+    /// An ambiguous write was settled.
+    AmbiguitySettled {
+        key: Key,
+        /// True if the write was found in the instance.
+        applied: bool,
+    },
+    /// A row contained a value that a user had set; the value was kept.
     UserEditPreserved(Key, Column),
-    /// An event was left out: a repeated id, older than what stands, no ticket to apply it to.
+    /// An event was skipped, for this reason: a repeated id, older than the applied state, no ticket to apply it to.
     Skipped(Key, &'static str),
-    /// A write was not needed.
+    /// No write was needed: the ticket is already up to date.
     Unchanged(Key),
-    /// An entry was forgotten after the reopen window.
+    /// An entry was removed after the reopen window.
     Expired(Key),
-    /// A key was parked.
+    /// A key was parked, for this reason.
     Parked(Key, String),
-    /// A key was released.
+    /// A parked key was released.
     Unparked(Key),
-    /// A redrive of this key came to its end and did not release it, for this reason.
+    /// A redrive of this key ended and did not release it, for this reason.
     StillParked(Key, RedriveId, &'static str),
-    /// The route stands still for this reason, or goes on (`None`).
+    /// The route is blocked for this reason, or resumed (`None`).
     Blocked(Option<BlockReason>),
-    /// More than one row carried the key where one was expected.
+    /// So many rows have the correlation of the key, where one was expected.
     DuplicateTickets(Key, usize),
-    /// The ticket is gone (deleted or hidden).
-    Gone(Key, String),
-    /// A ledger write had an unknown outcome, so a new token is taken.
+    /// The ticket with this `sys_id` is missing (deleted, or not visible any more).
+    TicketMissing(Key, String),
+    /// A ledger write of this partition had an unknown outcome, so a new token is taken.
     TokenRenewed(i32),
 }
 
-/// Why a route stands still.
+/// Why a route is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockReason {
-    /// The instance is down; one probe at a time.
+    /// The instance is unavailable. One request at a time probes it.
     Unavailable(String),
-    /// The credentials do not work.
-    Unauthorised(String),
-    /// The instance asked to wait with requests of this method until this instant on the mono clock.
-    Throttled(HttpMethod, u64),
-    /// Too many refusals in a row: a person must look.
-    Braked(String),
-    /// Shutting down.
+    /// The instance rejects the credentials.
+    Unauthorized(String),
+    /// The instance throttles requests of this method.
+    Throttled {
+        method: HttpMethod,
+        /// When requests may be sent again, on the mono clock.
+        until: u64,
+    },
+    /// Too many rejections in a row. The route waits until a user resumes it.
+    RejectionLimit(String),
+    /// The process is shutting down.
     Draining,
 }

@@ -1,10 +1,10 @@
-//! Digests of values: what the ledger remembers instead of the values themselves.
+//! Field hashes: the ledger contains them instead of the values.
 
 use std::hash::Hasher;
 
 use twox_hash::XxHash64;
 
-/// The digest of a value. It is stored in ledgers: never change it, or every ticket is written once more.
+/// The hash of a value. Ledgers contain it: never change it, or every ticket is written once more.
 pub fn field_hash(value: &str) -> u64 {
     let mut h = XxHash64::with_seed(0);
     h.write(value.as_bytes());
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stays_what_ledgers_hold() {
+    fn hashes_match_existing_ledgers() {
         assert_eq!(field_hash(""), 0xef46_db37_51d8_e999);
         assert_eq!(field_hash("abc"), 0x44bc_2cf5_ad77_0999);
     }

@@ -1,11 +1,11 @@
 //! Folding: several intents of one key become one write.
 //!
-//! An intent is folded the moment it arrives, so a storm costs memory by key, not by event. What the lane keeps is a
-//! [`Segment`]: what the events do to a ticket *whatever state it is in*, because nobody knows the state until the
-//! lane's turn comes. The part before the first opening event (`pre`) applies only to a ticket that exists; the part
-//! from there on (`post`) makes or reopens one. Folding guarantees: applying a segment gives the same ticket as
-//! applying its events one by one; the last value wins for each column; every note is kept, in order. An opening
-//! event that occurs more than the reopen window after a closing one starts a new segment, since it needs a new ticket.
+//! An intent is folded on arrival, so the memory used in a storm grows with keys, not with events. A lane contains
+//! [`Segment`]s: what the events do to a ticket *in any state of the ticket*, because the state is not known until the
+//! lane's turn. The part before the first opening event (`before_open`) applies only to an existing ticket; the part
+//! from that event on (`from_open`) creates or reopens one. Guarantees: applying a segment gives the same ticket as
+//! applying its events one by one; for each column the last value wins; every note is kept, in order. An opening event
+//! that occurs more than the reopen window after a closing one starts a new segment, because it needs a new ticket.
 
 mod open_duration;
 mod queue;
@@ -14,17 +14,17 @@ use std::sync::Arc;
 
 use crate::model::{Action, Column, Intent, Now, Phase, Position, Record, RecordOrigin};
 
-pub use open_duration::Openness;
-pub use queue::{Bounds, Queue};
+pub use open_duration::{HoldDown, OpenDuration};
+pub use queue::{FoldLimits, InvalidEvent, Queue};
 
-/// Between two looks whether a partition has been read as far as it was written, milliseconds.
-const BEHIND: u64 = 50;
+/// How often a held segment checks whether its partition is still catching up, milliseconds.
+const CATCH_UP_POLL: u64 = 50;
 
-/// How many native event ids of a key are remembered against repetition (protocol rule 5b).
+/// Number of native event ids that are remembered per key, to recognize repetitions (protocol rule 8).
 pub const REMEMBERED_IDS: usize = 16;
 
-/// Adds ids to those that are remembered, and forgets the oldest.
-pub fn remember(ids: &mut Vec<u64>, more: impl IntoIterator<Item = u64>) {
+/// Appends ids to the remembered ones, and drops the oldest.
+pub fn remember_ids(ids: &mut Vec<u64>, more: impl IntoIterator<Item = u64>) {
     ids.extend(more);
     ids.drain(..ids.len().saturating_sub(REMEMBERED_IDS));
 }
@@ -32,67 +32,65 @@ pub fn remember(ids: &mut Vec<u64>, more: impl IntoIterator<Item = u64>) {
 /// A note waiting to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingNote {
-    /// The event it came with; its marker is made of this.
+    /// Position of its event, from which its marker is made.
     pub position: Position,
-    /// The text.
     pub text: String,
-    /// Parts of it that are already written, where it is split.
-    pub parts_done: u32,
+    /// If the note is split: number of its parts that are already written.
+    pub parts_written: u32,
 }
 
-/// An event that a segment carries.
+/// An event of a segment.
 #[derive(Debug, Clone)]
-pub struct Contribution {
-    /// Its position, resolved when the segment is applied.
+pub struct SegmentEvent {
+    /// Resolved when the segment is applied.
     pub position: Position,
-    /// The original, for a dead letter; `None` once later events have superseded all of it.
+    /// The original record, for a dead letter; `None` once later events have superseded all its values.
     pub raw: Option<Arc<Record>>,
-    /// Bytes the original holds.
+    /// Size of the original record; 0 once it is dropped.
     pub bytes: usize,
-    /// Native event id.
+    /// Hash of the native event id.
     pub event_id: Option<u64>,
-    /// True where it carries a note or may have changed the lifecycle: never superseded.
+    /// True if it has a note or may have changed the phase of the ticket: it is never superseded.
     pinned: bool,
-    /// Its columns, kept only while it may still be superseded.
+    /// The columns it sets; empty once it cannot be superseded any more.
     columns: Vec<Column>,
 }
 
-/// What a run of events does to a ticket.
+/// What a sequence of events does to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedChange {
-    /// The phase after, by the phase before.
-    pub map: [Phase; 6],
+    /// The phase afterwards, indexed by the phase before.
+    pub transitions: [Phase; 6],
     /// Last value per column, sorted by column.
     pub fields: Vec<(Column, String)>,
     /// Columns of the last closing event.
     pub closing: Vec<(Column, String)>,
-    /// Notes in order.
+    /// In order.
     pub notes: Vec<PendingNote>,
     /// When the last closing event occurred, unless an opening one followed.
     pub closed_at: Option<i64>,
-    /// `occurred_at` of the newest state-bearing event.
+    /// `occurred_at` of the newest state-affecting event; `i64::MIN` if there is none.
     pub occurred_at: i64,
-    /// How long the alert was open.
-    pub openness: Openness,
+    pub open_duration: OpenDuration,
 }
 
 impl Default for FoldedChange {
     fn default() -> Self {
         Self {
-            map: Phase::ALL,
+            transitions: Phase::ALL,
             fields: Vec::new(),
             closing: Vec::new(),
             notes: Vec::new(),
             closed_at: None,
             occurred_at: i64::MIN,
-            openness: Openness::default(),
+            open_duration: OpenDuration::default(),
         }
     }
 }
 
 impl FoldedChange {
     fn add(&mut self, action: Action, fields: Vec<(Column, String)>, closing: Vec<(Column, String)>, at: i64) {
-        for phase in &mut self.map {
+        for phase in &mut self.transitions {
             *phase = phase.after(action);
         }
         merge_fields(&mut self.fields, fields);
@@ -102,17 +100,17 @@ impl FoldedChange {
         if action.closes() {
             self.closing = closing;
             self.closed_at = Some(at);
-            self.openness.close(at);
+            self.open_duration.close(at);
         } else if action.opens() {
             self.closed_at = None;
-            self.openness.open(at);
+            self.open_duration.open(at);
         }
     }
 
-    /// This part and then `later`.
-    fn then(&mut self, later: FoldedChange, opens: bool) {
-        for phase in &mut self.map {
-            *phase = later.map[*phase as usize];
+    /// Appends a later change. `opens`: it begins with an opening event.
+    fn merge(&mut self, later: FoldedChange, opens: bool) {
+        for phase in &mut self.transitions {
+            *phase = later.transitions[*phase as usize];
         }
         merge_fields(&mut self.fields, later.fields);
         if !later.closing.is_empty() {
@@ -120,24 +118,24 @@ impl FoldedChange {
         }
         self.notes.extend(later.notes);
         self.occurred_at = self.occurred_at.max(later.occurred_at);
-        self.openness.then(later.openness);
+        self.open_duration.merge(later.open_duration);
         if later.closed_at.is_some() || opens {
             self.closed_at = later.closed_at;
         }
     }
 
-    /// This part and then `post`.
-    pub fn append(&mut self, post: FoldedChange) {
-        self.then(post, true);
+    /// Appends a change that begins with an opening event.
+    pub fn append(&mut self, from_open: FoldedChange) {
+        self.merge(from_open, true);
     }
 
-    /// The phase after, for a ticket in `before`.
+    /// The phase afterwards of a ticket that is in `before`.
     pub fn apply(&self, before: Phase) -> Phase {
-        self.map[before as usize]
+        self.transitions[before as usize]
     }
 }
 
-/// Both sorted by column; the later value wins.
+/// Merges two lists that are sorted by column; the later value wins.
 fn merge_fields(into: &mut Vec<(Column, String)>, later: Vec<(Column, String)>) {
     for (column, value) in later {
         match into.binary_search_by(|(c, _)| c.cmp(&column)) {
@@ -147,120 +145,121 @@ fn merge_fields(into: &mut Vec<(Column, String)>, later: Vec<(Column, String)>) 
     }
 }
 
-/// A run of events that end in one ticket.
+/// A sequence of events that end in one ticket.
 #[derive(Debug, Clone)]
 pub struct Segment {
-    /// Where its events come from.
+    /// Common to all its events.
     pub origin: RecordOrigin,
-    /// Its one event can't be mapped: code and reason.
-    pub refusal: Option<Box<(&'static str, String)>>,
-    /// Before the first opening event.
-    pub pre: FoldedChange,
-    /// From the first opening event on.
-    pub post: Option<FoldedChange>,
-    /// Position of the first opening event: `post` begins with it.
-    pub opened_by: Option<Position>,
+    /// Set if its only event cannot be decoded or mapped.
+    pub invalid: Option<Box<InvalidEvent>>,
+    /// The events before the first opening one.
+    pub before_open: FoldedChange,
+    /// The events from the first opening one on.
+    pub from_open: Option<FoldedChange>,
+    /// Position of the first opening event.
+    pub open_position: Option<Position>,
     /// When the first opening event occurred.
     pub first_open_at: Option<i64>,
     /// When the newest opening event occurred.
     pub last_open_at: Option<i64>,
     /// All events, in order.
-    pub events: Vec<Contribution>,
-    /// Characters of the notes it carries.
-    note_size: usize,
-    /// When the first of them was received, on the mono clock.
+    pub events: Vec<SegmentEvent>,
+    /// Number of characters of its notes.
+    note_chars: usize,
+    /// When the first event was received, on the mono clock.
     pub received_at: u64,
-    /// The most urgent priority among them.
+    /// The highest priority of its events.
     pub priority: u8,
-    /// The hold-down of the newest opening event, milliseconds, and when that was received, on the mono clock.
-    pub hold_down: (u64, u64),
+    /// Of the newest opening event.
+    pub hold_down: HoldDown,
 }
 
 impl Segment {
     fn empty(origin: RecordOrigin, received_at: u64) -> Self {
         Self {
             origin,
-            refusal: None,
-            pre: FoldedChange::default(),
-            post: None,
-            opened_by: None,
+            invalid: None,
+            before_open: FoldedChange::default(),
+            from_open: None,
+            open_position: None,
             first_open_at: None,
             last_open_at: None,
             events: Vec::new(),
-            note_size: 0,
+            note_chars: 0,
             received_at,
             priority: u8::MAX,
-            hold_down: (0, received_at),
+            hold_down: HoldDown { duration: 0, received_at },
         }
     }
 
-    /// `occurred_at` of its newest state-bearing event; `i64::MIN` where there is none.
+    /// `occurred_at` of its newest state-affecting event; `i64::MIN` if there is none.
     pub fn occurred_at(&self) -> i64 {
-        self.post.as_ref().map_or(i64::MIN, |p| p.occurred_at).max(self.pre.occurred_at)
+        self.from_open.as_ref().map_or(i64::MIN, |p| p.occurred_at).max(self.before_open.occurred_at)
     }
 
-    /// When the segment leaves the ticket closed by an event of its own, and when that occurred.
+    /// When its last closing event occurred, if the segment leaves the ticket closed by it.
     fn closed_at(&self) -> Option<i64> {
-        match &self.post {
-            Some(post) => post.closed_at,
-            None => self.pre.closed_at,
+        match &self.from_open {
+            Some(from_open) => from_open.closed_at,
+            None => self.before_open.closed_at,
         }
     }
 
-    /// Whether an opening event at `at` belongs to the same ticket as this segment.
-    fn takes(&self, at: i64, window: i64) -> bool {
+    /// True if an opening event at `at` belongs to the same ticket as this segment.
+    fn accepts_open(&self, at: i64, window: i64) -> bool {
         self.closed_at().is_none_or(|closed| at.saturating_sub(closed) <= window)
     }
 
-    /// Whether events with so many more characters of notes may follow in the same write.
-    fn has_room(&self, more: usize, limit: usize) -> bool {
-        self.note_size <= limit && (more == 0 || self.note_size + more <= limit || self.note_size == 0)
+    /// True if events with `more` characters of notes may follow in the same write.
+    fn has_note_room(&self, more: usize, limit: usize) -> bool {
+        self.note_chars <= limit && (more == 0 || self.note_chars + more <= limit || self.note_chars == 0)
     }
 
-    /// Folds one more intent in; returns the bytes of an earlier original that it superseded.
+    /// Folds in one more intent. Returns the bytes of an earlier record that it superseded.
     fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, now: u64) -> usize {
         let opens = intent.action.opens();
-        let lasting = intent.note.is_some() || self.changes_phase(&intent);
-        let freed = self.supersede(&intent);
-        let columns = if lasting { Vec::new() } else { intent.fields.iter().map(|(c, _)| c.clone()).collect() };
-        self.events.push(Contribution {
+        let pinned = intent.note.is_some() || self.changes_phase(&intent);
+        let freed = self.supersede_last(&intent);
+        let columns = if pinned { Vec::new() } else { intent.fields.iter().map(|(c, _)| c.clone()).collect() };
+        self.events.push(SegmentEvent {
             position: intent.position,
             raw: Some(Arc::clone(raw)),
             bytes,
             event_id: intent.event_id,
-            pinned: lasting,
+            pinned,
             columns,
         });
         if opens {
-            self.opened_by.get_or_insert(intent.position);
+            self.open_position.get_or_insert(intent.position);
             self.first_open_at.get_or_insert(intent.occurred_at);
             self.last_open_at = self.last_open_at.max(Some(intent.occurred_at));
-            self.hold_down = (intent.hold_down, now);
+            self.hold_down = HoldDown { duration: intent.hold_down, received_at: now };
         }
         self.priority = self.priority.min(intent.priority);
-        let part = match &mut self.post {
-            Some(post) => post,
-            None if opens => self.post.insert(FoldedChange::default()),
-            None => &mut self.pre,
+        let change = match &mut self.from_open {
+            Some(from_open) => from_open,
+            None if opens => self.from_open.insert(FoldedChange::default()),
+            None => &mut self.before_open,
         };
         if let Some(text) = intent.note {
-            self.note_size += text.chars().count();
-            part.notes.push(PendingNote { position: intent.position, text, parts_done: 0 });
+            self.note_chars += text.chars().count();
+            change.notes.push(PendingNote { position: intent.position, text, parts_written: 0 });
         }
-        part.add(intent.action, intent.fields, intent.closing, intent.occurred_at);
+        change.add(intent.action, intent.fields, intent.closing, intent.occurred_at);
         freed
     }
 
-    /// Whether the action moves any phase that this segment may leave a ticket in.
+    /// True if the action changes any phase in which this segment may leave a ticket.
     fn changes_phase(&self, intent: &Intent) -> bool {
-        let part = self.post.as_ref().unwrap_or(&self.pre);
-        (self.post.is_none() && intent.action.opens()) || part.map.iter().any(|&p| p.after(intent.action) != p)
+        let change = self.from_open.as_ref().unwrap_or(&self.before_open);
+        (self.from_open.is_none() && intent.action.opens())
+            || change.transitions.iter().any(|&p| p.after(intent.action) != p)
     }
 
-    /// Drops the bytes of the last event where the new one says all that it said.
-    fn supersede(&mut self, intent: &Intent) -> usize {
-        // An opening event may turn out to need a ticket of its own, and then says nothing of what came before it.
-        if self.post.is_none() && intent.action.opens() {
+    /// Drops the record of the last event if the new one sets all its columns. Returns its bytes.
+    fn supersede_last(&mut self, intent: &Intent) -> usize {
+        // An opening event may turn out to need a ticket of its own; then it supersedes nothing that came before it.
+        if self.from_open.is_none() && intent.action.opens() {
             return 0;
         }
         let Some(last) = self.events.last_mut() else { return 0 };
@@ -273,25 +272,25 @@ impl Segment {
         0
     }
 
-    /// This segment and then `later`, which [`Segment::takes`] allowed.
-    fn then(&mut self, later: Segment) {
-        self.opened_by = self.opened_by.or(later.opened_by);
+    /// Appends a later segment, which [`FoldLimits`] allowed.
+    fn merge(&mut self, later: Segment) {
+        self.open_position = self.open_position.or(later.open_position);
         self.first_open_at = self.first_open_at.or(later.first_open_at);
-        match (&mut self.post, later.post) {
-            (None, None) => self.pre.then(later.pre, false),
-            (None, Some(post)) => {
-                self.pre.then(later.pre, false);
-                self.post = Some(post);
+        match (&mut self.from_open, later.from_open) {
+            (None, None) => self.before_open.merge(later.before_open, false),
+            (None, Some(from_open)) => {
+                self.before_open.merge(later.before_open, false);
+                self.from_open = Some(from_open);
             }
-            (Some(mine), post) => {
-                mine.then(later.pre, false);
-                if let Some(post) = post {
-                    mine.then(post, true);
+            (Some(own), from_open) => {
+                own.merge(later.before_open, false);
+                if let Some(from_open) = from_open {
+                    own.merge(from_open, true);
                 }
             }
         }
         self.last_open_at = self.last_open_at.max(later.last_open_at);
-        self.note_size += later.note_size;
+        self.note_chars += later.note_chars;
         self.priority = self.priority.min(later.priority);
         if later.last_open_at.is_some() {
             self.hold_down = later.hold_down;
@@ -299,21 +298,21 @@ impl Segment {
         self.events.extend(later.events);
     }
 
-    /// Splits off `post`, for a ticket of its own. `None` where there is no `post`.
-    pub fn split_post(&mut self) -> Option<Segment> {
-        let post = self.post.take()?;
-        let from = self.opened_by.take()?;
-        let at = self.events.partition_point(|e| e.position < from);
+    /// Splits off `from_open`, for a ticket of its own; `None` if there is none.
+    pub fn split_from_open(&mut self) -> Option<Segment> {
+        let from_open = self.from_open.take()?;
+        let open_position = self.open_position.take()?;
+        let at = self.events.partition_point(|e| e.position < open_position);
         let rest = Segment {
             origin: self.origin,
-            refusal: None,
-            pre: FoldedChange::default(),
-            post: Some(post),
-            opened_by: Some(from),
+            invalid: None,
+            before_open: FoldedChange::default(),
+            from_open: Some(from_open),
+            open_position: Some(open_position),
             first_open_at: self.first_open_at.take(),
             last_open_at: self.last_open_at.take(),
             events: self.events.split_off(at),
-            note_size: self.note_size,
+            note_chars: self.note_chars,
             received_at: self.received_at,
             priority: self.priority,
             hold_down: self.hold_down,
@@ -321,18 +320,19 @@ impl Segment {
         Some(rest)
     }
 
-    /// Splits off the notes after the first `keep`, which are then written by another request, and the events from
-    /// the first such note on. `parts` of that note are written with what is kept.
+    /// Splits off the notes after the first `keep`, which need another request, and the events from the first such note
+    /// on. `parts` of that note are written with the notes that are kept.
     pub fn split_notes(&mut self, keep: usize, parts: u32) -> Segment {
         let mut rest = Segment::empty(self.origin, self.received_at);
         rest.priority = self.priority;
-        rest.note_size = self.note_size;
-        let in_pre = self.pre.notes.len();
-        let post_notes = self.post.as_mut().map(|p| p.notes.split_off(keep.saturating_sub(in_pre).min(p.notes.len())));
-        rest.pre.notes = self.pre.notes.split_off(keep.min(in_pre));
-        rest.pre.notes.extend(post_notes.unwrap_or_default());
-        if let Some(first) = rest.pre.notes.first_mut() {
-            first.parts_done = parts;
+        rest.note_chars = self.note_chars;
+        let before = self.before_open.notes.len();
+        let from_open =
+            self.from_open.as_mut().map(|p| p.notes.split_off(keep.saturating_sub(before).min(p.notes.len())));
+        rest.before_open.notes = self.before_open.notes.split_off(keep.min(before));
+        rest.before_open.notes.extend(from_open.unwrap_or_default());
+        if let Some(first) = rest.before_open.notes.first_mut() {
+            first.parts_written = parts;
             let from = first.position;
             let at = self.events.partition_point(|e| e.position < from);
             rest.events = self.events.split_off(at);
@@ -340,52 +340,53 @@ impl Segment {
         rest
     }
 
-    /// The phase of a ticket after it, of one that is in `phase` before. What is closed stays so and gets a successor.
+    /// The phase afterwards of the key's ticket that is in `phase` before. A closed ticket stays closed and gets a
+    /// successor.
     pub fn phase_after(&self, phase: Phase) -> Phase {
-        let phase = self.pre.apply(phase);
-        match &self.post {
-            Some(post) => post.apply(if phase == Phase::Closed { Phase::None } else { phase }),
+        let phase = self.before_open.apply(phase);
+        match &self.from_open {
+            Some(from_open) => from_open.apply(if phase == Phase::Closed { Phase::None } else { phase }),
             None => phase,
         }
     }
 
-    /// Whether it opens an alert that is over again before it lasted as long as its hold-down.
-    pub fn is_too_brief(&self) -> bool {
-        let Some(post) = &self.post else { return false };
-        let hold = i64::try_from(self.hold_down.0).unwrap_or(i64::MAX);
-        post.apply(Phase::None) == Phase::Resolved && post.openness.longest < hold
+    /// True if the segment opens an alert that is over again within its hold-down.
+    pub fn is_short_lived(&self) -> bool {
+        let Some(from_open) = &self.from_open else { return false };
+        let hold = i64::try_from(self.hold_down.duration).unwrap_or(i64::MAX);
+        from_open.apply(Phase::None) == Phase::Resolved && from_open.open_duration.longest < hold
     }
 
-    /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` where it has, or is
-    /// over. `now` on both clocks: an event's time may be wrong, and then its receipt counts. While the partition is `behind`
-    /// with reading, the alert's end may be among the records to come, however long ago it began; a former owner may have
-    /// seen it and left the alert out.
-    pub fn held_down(&self, now: Now, behind: bool) -> Option<u64> {
-        let (hold, received) = self.hold_down;
-        let openness = self.post.as_ref()?.openness;
-        let wanted = i64::try_from(hold).unwrap_or(i64::MAX);
-        if openness.longest >= wanted {
+    /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` if it has, or is
+    /// over. It is measured by the event's time or by its receipt, whichever is over first, because the event's time
+    /// may be wrong. While the partition is `catching_up`, the alert's end may be among the records to come, no matter
+    /// how long ago it began; a previous owner may have read it and skipped the alert.
+    pub fn hold_down_left(&self, now: Now, catching_up: bool) -> Option<u64> {
+        let HoldDown { duration, received_at } = self.hold_down;
+        let open_duration = self.from_open.as_ref()?.open_duration;
+        let wanted = i64::try_from(duration).unwrap_or(i64::MAX);
+        if open_duration.longest >= wanted {
             return None;
         }
-        let by_event = openness.since?.saturating_add(wanted).saturating_sub(now.unix);
-        let by_event = u64::try_from(by_event).unwrap_or(0).max(if behind { BEHIND } else { 0 });
-        let by_receipt = received.saturating_add(hold).saturating_sub(now.mono);
+        let by_event = open_duration.open_since?.saturating_add(wanted).saturating_sub(now.unix);
+        let by_event = u64::try_from(by_event).unwrap_or(0).max(if catching_up { CATCH_UP_POLL } else { 0 });
+        let by_receipt = received_at.saturating_add(duration).saturating_sub(now.mono);
         let wait = by_event.min(by_receipt);
         (wait > 0).then_some(wait)
     }
 
-    /// Bytes of originals it still holds.
+    /// Bytes of the original records that it still holds.
     pub fn bytes(&self) -> usize {
         self.events.iter().filter(|e| e.raw.is_some()).map(|e| e.bytes).sum()
     }
 
-    /// Position of its first event.
-    pub fn lo(&self) -> Option<Position> {
+    /// Position of the first event.
+    pub fn first_position(&self) -> Option<Position> {
         self.events.first().map(|e| e.position)
     }
 
-    /// Position of its last event.
-    pub fn hi(&self) -> Option<Position> {
+    /// Position of the last event.
+    pub fn last_position(&self) -> Option<Position> {
         self.events.last().map(|e| e.position)
     }
 }

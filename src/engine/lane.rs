@@ -2,169 +2,176 @@
 
 use std::collections::VecDeque;
 
-use super::event::{DeadLetter, OpId, RequestId};
+use super::event::{DeadLetter, ProduceId, RequestId};
 use super::fold::Queue;
 use super::plan::WritePlan;
-use super::priority::{Ticket, Want};
-use super::retry::Delays;
+use super::priority::{LaneClass, LaneRank, PermitRank};
+use super::retry::Backoff;
 use crate::model::entry::Entry;
 use crate::model::{Claim, Park, Position, Row, Token};
 
-/// Everything that happens to one key at the moment. A lane exists only while something does.
+/// The present work for one key. A lane exists only while there is work.
 #[derive(Debug, Default)]
 pub struct Lane {
     /// Folded events that wait for their turn.
     pub queue: Queue,
-    /// What the attempt under way carries. While an attempt of a former owner is in doubt: the events up to its last
+    /// The events of the current attempt. While an attempt of a previous owner is ambiguous: the events up to its last
     /// position that have arrived, which must not be folded with later ones.
-    pub held: Queue,
-    /// The claim under way, and the token its ledger key carries.
+    pub in_flight: Queue,
+    /// The claim of the current attempt, and the token in its ledger key.
     pub claim: Option<(Token, Box<Claim>)>,
-    /// Token of a claim that stands in the ledger although its write certainly did not happen.
-    pub void: Option<Token>,
-    /// The instance was asked whether the key has a ticket that the ledger does not know.
-    pub proven: bool,
-    /// Up to where a former owner had claimed; see [`super::fold::Bounds::apart`].
-    pub apart: Option<Position>,
-    /// What is being done. While a step moves it on it may be taken out; what the partition counts of it is in
-    /// `counted`.
+    /// Token of a claim that is still in the ledger although its write was certainly not applied.
+    pub void_claim: Option<Token>,
+    /// True once the instance was asked whether the key has a ticket that the ledger does not know.
+    pub lookup_done: bool,
+    /// The last position that a previous owner claimed; see [`super::fold::FoldLimits::claimed_up_to`].
+    pub claimed_up_to: Option<Position>,
+    /// May be taken out while a step changes it; `counts` contains what the partition counts of it.
     pub stage: Stage,
-    /// What the partition counts of this lane.
-    pub counted: Counted,
-    /// The row, where it was read for the next decision.
+    pub counts: LaneCounts,
+    /// The row, if it was read for the next plan.
     pub row: Option<Box<Row>>,
-    /// Its place among lanes that wait for a turn or a permit.
-    pub place: Option<QueuePosition>,
-    /// Whether it is critical, as of its last ticket.
-    pub critical: bool,
-    /// Delays of the present trouble; none while all is well.
-    pub delays: Option<Delays>,
-    /// Requests made for what is held, for the report.
+    /// Rank of the lane, if it waits for a turn or a permit.
+    pub queue_position: Option<QueuePosition>,
+    /// As of the last computed rank.
+    pub class: LaneClass,
+    /// Delays between the retries of the current failure; `None` if the last attempt did not fail.
+    pub backoff: Option<Backoff>,
+    /// Number of requests for the events in flight, for the result.
     pub requests: u32,
 }
 
-/// Where a lane waits.
+/// In which queue a lane waits, and its rank there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueuePosition {
-    /// For a turn.
-    Turn(Ticket),
-    /// For a permit.
-    Permit(Want),
+    /// The lane waits for a turn.
+    Turn(LaneRank),
+    /// The lane waits for a permit.
+    Permit(PermitRank),
 }
 
 /// What a partition counts of a lane.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counted {
-    /// Prepared ahead of a permit: as a critical lane, or as one of the others.
-    pub prepared: Option<bool>,
-    /// An answer that a drain waits for.
-    pub finishing: bool,
+pub struct LaneCounts {
+    /// The class under which the lane counts as prepared; `None` if it is not prepared.
+    pub prepared: Option<LaneClass>,
+    /// True if a drain waits for the lane.
+    pub blocks_drain: bool,
 }
 
-/// What a lane is doing.
+/// What a lane is doing. Instants are on the mono clock.
 #[derive(Debug, Default)]
 pub enum Stage {
-    /// Nothing; a lane with an empty queue is dropped in this stage.
+    /// Nothing. A lane with an empty queue is dropped in this stage.
     #[default]
     Idle,
-    /// Has its ticket for a turn.
+    /// Waits for a turn.
     Ready,
-    /// Wants a permit for this.
-    Wants(ReadPurpose),
-    /// A read or look is out.
-    Asking(RequestId, ReadPurpose),
-    /// The claim is on its way to the ledger.
-    Claiming(OpId, Box<WritePlan>),
-    /// The claim stands; wants a permit.
+    /// Waits for a permit to read.
+    WaitingToRead(ReadPurpose),
+    /// A read or a verification is in flight.
+    Reading(RequestId, ReadPurpose),
+    /// The claim was produced and is not acked yet.
+    Claiming(ProduceId, Box<WritePlan>),
+    /// The claim is acked; the lane waits for a permit to write.
     Claimed(Box<WritePlan>),
-    /// The write is out.
+    /// The write is in flight.
     Sending(RequestId, Box<WritePlan>),
-    /// The entry waits for a lease.
-    Settled(Box<Settlement>),
-    /// The entry is on its way to the ledger.
-    Settling(OpId, Box<Settlement>),
-    /// In doubt; the next look is due at this instant on the mono clock.
-    AmbiguousWrite(AmbiguousWrite, u64),
-    /// Tries again at this instant.
+    /// The write is settled; its entry waits for a lease.
+    EntryPending(Box<Settlement>),
+    /// The entry was produced and is not acked yet.
+    WritingEntry(ProduceId, Box<Settlement>),
+    /// The outcome of the write is unknown. The next verification is due at this instant.
+    Ambiguous(AmbiguousWrite, u64),
+    /// Waits until this instant, then gets in line for a turn.
     Waiting(u64),
-    /// That dead letters will be written is on its way to the ledger: the letters, and the parking that then stands.
-    Announcing(Vec<DeadLetter>, Box<Park>),
-    /// A dead letter is on its way, and behind it these; then the key is parked, and that waits for its answer as well.
-    /// One goes after the other, so that whoever puts them back finds none without those before it. The parking comes
-    /// after the letters: it says that they stand.
-    Refusing(VecDeque<DeadLetter>, Option<Box<Park>>),
+    /// An announced park was produced and is not acked yet. Then the dead letters are produced, and then the park.
+    AnnouncingPark(Vec<DeadLetter>, Box<Park>),
+    /// A dead letter was produced and is not acked yet; the others follow. Each is produced once the one before it is
+    /// acked, so that a redrive finds none without those before it. Then the park is produced, which says that the dead
+    /// letters are in the topic, and its ack is awaited too.
+    DeadLettering(VecDeque<DeadLetter>, Option<Box<Park>>),
 }
 
-/// A request without effect that a lane wants.
+/// Why a lane reads from the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadPurpose {
-    /// Read the row before writing it.
-    Read,
-    /// Find out whether the key has a ticket already, because the ledger may not know.
-    Discover,
-    /// Settle the doubt; `conclusive` where finding nothing settles it as well.
-    Look(AmbiguousWrite, bool),
-    /// The row answered 404: is it gone?
-    Confirm,
+    /// To see the row's present values before it is written.
+    RefreshRow,
+    /// To find out whether the key already has a ticket, because the ledger may have lost it.
+    DiscoverTicket,
+    /// To settle an ambiguous write.
+    Verify {
+        write: AmbiguousWrite,
+        /// True if not finding the write settles it as well. Determined when the request is sent.
+        conclusive: bool,
+    },
+    /// To find out whether a ticket that answered 404 is really missing.
+    ConfirmMissing,
 }
 
-/// A write that may or may not have happened.
+/// A write that may or may not have been applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AmbiguousWrite {
-    /// Until this instant on the mono clock the instance may still commit it.
-    pub alive_until: u64,
-    /// True where the transaction has ended, so that the first look is conclusive.
-    pub ended: bool,
-    /// True once a look has been made.
-    pub looked: bool,
+    /// The instance may still commit the write until this instant on the mono clock.
+    pub may_commit_until: u64,
+    /// True if the transaction has ended, so that the first verification is conclusive.
+    pub transaction_ended: bool,
+    /// True once a verification did not settle it.
+    pub verified_once: bool,
 }
 
-/// An entry to be written, and what its ack resolves.
+/// An entry to be written, and the result that its ack completes.
 #[derive(Debug)]
 pub struct Settlement {
-    /// The entry.
     pub entry: Entry,
-    /// For the report: what happened.
+    /// See [`super::event::WriteResult::outcome`].
     pub outcome: &'static str,
     /// Columns that were written.
     pub fields: Vec<(crate::model::Column, String)>,
-    /// Notes that were written.
+    /// Number of notes that were written.
     pub notes: usize,
-    /// Differences between what was sent and what stands.
+    /// Differences between the values that were sent and those in the record afterwards.
     pub warnings: Vec<String>,
 }
 
 impl Lane {
-    /// True while something of this lane may be known to the instance and not to the ledger.
+    /// True while the outcome of the lane's write is unknown.
     pub fn is_ambiguous(&self) -> bool {
         matches!(
             self.stage,
-            Stage::AmbiguousWrite(..) | Stage::Wants(ReadPurpose::Look(..)) | Stage::Asking(_, ReadPurpose::Look(..))
+            Stage::Ambiguous(..)
+                | Stage::WaitingToRead(ReadPurpose::Verify { .. })
+                | Stage::Reading(_, ReadPurpose::Verify { .. })
         )
     }
 
-    /// True while the lane waits for a turn, a permit or an instant, so that a request is still to come.
-    pub fn waits(&self) -> bool {
-        self.place.is_some()
-            || matches!(self.stage, Stage::Waiting(_) | Stage::AmbiguousWrite(..) | Stage::Claiming(..))
+    /// True while the lane waits for a turn, a permit or an instant, so that it will send a request later.
+    pub fn is_waiting(&self) -> bool {
+        self.queue_position.is_some()
+            || matches!(self.stage, Stage::Waiting(_) | Stage::Ambiguous(..) | Stage::Claiming(..))
     }
 
-    /// True while the lane has a place in the number of lanes that may be prepared ahead of a permit.
+    /// True while the lane counts as prepared: it is claimed, or reads for a plan, before the permit to write.
     pub fn is_prepared(&self) -> bool {
         matches!(
             self.stage,
             Stage::Claiming(..)
                 | Stage::Claimed(_)
-                | Stage::Wants(ReadPurpose::Read | ReadPurpose::Discover)
-                | Stage::Asking(_, ReadPurpose::Read | ReadPurpose::Discover)
+                | Stage::WaitingToRead(ReadPurpose::RefreshRow | ReadPurpose::DiscoverTicket)
+                | Stage::Reading(_, ReadPurpose::RefreshRow | ReadPurpose::DiscoverTicket)
         )
     }
 
-    /// True while an answer of the instance or the ledger is awaited that a drain should wait for.
-    pub fn is_finishing(&self) -> bool {
+    /// True while the lane awaits an answer, of the instance or the ledger, that a drain waits for.
+    pub fn blocks_drain(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Sending(..) | Stage::Settled(_) | Stage::Settling(..) | Stage::Announcing(..) | Stage::Refusing(..)
+            Stage::Sending(..)
+                | Stage::EntryPending(_)
+                | Stage::WritingEntry(..)
+                | Stage::AnnouncingPark(..)
+                | Stage::DeadLettering(..)
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The delivery engine: every decision about what is written, when, and what an answer means. See `dispatcher`.
+//! The delivery engine: it decides what is written, and when, and interprets every answer. See `dispatcher`.
 
 pub mod breaker;
 pub mod budget;
@@ -24,11 +24,11 @@ pub mod settings;
     clippy::pedantic,
     clippy::collapsible_if,
     clippy::collapsible_match,
-    reason = "a model: small counts, plain steps; parts of its script are there for traces played by hand"
+    reason = "a model: small counts, plain steps; parts of its script exist for hand-written traces"
 )]
 mod simulation;
 pub mod tracker;
 
 pub use dispatcher::Dispatcher;
-pub use event::{Content, Effect, Event, Received};
+pub use event::{Effect, Event, MappedRecord, RecordContent};
 pub use settings::Settings;

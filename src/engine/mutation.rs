@@ -1,7 +1,7 @@
-//! Rules of the protocol that the simulation can switch off, one at a time, to show that each is needed. In a normal
-//! build there is nothing to switch: [`Rules::off`] is `false` by construction.
+//! Rules of the protocol that the simulation can disable, one at a time, to show that each is needed. In a normal build
+//! nothing can be disabled: [`Rules::is_disabled`] is always `false`.
 
-/// A rule that can be left out in a test.
+/// A rule that a test can disable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mutation {
     /// Requests are sent without a claim.
@@ -10,23 +10,23 @@ pub enum Mutation {
     NoLease,
     /// The lease ignores the poll interval.
     NoPollBound,
-    /// A commit of an older epoch gives a lease.
+    /// A commit of an older epoch grants a lease.
     NoEpochCheck,
-    /// The first look is taken for conclusive.
-    NoSettleTime,
-    /// A lane goes on while an attempt of it is in doubt.
-    NoWaitInDoubt,
+    /// The first verification is conclusive.
+    NoSpanWait,
+    /// A lane continues while an attempt of it is ambiguous.
+    NoWaitWhileAmbiguous,
     /// No marks are written.
     NoMark,
     /// Records at or below the entry's position are applied again.
     NoPositionCheck,
-    /// A create's look adopts any ticket of the key.
+    /// The verification of a create adopts any ticket of the key.
     NoKnownSysIds,
-    /// A note is recognised by the row's values alone.
+    /// A note is recognized by the row's values alone.
     NoNoteMarkers,
-    /// A look at the end of the span is conclusive, not only after it.
-    LookAtSpanEnd,
-    /// A resync counts whatever has come since.
+    /// A verification at the end of the span is conclusive, not only one after it.
+    VerifyAtSpanEnd,
+    /// A resync is applied even if newer events of the key have arrived.
     NoResyncCheck,
 }
 
@@ -38,15 +38,15 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// All rules but one.
+    /// All rules except one.
     #[cfg(test)]
     pub fn without(mutation: Mutation) -> Self {
         Self { without: Some(mutation) }
     }
 
-    /// True where this rule is switched off.
+    /// True if this rule is disabled.
     #[inline]
-    pub fn off(self, mutation: Mutation) -> bool {
+    pub fn is_disabled(self, mutation: Mutation) -> bool {
         #[cfg(test)]
         {
             self.without == Some(mutation)

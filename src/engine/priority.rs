@@ -1,152 +1,157 @@
-//! Whose turn is next: the order in which lanes draw turns and permits.
+//! The order in which lanes get their turns and permits.
 //!
-//! What is urgent is an alert that has no ticket yet or whose ticket changes its state; plain updates of a ticket are
-//! not. A lane whose urgent events have the highest priority is *critical*: it is before all others, is claimed ahead
-//! however many are claimed already, and so is the next request that is sent. The others are in the order of
-//! their age, in which each step of urgency counts as some time of waiting: so the more urgent one goes first, and
-//! nothing starves, because whatever came long enough ago is before everything that comes now. Where critical lanes
-//! follow each other without a break, one of the others has a turn now and then ([`Turns`]).
+//! An alert that has no ticket yet, or whose ticket changes its state, is *urgent*; plain updates of a ticket are not.
+//! A lane with urgent events of the highest priority is *critical*: it comes before all others, is claimed even if the
+//! claim window is full, and its request is the next one sent. The other lanes are ordered by age, in which each step
+//! of urgency counts as some waiting time. So more urgent lanes go first, and none starves, because events that arrived
+//! long enough ago precede everything that arrives now. If critical lanes follow each other without a break, one of the
+//! others gets a turn now and then ([`CriticalStreak`]).
 //!
-//! The order reaches as far as what has been read: records that are still in Kafka because the budget is full are
-//! behind everything.
+//! The order covers only what was read: records that are still in Kafka because the budget is used up come later.
 
 use crate::model::{HttpMethod, Phase};
 
 use super::fold::Queue;
 
-/// The priority that is critical; larger numbers are less urgent.
-const CRITICAL: u8 = 0;
+/// The priority that makes urgent events critical. Larger numbers are less urgent.
+const CRITICAL_PRIORITY: u8 = 0;
 
-/// Plain updates stand so many steps behind what is urgent at the same priority.
-const PLAIN: u64 = 3;
+/// Steps of urgency between urgent events and plain updates of the same priority.
+const PLAIN_UPDATE_STEPS: u64 = 3;
 
-/// Steps that count at most: priorities beyond are equal.
-const MOST_STEPS: u64 = 8;
+/// Most steps that count: lower priorities are equal.
+const MAX_STEPS: u64 = 8;
 
-/// Critical lanes that have turns in a row while others wait.
-const IN_A_ROW: u32 = 7;
+/// Number of critical lanes that get a turn in a row while others wait.
+const MAX_CRITICAL_IN_A_ROW: u32 = 7;
 
-/// A lane's place in line; the lowest goes first.
+/// A lane's rank among lanes that wait; the lowest value goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
+pub struct LaneRank {
     /// Critical lanes come first.
-    line: Line,
-    /// When it was received, plus what its urgency lacks; milliseconds on the mono clock.
+    class: LaneClass,
+    /// Time of receipt plus the waiting time that its steps of urgency count as; milliseconds on the mono clock.
     due: u64,
-    /// Keeps tickets apart.
+    /// Makes ranks unique.
     sequence: u64,
 }
 
-/// The two lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Line {
+/// Whether a lane is critical. Critical lanes have a claim window of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LaneClass {
+    /// The lane has urgent events of the highest priority.
     Critical,
-    Others,
+    /// Any other lane, urgent or not.
+    #[default]
+    Standard,
 }
 
-/// How urgent what waits in a lane is.
+/// How urgent the events of a lane are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Urgency {
-    /// 0 is the most urgent.
+pub struct LaneUrgency {
+    /// The highest priority among the events; 0 is the most urgent.
     pub priority: u8,
-    /// Whether a ticket is made or its state changes.
-    pub moves: bool,
-    /// When the oldest of it was received, on the mono clock.
-    pub since: u64,
+    /// True if the events create a ticket or change its state.
+    pub changes_state: bool,
+    /// When the oldest event was received, on the mono clock.
+    pub received_at: u64,
 }
 
-impl Urgency {
-    /// Of what is held and what is queued for a ticket in `phase`; `None` where nothing waits.
-    pub fn of(held: &Queue, queued: &Queue, mut phase: Phase) -> Option<Self> {
-        let (first, second) = (held.urgency(), queued.urgency());
-        let (priority, since) = first.or(second)?;
+impl LaneUrgency {
+    /// The urgency of the events in flight and those in the queue, for a ticket in `phase`; `None` if there are none.
+    pub fn of(in_flight: &Queue, queued: &Queue, mut phase: Phase) -> Option<Self> {
+        let (first, second) = (in_flight.priority_and_receipt(), queued.priority_and_receipt());
+        let (priority, received_at) = first.or(second)?;
         let priority = second.map_or(priority, |(later, _)| priority.min(later));
-        let moves = held.moves(&mut phase) | queued.moves(&mut phase);
-        Some(Self { priority, moves, since })
+        let changes_state = in_flight.changes_state(&mut phase) | queued.changes_state(&mut phase);
+        Some(Self { priority, changes_state, received_at })
     }
 
-    /// Its place in line. `ageing`: milliseconds of waiting that make up for one step of urgency.
-    pub fn ticket(self, sequence: u64, ageing: u64) -> Ticket {
-        let line = if self.moves && self.priority == CRITICAL { Line::Critical } else { Line::Others };
-        let steps = (u64::from(self.priority) + if self.moves { 0 } else { PLAIN }).min(MOST_STEPS);
-        Ticket { line, due: self.since.saturating_add(steps.saturating_mul(ageing)), sequence }
+    /// The rank of the lane. `aging_step`: milliseconds of waiting that make up for one step of urgency.
+    pub fn rank(self, sequence: u64, aging_step: u64) -> LaneRank {
+        let critical = self.changes_state && self.priority == CRITICAL_PRIORITY;
+        let class = if critical { LaneClass::Critical } else { LaneClass::Standard };
+        let steps = (u64::from(self.priority) + if self.changes_state { 0 } else { PLAIN_UPDATE_STEPS }).min(MAX_STEPS);
+        LaneRank { class, due: self.received_at.saturating_add(steps.saturating_mul(aging_step)), sequence }
     }
 }
 
-impl Ticket {
-    /// The last place: of a lane in which nothing waits.
-    pub fn last(now: u64, sequence: u64) -> Self {
-        Self { line: Line::Others, due: now, sequence }
+impl LaneRank {
+    /// The rank of a lane in which nothing waits: the last of those that exist now.
+    pub fn for_empty_lane(now: u64, sequence: u64) -> Self {
+        Self { class: LaneClass::Standard, due: now, sequence }
     }
 
-    /// All tickets of critical lanes, or of the others.
-    pub fn line(critical: bool) -> std::ops::RangeInclusive<Self> {
-        let line = if critical { Line::Critical } else { Line::Others };
-        Self { line, due: 0, sequence: 0 }..=Self { line, due: u64::MAX, sequence: u64::MAX }
+    /// The range of all ranks of a class.
+    pub fn range(class: LaneClass) -> std::ops::RangeInclusive<Self> {
+        Self { class, due: 0, sequence: 0 }..=Self { class, due: u64::MAX, sequence: u64::MAX }
     }
 
-    /// True where it must not wait for any other.
+    /// The class of the lane.
+    pub fn class(&self) -> LaneClass {
+        self.class
+    }
+
+    /// True if the lane is critical.
     pub fn is_critical(&self) -> bool {
-        self.line == Line::Critical
+        self.class == LaneClass::Critical
     }
 
-    /// True where it has a better place than `other`, the sequence left aside.
-    pub fn is_before(&self, other: &Self) -> bool {
-        (self.line, self.due) < (other.line, other.due)
+    /// True if this rank comes before `other`, regardless of the sequence.
+    pub fn precedes(&self, other: &Self) -> bool {
+        (self.class, self.due) < (other.class, other.due)
     }
 }
 
-/// A lane's place among those that want a permit; the lowest goes first. Of lanes of one line those that look come
-/// first, since looking ends a doubt, then those that read, then those that write.
+/// A lane's rank among lanes that wait for a permit; the lowest value goes first. Within a class, verifications come
+/// first, because they settle ambiguous writes, then reads, then writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Want {
-    line: Line,
-    /// What for.
-    pub purpose: Purpose,
-    /// Its ticket.
-    pub ticket: Ticket,
-    /// How the request will be made.
+pub struct PermitRank {
+    class: LaneClass,
+    pub purpose: RequestPurpose,
+    pub lane_rank: LaneRank,
+    /// The method of the request.
     pub method: HttpMethod,
 }
 
-/// What a permit is wanted for.
+/// What a permit is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Purpose {
-    /// To look whether a write in doubt is there.
-    Look,
+pub enum RequestPurpose {
+    /// To find out whether an ambiguous write was applied.
+    Verify,
     /// To read before writing.
     Read,
     /// To write, which needs a lease.
     Write,
 }
 
-impl Want {
-    /// With this ticket.
-    pub fn new(ticket: Ticket, purpose: Purpose, method: HttpMethod) -> Self {
-        Self { line: ticket.line, purpose, ticket, method }
+impl PermitRank {
+    /// The rank of a lane of this rank for a permit.
+    pub fn new(lane_rank: LaneRank, purpose: RequestPurpose, method: HttpMethod) -> Self {
+        Self { class: lane_rank.class, purpose, lane_rank, method }
     }
 
-    /// The same with a better place in line.
-    pub fn with(self, ticket: Ticket) -> Self {
-        Self { line: ticket.line, ticket, ..self }
+    /// The same with another lane rank.
+    pub fn with(self, lane_rank: LaneRank) -> Self {
+        Self { class: lane_rank.class, lane_rank, ..self }
     }
 }
 
-/// Whose line is next where both wait.
+/// Counts the critical lanes that got a turn in a row, so that other lanes get one too.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Turns {
+pub struct CriticalStreak {
     critical: u32,
 }
 
-impl Turns {
-    /// Whether one of the others is due although critical lanes wait.
-    pub fn others_are_due(&self) -> bool {
-        self.critical >= IN_A_ROW
+impl CriticalStreak {
+    /// True if another lane is due for a turn although critical lanes wait.
+    pub fn other_lane_is_due(&self) -> bool {
+        self.critical >= MAX_CRITICAL_IN_A_ROW
     }
 
-    /// A lane has had its turn.
-    pub fn had(&mut self, ticket: &Ticket) {
-        self.critical = if ticket.is_critical() { self.critical + 1 } else { 0 };
+    /// Records that a lane of this rank got a turn.
+    pub fn record(&mut self, rank: &LaneRank) {
+        self.critical = if rank.is_critical() { self.critical + 1 } else { 0 };
     }
 }
 
@@ -154,38 +159,38 @@ impl Turns {
 mod tests {
     use super::*;
 
-    const AGEING: u64 = 60_000;
+    const AGING_STEP: u64 = 60_000;
 
-    fn ticket(priority: u8, moves: bool, since: u64) -> Ticket {
-        Urgency { priority, moves, since }.ticket(since, AGEING)
+    fn rank(priority: u8, changes_state: bool, received_at: u64) -> LaneRank {
+        LaneUrgency { priority, changes_state, received_at }.rank(received_at, AGING_STEP)
     }
 
     #[test]
-    fn a_critical_alert_without_a_ticket_is_before_all_and_its_plain_update_is_not() {
-        let old_warning = ticket(2, true, 0);
-        assert!(ticket(0, true, 3_600_000).is_before(&old_warning));
-        assert!(old_warning.is_before(&ticket(0, false, 3_600_000)));
-        assert!(!ticket(0, false, 3_600_000).is_critical());
+    fn a_critical_alert_without_a_ticket_precedes_all_others_and_its_plain_update_does_not() {
+        let old_warning = rank(2, true, 0);
+        assert!(rank(0, true, 3_600_000).precedes(&old_warning));
+        assert!(old_warning.precedes(&rank(0, false, 3_600_000)));
+        assert!(!rank(0, false, 3_600_000).is_critical());
     }
 
     #[test]
-    fn the_more_urgent_goes_first_and_waiting_makes_up_for_it() {
-        let plain = ticket(3, false, 0);
-        assert!(ticket(3, true, 1_000).is_before(&plain), "a change of state before a plain update");
-        assert!(ticket(1, true, 1_000).is_before(&ticket(2, true, 0)), "a higher priority before a lower one");
-        assert!(plain.is_before(&ticket(1, true, 6 * AGEING)), "nothing starves");
-        assert!(ticket(u8::MAX, false, 0).is_before(&ticket(1, true, 8 * AGEING)), "whatever its priority is");
+    fn more_urgent_lanes_go_first_and_waiting_makes_up_for_urgency() {
+        let plain = rank(3, false, 0);
+        assert!(rank(3, true, 1_000).precedes(&plain), "a change of state before a plain update");
+        assert!(rank(1, true, 1_000).precedes(&rank(2, true, 0)), "a higher priority before a lower one");
+        assert!(plain.precedes(&rank(1, true, 6 * AGING_STEP)), "no lane starves");
+        assert!(rank(u8::MAX, false, 0).precedes(&rank(1, true, 8 * AGING_STEP)), "of any priority");
     }
 
     #[test]
-    fn the_others_have_a_turn_after_seven_critical_ones_in_a_row() {
-        let mut turns = Turns::default();
+    fn another_lane_gets_a_turn_after_seven_critical_ones_in_a_row() {
+        let mut streak = CriticalStreak::default();
         for at in 0..7 {
-            assert!(!turns.others_are_due(), "{at}");
-            turns.had(&ticket(0, true, at));
+            assert!(!streak.other_lane_is_due(), "{at}");
+            streak.record(&rank(0, true, at));
         }
-        assert!(turns.others_are_due());
-        turns.had(&ticket(2, true, 0));
-        assert!(!turns.others_are_due());
+        assert!(streak.other_lane_is_due());
+        streak.record(&rank(2, true, 0));
+        assert!(!streak.other_lane_is_due());
     }
 }

@@ -1,13 +1,13 @@
-//! The requests of the engine, in its own words; whoever drives it turns them into the instance's.
+//! The engine's requests to the instance. The driver translates them into those of the API in use.
 
 use crate::model::{Column, HttpMethod, Key, entry::AttemptId};
 
-/// A request, in the words of the engine.
+/// A request to the instance, independent of its API.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestBody {
-    /// Make a ticket.
+    /// Create a ticket.
     Create {
-        /// The key; its correlation goes into the row.
+        /// The key whose correlation is written to the row.
         key: Key,
         /// Columns and values, sorted by column.
         fields: Vec<(Column, String)>,
@@ -16,41 +16,36 @@ pub enum RequestBody {
         /// For logs.
         attempt: AttemptId,
     },
-    /// Write to a ticket.
+    /// Update a ticket.
     Update {
-        /// The key.
         key: Key,
-        /// The ticket.
         sys_id: String,
-        /// Columns and values, sorted by column; the state column among them.
+        /// Columns and values, sorted by column, including the state column.
         fields: Vec<(Column, String)>,
         /// Work notes in order.
         notes: Vec<MarkedNote>,
         /// For logs.
         attempt: AttemptId,
     },
-    /// Read the ticket. Answered by `Rows` with at most one row, or `Failed(Gone)`.
+    /// Read a ticket. The answer is `Rows` with at most one row, or `Failed(Gone)`.
     Read {
-        /// The key.
         key: Key,
-        /// The ticket.
         sys_id: String,
-        /// Columns wanted beside the standard ones.
+        /// Columns to read in addition to the standard ones.
         columns: Vec<Column>,
-        /// Note markers to look for in its journal; empty: the journal is not read.
+        /// Note markers to search for in the journal. If empty, the journal is not read.
         markers: Vec<String>,
     },
-    /// Find the tickets of a key, each checked to really carry its correlation, oldest first.
+    /// Find the tickets of a key, oldest first. Each is checked to carry the key's correlation.
     Find {
-        /// The key.
         key: Key,
-        /// Columns wanted beside the standard ones.
+        /// Columns to read in addition to the standard ones.
         columns: Vec<Column>,
     },
 }
 
 impl RequestBody {
-    /// The method that it is made with.
+    /// The HTTP method of the request.
     pub fn method(&self) -> HttpMethod {
         match self {
             Self::Create { .. } => HttpMethod::Post,
@@ -60,11 +55,11 @@ impl RequestBody {
     }
 }
 
-/// A note with the marker that recognises it.
+/// A note with the marker by which it is recognized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkedNote {
-    /// Text, marker not included.
+    /// Without the marker.
     pub text: String,
-    /// The marker, unique per note and part.
+    /// Unique per note and part.
     pub marker: String,
 }

@@ -1,19 +1,26 @@
-//! Delays between tries: backon's exponential backoff with jitter, as an iterator without a clock.
+//! Delays between attempts: backon's exponential backoff with jitter, as an iterator without a clock.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The delays of one thing that is tried again and again.
+/// The shortest and the longest delay between attempts, milliseconds, without jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryDelays {
+    pub first: u64,
+    pub max: u64,
+}
+
+/// The delays of one operation that is retried.
 #[derive(Debug)]
-pub struct Delays {
+pub struct Backoff {
     inner: ExponentialBackoff,
     max: u64,
 }
 
-impl Delays {
-    /// Doubling from `first` to `max` milliseconds, each with jitter from `seed`, without end.
-    pub fn new((first, max): (u64, u64), seed: u64) -> Self {
+impl Backoff {
+    /// Delays that double from `first` to `max`, each with jitter from `seed`, without end.
+    pub fn new(RetryDelays { first, max }: RetryDelays, seed: u64) -> Self {
         let inner = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(first))
             .with_max_delay(Duration::from_millis(max))
@@ -36,8 +43,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_and_never_ends() {
-        let mut d = Delays::new((100, 1_000), 7);
+    fn delays_grow_and_never_end() {
+        let mut d = Backoff::new(RetryDelays { first: 100, max: 1_000 }, 7);
         let first = d.next_delay();
         assert!((100..=200).contains(&first), "{first}");
         for _ in 0..50 {
@@ -45,10 +52,10 @@ mod tests {
         }
         let same: Vec<u64> = (0..5)
             .map({
-                let mut d = Delays::new((100, 1_000), 7);
+                let mut d = Backoff::new(RetryDelays { first: 100, max: 1_000 }, 7);
                 move |_| d.next_delay()
             })
             .collect();
-        assert_eq!(same[0], first, "the seed decides");
+        assert_eq!(same[0], first, "the same seed gives the same delays");
     }
 }

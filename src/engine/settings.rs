@@ -1,61 +1,63 @@
-//! What the engine must know of the configuration: plain values, already resolved.
+//! The engine's settings: plain values, resolved from the configuration.
 
 use std::collections::BTreeSet;
 
-use super::flap_detection::Flapping;
+use super::budget::BufferSize;
+use super::flap_detection::FlapSettings;
+use super::retry::RetryDelays;
 use crate::model::{Column, StateModel};
 
-/// The engine's settings. Times are milliseconds.
+/// The engine's settings. Times are in milliseconds.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Raw state values of the table.
     pub states: StateModel,
-    /// User name the bridge writes as: `sys_updated_by` of our own versions.
+    /// The user name as which the bridge writes: `sys_updated_by` of its own row versions.
     pub bridge_user: String,
     /// A resolved ticket is reopened by an event that occurred at most this long after its resolution.
     pub reopen_window: u64,
-    /// Rows last seen longer ago are read before they are written; 0 = always.
-    pub row_freshness: u64,
+    /// Rows that were last seen longer ago are read before they are written; 0 = always.
+    pub max_row_age: u64,
     /// Total deadline of one request.
     pub request_deadline: u64,
-    /// How long the instance may go on with a request whose connection is gone; its transaction quota.
-    pub settle_time: u64,
+    /// How long the instance may continue with a request whose connection was cut: its transaction quota.
+    pub max_transaction_time: u64,
     /// The consumer's `session.timeout.ms`.
     pub session_timeout: u64,
     /// The consumer's `max.poll.interval.ms`.
     pub max_poll_interval: u64,
-    /// Taken off `max_poll_interval` for the lease.
-    pub poll_margin: u64,
-    /// How long a revoked partition may finish its work.
-    pub drain: u64,
-    /// Between two marks.
-    pub mark_every: u64,
-    /// Lanes that may always hold a claim without a request in flight, beyond the permits that are free: as many as
-    /// are likely to come free while a claim is on its way to the ledger ([`super::ahead`]).
-    pub claims_ahead: usize,
-    /// Waiting that makes up for one step of urgency.
-    pub ageing: u64,
-    /// When an alert flaps; `None`: its state is never held.
-    pub flapping: Option<Flapping>,
-    /// Refusals in a row that stop the route.
-    pub brake: u32,
-    /// Failures in a row that open the breaker.
-    pub breaker: u32,
-    /// First and longest delay between tries.
-    pub retry: (u64, u64),
-    /// First and longest delay between probes with credentials that failed.
-    pub auth_retry: (u64, u64),
+    /// Subtracted from `max_poll_interval` for the lease.
+    pub poll_interval_margin: u64,
+    /// How long a revoked partition may take to finish its work.
+    pub drain_timeout: u64,
+    /// Time between two marks.
+    pub mark_interval: u64,
+    /// Number of lanes that may hold a claim without a request in flight, beyond the permits that are free: as many as
+    /// permits are likely to become free while a claim is produced to the ledger ([`super::claim_window`]).
+    pub min_claim_window: usize,
+    /// Waiting time that makes up for one step of urgency.
+    pub aging_step: u64,
+    /// When an alert counts as flapping; `None` disables flap detection.
+    pub flapping: Option<FlapSettings>,
+    /// Number of rejections in a row that stops the route.
+    pub rejection_limit: u32,
+    /// Number of failures in a row that opens the breaker.
+    pub breaker_threshold: u32,
+    /// Delays between attempts.
+    pub retry: RetryDelays,
+    /// Delays between requests with credentials that were rejected.
+    pub auth_retry: RetryDelays,
     /// Most unresolved events, and most bytes of their records, before fetching pauses.
-    pub budget: (usize, usize),
-    /// Most characters of work notes in one write; longer notes are split.
+    pub budget: BufferSize,
+    /// Most characters of work notes in one write. Longer notes are split.
     pub note_limit: usize,
-    /// Columns that the bridge overwrites even where a person changed them.
-    pub overwrite: BTreeSet<Column>,
-    /// Each write stands for itself, as an event does: it carries all columns of its fold, the state in each, and a marker
-    /// of its attempt by which a doubt about it is settled. The state column then holds what the mapping says (a
-    /// severity), and `states.resolved` where the alert is over; one ticket stands for a key as long as it is remembered.
-    pub whole: bool,
-    /// What names this route's notes: the input topic.
+    /// Columns that the bridge overwrites even if a user edited them.
+    pub overwrite_columns: BTreeSet<Column>,
+    /// Each write is self-contained, as an event is: it contains all columns of its fold, always the state column, and
+    /// a marker of its attempt, by which an ambiguous write is settled. The state column contains what the mapping says
+    /// (a severity), and `states.resolved` if the alert is over. A key has one ticket as long as it has an entry.
+    pub full_snapshot: bool,
+    /// Prefix of this route's note markers: the input topic.
     pub marker_prefix: String,
     /// Seed of the jitter.
     pub seed: u64,
@@ -67,25 +69,25 @@ impl Default for Settings {
             states: StateModel::default(),
             bridge_user: "nowbridge".into(),
             reopen_window: 24 * 3_600_000,
-            row_freshness: 300_000,
+            max_row_age: 300_000,
             request_deadline: 70_000,
-            settle_time: 60_000,
+            max_transaction_time: 60_000,
             session_timeout: 45_000,
             max_poll_interval: 300_000,
-            poll_margin: 10_000,
-            drain: 3_000,
-            mark_every: 5_000,
-            claims_ahead: 4,
-            ageing: 60_000,
+            poll_interval_margin: 10_000,
+            drain_timeout: 3_000,
+            mark_interval: 5_000,
+            min_claim_window: 4,
+            aging_step: 60_000,
             flapping: None,
-            brake: 20,
-            breaker: 5,
-            retry: (1_000, 60_000),
-            auth_retry: (60_000, 960_000),
-            budget: (100_000, 64 << 20),
+            rejection_limit: 20,
+            breaker_threshold: 5,
+            retry: RetryDelays { first: 1_000, max: 60_000 },
+            auth_retry: RetryDelays { first: 60_000, max: 960_000 },
+            budget: BufferSize { events: 100_000, bytes: 64 << 20 },
             note_limit: 16_000,
-            overwrite: BTreeSet::new(),
-            whole: false,
+            overwrite_columns: BTreeSet::new(),
+            full_snapshot: false,
             marker_prefix: "alerts".into(),
             seed: 0,
         }

@@ -1,4 +1,4 @@
-//! What is wrong with an alert before anything is asked of an instance, and what waits behind it.
+//! Errors of alert events that occur before the bridge sends a request, and the events that wait for them.
 
 use super::ErrorPage;
 
@@ -6,75 +6,80 @@ pub(super) const PAGES: &[ErrorPage] = &[
     ErrorPage {
         number: 101,
         codes: &["undecodable"],
-        title: "the record is not what the route's format says",
-        said: "not JSON; a field of the wrong kind, with its path",
-        means: "Something else is published to the topic, or `format` is the wrong one.",
-        does: "A dead letter with the bytes as they were. Other records of the partition go on.",
-        todo: "Set `format` on the route, or mend the publisher. A letter without a key can be redriven once the format is right.",
+        title: "the record does not have the route's format",
+        message: "invalid JSON; a field of the wrong type, with its path",
+        cause: "Another publisher writes to the topic, or the route's `format` is wrong.",
+        bridge_action: "Writes a dead letter with the original bytes. Other records of the partition are not \
+                        affected.",
+        resolution: "Set `format` on the route, or fix the publisher. Once the format is right, redrive the dead \
+                     letters.",
     },
     ErrorPage {
         number: 102,
         codes: &["oversized"],
-        title: "the record is larger than what is read",
-        said: "the record has N bytes, at most M are read; too many alerts in one body",
-        means: "Sizes are bounded so that one record can't take the memory of all.",
-        does: "A dead letter.",
-        todo: "Publish less of it: attachments and dashboards don't belong into an alert.",
+        title: "the record is too large",
+        message: "the record has N bytes, and the limit is M; there are N alerts",
+        cause: "The size of a record is limited, so that one record cannot use all memory.",
+        bridge_action: "Writes a dead letter.",
+        resolution: "Publish smaller records, without attachments or dashboards.",
     },
     ErrorPage {
         number: 103,
         codes: &["missing_key"],
-        title: "nothing in the record says which alert it is",
-        said: "$.key is missing; $.alerts[0].fingerprint is missing",
-        means: "One alert is one ticket, so each event must name its alert.",
-        does: "A dead letter.",
-        todo: "Let the publisher set the key; see the README on alert events.",
+        title: "the record has no alert key",
+        message: "$.key: missing; $.alerts[0].fingerprint: missing; the record has no key",
+        cause: "Each alert has one ticket, so each event must contain the key of its alert.",
+        bridge_action: "Writes a dead letter.",
+        resolution: "Set the key in the publisher; see docs/KAFKA.md, \"Publishing alert events\".",
     },
     ErrorPage {
         number: 104,
         codes: &["invalid_key"],
-        title: "that can't be a key",
-        said: "$.key is empty, too long, or has control characters",
-        means: "The key goes into Kafka, the ledger and the ticket's correlation.",
-        does: "A dead letter.",
-        todo: "Mend the publisher.",
+        title: "the alert key is invalid",
+        message: "the key of an alert must have at most N bytes and no control characters",
+        cause: "The key is used in Kafka, in the ledger and in the ticket's `correlation_id`.",
+        bridge_action: "Writes a dead letter.",
+        resolution: "Fix the publisher.",
     },
     ErrorPage {
         number: 105,
         codes: &["key_mismatch"],
-        title: "the record lies in a partition that is not its alert's",
-        said: "the record's key is not the alert's key",
-        means: "Events of one alert must lie in one partition; otherwise two instances of the bridge would write one ticket.",
-        does: "A dead letter, rather than a second ticket.",
-        todo: "Publish with the alert's key as the record's key, or say in the route that something else keeps them together \
-               (`copartitioned: true`).",
+        title: "the record may be in another partition than its alert",
+        message: "the record's key is `…`, but the alert's key is `…`",
+        cause: "All events of an alert must be in one partition. Otherwise two bridge processes could write to its \
+                ticket at the same time.",
+        bridge_action: "Writes a dead letter, to avoid a second ticket.",
+        resolution: "Publish with the alert's key as the record's key. If something else keeps the events of an alert \
+                     in one partition, set `keyed_by_alert: true` on the route; otherwise `repartition: true`.",
     },
     ErrorPage {
         number: 106,
         codes: &["unknown_action"],
-        title: "an action that nobody knows",
-        said: "$.action is \"…\"; known are open, update, resolve…",
-        means: "The bridge can't tell what it does to the ticket.",
-        does: "A dead letter.",
-        todo: "Mend the publisher, or map its word in the route.",
+        title: "the action is unknown",
+        message: "unknown action `…`; use one of: open, update, resolve, …",
+        cause: "The bridge does not know how the action changes the ticket.",
+        bridge_action: "Writes a dead letter.",
+        resolution: "Fix the publisher, or map the action under the route's `actions`.",
     },
     ErrorPage {
         number: 107,
         codes: &["mapping"],
-        title: "a template or rule of the route fails on this alert",
-        said: "the template's error, with the name of the field",
-        means: "Mostly an attribute that this alert does not have.",
-        does: "A dead letter; nothing of the event is written.",
-        todo: "Give the template a default (`labels.team or \"none\"`), restart, redrive.",
+        title: "a template or rule of the route failed",
+        message: "the template's error, with the name of the field",
+        cause: "Usually the template uses an attribute that the alert does not have.",
+        bridge_action: "Writes a dead letter, and writes nothing of the event to ServiceNow.",
+        resolution: "Give the template a default (`labels.team or \"none\"`), restart the bridge, and redrive.",
     },
     ErrorPage {
         number: 108,
         codes: &["parked"],
-        title: "it waits behind a refused event of its alert",
-        said: "waits behind a refused record of this key",
-        means: "Nothing is wrong with this event. It must not overtake the one before it, which the instance refused.",
-        does: "A dead letter, in order. An opening event, while no ticket is open, is tried and frees the key.",
-        todo: "Mend what the key's first letter tells (`nowbridge dead-letters list --key …`), then redrive: letters go back in \
-               their order, and the key is free.",
+        title: "an earlier event of the alert was rejected",
+        message: "an earlier record of this key was rejected",
+        cause: "This event is valid. It must not overtake the earlier event of its alert, which the instance \
+                rejected.",
+        bridge_action: "Writes dead letters in the order of the events. An opening event is still tried if the alert \
+                        has no open ticket; if it succeeds, the key is no longer parked.",
+        resolution: "Fix the error of the key's first dead letter (`nowbridge dead-letters list --key …`), then \
+                     redrive. The redrive returns the dead letters in their order and unparks the key.",
     },
 ];

@@ -1,4 +1,4 @@
-//! What an instance, or the way to it, answers.
+//! Errors of requests to an instance.
 
 use super::ErrorPage;
 
@@ -7,284 +7,317 @@ pub(super) const PAGES: &[ErrorPage] = &[
         number: 1,
         codes: &["connect", "http_client"],
         title: "no connection to the instance",
-        said: "the connection could not be made: (DNS, refused, TLS)",
-        means: "Nothing left this machine, so nothing was written.",
-        does: "Tries again with growing pauses, first with one request; partitions pause, the group is kept.",
-        todo: "Is `instances.*.url` right? Does a proxy have to be set? Is the instance's certificate signed by an \
-               authority that this host knows (`instances.*.ca_file`)? `nowbridge check` tries each step by itself.",
+        message: "cannot connect: (DNS, refused, TLS)",
+        cause: "No request left this machine, so nothing was written.",
+        bridge_action: "Retries with increasing backoff, first with a single request. Partitions are paused and stay \
+                        assigned.",
+        resolution: "Check `instances.*.url`, whether a proxy must be set, and whether this host trusts the \
+                     certificate authority of the instance (`instances.*.ca_file`). `nowbridge check` tries each step \
+                     separately.",
     },
     ErrorPage {
         number: 2,
         codes: &["timeout", "connection_lost", "abandoned"],
-        title: "the answer never came",
-        said: "no answer before the deadline; the connection was lost",
-        means: "The instance may have applied the write, and may still do so until its own quota ends the transaction. A \
-                blind second try is how tickets get doubled.",
-        does: "Holds the alert back, looks in the instance for the ticket, the values or the note's marker, at once and \
-               again when nothing can come any more, and only then writes again. Nothing is doubled or lost by it.",
-        todo: "Nothing, if it is rare. If it is not: slow business rules on the table (ask for `Server-Timing` in the \
-               instance's transaction log), or a proxy that gives up earlier than `instances.*.request_deadline`.",
+        title: "no response to the request",
+        message: "no response before the deadline; connection lost",
+        cause: "The instance may have applied the write, and may still do so until its transaction quota ends. \
+                Retrying without verification is how duplicate tickets are created.",
+        bridge_action: "Holds the alert and verifies in the instance whether the ticket, the values or the note's \
+                        marker are there: at once, and again when the write can no longer commit. Only then it \
+                        retries. This neither duplicates nor loses writes.",
+        resolution: "None if it is rare. Otherwise look for slow business rules on the table (`Server-Timing` in the \
+                     instance's transaction log), or for a proxy with a timeout below `instances.*.request_deadline`.",
     },
     ErrorPage {
         number: 3,
-        codes: &["unauthorised", "token_refused", "oauth", "credentials_changed", "credentials_untried"],
-        title: "the credentials were refused",
-        said: "401 User Not Authenticated: Required to provide Auth information",
-        means: "Wrong user, password, client or token; or the account is locked out, which happens by itself after a few \
-                wrong logins.",
-        does: "Stops all routes of the instance, and tries the password again after a minute, two and four: once for all of \
-               them. After four refusals in a row it waits, since a fifth may lock the account. New credentials in their \
-               files are tried at once. Nothing is lost.",
-        todo: "Put the right credentials into the file or variable that the configuration names. In ServiceNow: is the \
-               user active, not locked out, `web_service_access_only` perhaps set, its password not to be reset? \
-               Once it is put right there: `nowbridge resume`.",
+        codes: &["unauthorized", "token_rejected", "oauth", "credentials_changed", "credentials_untried"],
+        title: "the instance rejected the credentials",
+        message: "401 User Not Authenticated: Required to provide Auth information",
+        cause: "Wrong user, password, client or token; or the account is locked, which happens automatically after a \
+                few wrong logins.",
+        bridge_action: "Stops all routes of the instance and retries the password after one, two and four minutes, \
+                        once for all routes. After four consecutive rejections it waits, because a fifth attempt may \
+                        lock the account. New credentials in their files are tried at once. Nothing is lost.",
+        resolution: "Put the right credentials into the file or variable that the configuration names. In ServiceNow, \
+                     check that the user is active and not locked out, whether `web_service_access_only` is set, and \
+                     that the password does not have to be reset. If you fixed the account in ServiceNow, run \
+                     `nowbridge resume`.",
     },
     ErrorPage {
         number: 4,
         codes: &["acl"],
-        title: "an access rule of the record forbids the write",
-        said: "403 Operation Failed: ACL Exception Insert (or Update) Failed due to security constraints",
-        means: "The bridge's user may use the API, but not write this record.",
-        does: "The alert's events become dead letters, and its key is parked: later ones follow in order. After several \
-               such refusals in a row the brake stops the route, since then it is not the alert.",
-        todo: "Give the user a role with create and write on the table (`itil` for incident), or the access rule a role of \
-               the user's. Debug Security Rules in ServiceNow names the rule. Then `nowbridge dead-letters redrive`.",
+        title: "an ACL of the record forbids the write",
+        message: "403 Operation Failed: ACL Exception Insert (or Update) Failed due to security constraints",
+        cause: "The bridge's user may use the API, but may not write this record.",
+        bridge_action: "Writes the alert's events to the dead letters and parks its key, so that later events follow \
+                        in order. After several consecutive rejections the rejection limit stops the route, because \
+                        then the alert is not the cause.",
+        resolution: "Give the user a role with create and write access to the table (`itil` for incident), or add one \
+                     of the user's roles to the ACL. Debug Security Rules in ServiceNow shows the ACL. Then run \
+                     `nowbridge dead-letters redrive`.",
     },
     ErrorPage {
         number: 5,
         codes: &["api_acl"],
-        title: "the table, or the API, is closed to the bridge's user",
-        said: "403 User Not Authorized: Failed API level ACL Validation; or Access to unscoped api is not allowed",
-        means: "The user lacks the role for the REST API (`snc_platform_rest_api_access`, contained in `itil`), the table does \
-                not allow web services, or the OAuth client's scope does not reach it.",
-        does: "As SN-004: dead letters, parked keys, then the brake.",
-        todo: "Give the role; tick `Allow access to this table via web services` (table's Application Access); widen the \
-               OAuth application's scope. Then redrive.",
+        title: "the bridge's user may not use the table or the API",
+        message: "403 User Not Authorized: Failed API level ACL Validation; or Access to unscoped api is not allowed",
+        cause: "The user lacks the role for the REST API (`snc_platform_rest_api_access`, contained in `itil`), the \
+                table does not allow web services, or the scope of the OAuth client does not include it.",
+        bridge_action: "As SN-004: dead letters, parked keys, then the rejection limit.",
+        resolution: "Give the user the role; select `Allow access to this table via web services` (Application Access \
+                     of the table); extend the scope of the OAuth application. Then redrive.",
     },
     ErrorPage {
         number: 6,
         codes: &["data_policy"],
-        title: "a data policy wants a field that is missing",
-        said: "403 Operation Failed: Data Policy Exception: The following fields are mandatory: Resolution code, Close notes",
-        means: "The fields it names (by their labels) are empty. A frequent cause: the value was sent, but is no choice of \
-                this instance, which blanks it silently. Close codes differ by release.",
-        does: "Dead letters, and the key is parked.",
-        todo: "Set the field in the route's `fields` or `closing`, with a value from the instance's choice list (`nowbridge \
-               check` compares both). Then redrive.",
+        title: "a mandatory field of a data policy is empty",
+        message: "403 Operation Failed: Data Policy Exception: The following fields are mandatory: Resolution code, \
+                  Close notes",
+        cause: "The fields that the message names (by label) are empty. A frequent cause: the value was sent, but is \
+                not a choice of this instance, which silently clears it. Close codes differ by release.",
+        bridge_action: "Writes dead letters and parks the key.",
+        resolution: "Set the field in the route's `fields` or `closing`, with a value from the instance's choice list \
+                     (`nowbridge check` compares both). Then redrive.",
     },
     ErrorPage {
         number: 7,
         codes: &["business_rule"],
         title: "a business rule of the instance aborted the write",
-        said: "403 Operation Failed: Operation against file 'incident' was aborted by Business Rule '<name>^<sys_id>'",
-        means: "Somebody's script does not want this write. Its own message is not passed on; its name is.",
-        does: "Dead letters, and the key is parked.",
-        todo: "Read the rule (its sys_id is in the message), change the mapping so that it is content, or the rule so that it \
-               lets the bridge's user pass. Then redrive.",
+        message: "403 Operation Failed: Operation against file 'incident' was aborted by Business Rule \
+                  '<name>^<sys_id>'",
+        cause: "A script of the instance rejects this write. The response contains the name of the rule, but not its \
+                message.",
+        bridge_action: "Writes dead letters and parks the key.",
+        resolution: "Read the rule (the message contains its sys_id). Change the mapping so that the rule accepts the \
+                     write, or change the rule for the bridge's user. Then redrive.",
     },
     ErrorPage {
         number: 8,
         codes: &["http_404"],
-        title: "the record is not there, or not to be seen",
-        said: "404 No Record found: Record doesn't exist or ACL restricts the record retrieval",
-        means: "For a ticket: deleted, moved to another domain, or no longer readable for the bridge's user. For a new one: the \
-                table is unknown or closed.",
-        does: "Looks for the ticket by its correlation. If it is gone, it counts as closed: the next opening event makes a \
-               new one, an update becomes nothing. Many at once pull the brake, since then a right was lost.",
-        todo: "Nothing for a single deleted ticket. Many: compare the user's roles and domain with last week's.",
+        title: "the record does not exist or is not visible",
+        message: "404 No Record found: Record doesn't exist or ACL restricts the record retrieval",
+        cause: "For a ticket: it was deleted, moved to another domain, or the bridge's user may no longer read it. \
+                For a new ticket: the table does not exist or is not accessible.",
+        bridge_action: "Looks the ticket up by its correlation. If it is gone, it counts as closed: the next opening \
+                        event creates a new one, an update is skipped. Many at once trigger the rejection limit, \
+                        because then access was lost.",
+        resolution: "None for a single deleted ticket. If there are many, check whether the user's roles or domain \
+                     have changed.",
     },
     ErrorPage {
         number: 9,
         codes: &["http_429"],
-        title: "the instance wants fewer requests",
-        said: "429 Rate limit exceeded: Rate limit of 100 requests per hour for Table API exceeded; or a bare 429",
-        means: "With `Retry-After`: a rate limit rule is used up. Without: all threads for integrations are busy (four or so \
-                a node, for everybody).",
-        does: "Waits exactly as long as told, for that table and method only; learns the rule from its headers and spends it \
-               evenly; after a bare one has fewer requests at once. Nothing is lost; alerts fold meanwhile.",
-        todo: "Nothing. If it lasts: ask for a rule of its own for the bridge's user, set `instances.*.rate` to it, and see \
-               the backlog's forecast on the page. `write: batch` puts many writes into one request.",
+        title: "the instance limits the request rate",
+        message: "429 Rate limit exceeded: Rate limit of 100 requests per hour for Table API exceeded; or a bare 429",
+        cause: "With `Retry-After`: a rate limit rule is exhausted. Without: all threads for integrations are busy \
+                (about four per node, shared by all integrations).",
+        bridge_action: "Waits exactly as long as `Retry-After` says, for that table and method only. It learns the \
+                        rule from the response headers and spreads its requests evenly. After a 429 without headers \
+                        it lowers its concurrency. Nothing is lost; meanwhile events are folded.",
+        resolution: "None. If it lasts: ask for a rate limit rule for the bridge's user, set `instances.*.rate` to \
+                     it, and watch the estimated time to drain on the console. `write: batch` puts many writes into \
+                     one request.",
     },
     ErrorPage {
         number: 10,
         codes: &["unique_key", "http_409"],
-        title: "the instance says that it is there already",
-        said: "Unique Key violation detected by database (Duplicate entry 'X' for key 'Y'); 409",
-        means: "Another write of the same value came first, probably an earlier one of ours whose answer was lost.",
-        does: "Looks for the ticket and goes on with it.",
-        todo: "Nothing, unless it repeats for one key: then another system writes the same correlation.",
+        title: "a record with this unique value already exists",
+        message: "Unique Key violation detected by database (Duplicate entry 'X' for key 'Y'); 409",
+        cause: "Another write of the same value came first, probably an earlier one of the bridge whose response was \
+                lost.",
+        bridge_action: "Looks up the ticket and continues with it.",
+        resolution: "None, unless it repeats for one key: then another system writes the same correlation.",
     },
     ErrorPage {
         number: 11,
         codes: &["http_4xx", "rejected", "request", "http_403"],
-        title: "the instance does not take this request",
-        said: "400 Invalid table <name>; 400 Exception while reading request; 413; 415; any other 4xx",
-        means: "Nothing was written, and the same request would be refused again.",
-        does: "Dead letters with the instance's words, and the key is parked. Several in a row pull the brake.",
-        todo: "Read the words: `Invalid table` is the route's `table`; `Rejected large REST payload` wants shorter texts in the \
-               mapping. `nowbridge check` finds most of these. Then redrive.",
+        title: "the instance rejects the request",
+        message: "400 Invalid table <name>; 400 Exception while reading request; 413; 415; any other 4xx",
+        cause: "Nothing was written, and the instance would reject the same request again.",
+        bridge_action: "Writes dead letters with the instance's message and parks the key. Several consecutive \
+                        rejections trigger the rejection limit.",
+        resolution: "Read the message: `Invalid table` is about the route's `table`; `Rejected large REST payload` \
+                     needs shorter texts in the mapping. `nowbridge check` finds most causes. Then redrive.",
     },
     ErrorPage {
         number: 12,
         codes: &["http_502", "http_503", "http_504", "http_408"],
-        title: "something in front of the instance answered",
-        said: "502, 503, 504, mostly a page of HTML",
-        means: "A restart, an upgrade, a node that was lost; minutes, as a rule. A write may have gone through all the same.",
-        does: "A write is in doubt and looked for, as in SN-002. Then one request at a time tries until answers come.",
-        todo: "Nothing; the instance's status page says how long.",
+        title: "a gateway in front of the instance responded",
+        message: "502, 503, 504, usually with an HTML page",
+        cause: "A restart, an upgrade or a lost node; usually takes minutes. The write may have been applied \
+                nevertheless.",
+        bridge_action: "Treats the write as ambiguous and verifies it, as in SN-002. Then it sends one request at a \
+                        time until the instance responds.",
+        resolution: "None. The status page of the instance shows the expected duration.",
     },
     ErrorPage {
         number: 13,
         codes: &["http_5xx"],
-        title: "the instance failed while it worked on the request",
-        said: "500 Transaction cancelled: maximum execution time exceeded; 500 Exception while executing request",
-        means: "A script failed, or the transaction ran into a quota (60 s, or 30 s in a batch). The record may be there \
-                nevertheless.",
-        does: "Looks whether it is there, and tries again otherwise, with growing pauses.",
-        todo: "If it repeats for one ticket: a business rule breaks on it; the instance's log at that second says which.",
+        title: "the instance failed while executing the request",
+        message: "500 Transaction cancelled: maximum execution time exceeded; 500 Exception while executing request",
+        cause: "A script failed, or the transaction exceeded a quota (60 s, or 30 s in a batch). The record may have \
+                been written nevertheless.",
+        bridge_action: "Verifies the write; if it was not applied, retries with increasing backoff.",
+        resolution: "If it repeats for one ticket, a business rule fails on it; see the instance's log at that time.",
     },
     ErrorPage {
         number: 14,
         codes: &["hibernating"],
-        title: "the instance sleeps",
-        said: "200 with a page: Instance Hibernating",
-        means: "A developer instance that nobody used for some hours. It answers everything with this page.",
-        does: "Waits and tries again with one request; what came in stays in Kafka.",
-        todo: "Wake it on developer.servicenow.com.",
+        title: "instance hibernating",
+        message: "200 with a page: Instance Hibernating",
+        cause: "A developer instance that was not used for some hours. It returns this page for every request.",
+        bridge_action: "Waits and retries with a single request. Unprocessed events stay in Kafka.",
+        resolution: "Wake it on developer.servicenow.com.",
     },
     ErrorPage {
         number: 15,
         codes: &["not_api", "redirected"],
-        title: "that was not ServiceNow's API",
-        said: "a login page, a redirect, a 404 that is no JSON",
-        means: "The address leads elsewhere, or single sign-on or a proxy answers in its place.",
-        does: "Counts it as unavailable: waits, tries with one request. A write is looked for before it is made again.",
-        todo: "Open the address that the message names. `instances.*.url` is `https://<name>.service-now.com`, nothing behind \
-               it.",
+        title: "the response is not from ServiceNow's API",
+        message: "200 with a login page; the instance redirects the request; HTTP 404, but not from the API",
+        cause: "The URL points to another server, or single sign-on or a proxy responds instead.",
+        bridge_action: "Treats the instance as unavailable: waits, retries with a single request. It verifies a write \
+                        before it retries it.",
+        resolution: "Open the URL in the message. `instances.*.url` is `https://<name>.service-now.com`, without a \
+                     path.",
     },
     ErrorPage {
         number: 16,
         codes: &["proxy_auth"],
-        title: "the proxy wants a login",
-        said: "407",
-        means: "The request did not get past your own proxy.",
-        does: "Waits and tries with one request.",
-        todo: "Set the proxy with its user in `instances.*.proxy`.",
+        title: "the proxy requires authentication",
+        message: "the proxy requires credentials (407)",
+        cause: "The request did not pass your proxy.",
+        bridge_action: "Waits and retries with a single request.",
+        resolution: "Set the proxy with its user in `instances.*.proxy`.",
     },
     ErrorPage {
         number: 17,
-        codes: &["broken_answer", "spliced_error", "answer_too_long"],
-        title: "an answer that can't be trusted",
-        said: "JSON that is cut off, an error inside a success, an answer beyond the size that is read",
-        means: "A quota ended a list while it was being sent, or something on the way cut it.",
-        does: "Takes nothing of it: a read is made again, a write is looked for.",
-        todo: "If it repeats: fewer rows a page (`sources.*.page`), or find the proxy that cuts.",
+        codes: &["broken_response", "spliced_error", "response_too_long"],
+        title: "the response is incomplete or too long",
+        message: "truncated JSON, an error inside a success, a response beyond the size limit",
+        cause: "A transaction quota ended a list while the instance sent it, or a proxy cut the response.",
+        bridge_action: "Discards the response: retries a read, verifies a write.",
+        resolution: "If it repeats: read fewer rows per page (`sources.*.page_size`), or find the proxy that cuts \
+                     responses.",
     },
     ErrorPage {
         number: 18,
         codes: &["http_202"],
-        title: "taken, and no row",
-        said: "202 with an empty body",
-        means: "The queue of the session was full, and the request was most likely not executed.",
-        does: "Looks for the write, then makes it again. The bridge's connections don't share sessions, so this should not \
-               happen.",
-        todo: "Does something between keep cookies for the bridge?",
+        title: "202 Accepted without a record",
+        message: "202 with an empty body",
+        cause: "The queue of the session was full, and the instance most likely did not execute the request.",
+        bridge_action: "Verifies the write, then retries it. The bridge's connections do not share sessions, so this \
+                        should not happen.",
+        resolution: "Check whether a proxy adds cookies to the bridge's requests.",
     },
     ErrorPage {
         number: 19,
         codes: &["row_differs", "correlation_differs", "state_differs", "columns_unreadable", "correlation_unreadable"],
-        title: "what stands there is not what was sent",
-        said: "sent state \"6\", the row has \"2\"; the answer shows no correlation_id",
-        means: "A business rule changed it back, or the bridge's user may not read (or write) that column; the instance then \
-                leaves it out without a word.",
-        does: "Does not believe that the write happened as meant: looks again, then tells, and refuses for good where it \
-               stays so.",
-        todo: "Give the user read and write on `correlation_id`, `state` and the mapped columns (`nowbridge check` tries each), \
-               or change the rule.",
+        title: "the record differs from the write",
+        message: "sent state \"6\", the record has \"2\"; the record was returned without a usable correlation_id",
+        cause: "A business rule changed the value back, or the bridge's user may not read (or write) the column; the \
+                instance then silently leaves it out.",
+        bridge_action: "Does not count the write as applied: verifies it again, reports the difference, and rejects \
+                        the event if it remains.",
+        resolution: "Give the user read and write access to `correlation_id`, `state` and the mapped columns \
+                     (`nowbridge check` tries each), or change the rule.",
     },
     ErrorPage {
         number: 20,
-        codes: &["query_ignored", "query_refused"],
-        title: "the instance does not search as asked",
-        said: "rows in the answer that don't match the query; a query that can't be encoded",
-        means: "An instance ignores conditions on columns that don't exist or may not be read, and answers with other rows.",
-        does: "Believes none of these rows, and tries again later.",
-        todo: "Does the table have `correlation_id`? May the user read it? Set `glide.invalid_query.returns_no_rows`.",
+        codes: &["query_ignored", "query_rejected"],
+        title: "the instance ignores part of the query",
+        message: "queried one correlation_id, but the instance returned others; a query that cannot be encoded",
+        cause: "An instance ignores conditions on columns that do not exist or may not be read, and returns other \
+                rows.",
+        bridge_action: "Discards these rows, and retries later.",
+        resolution: "Check that the table has `correlation_id` and that the user may read it. Set \
+                     `glide.invalid_query.returns_no_rows`.",
     },
     ErrorPage {
         number: 21,
         codes: &["batch_ended", "not_sent", "no_slot"],
-        title: "not executed",
-        said: "requests of a batch that the instance names as unserviced; a request that was not sent after all",
-        means: "Certainly nothing happened.",
-        does: "Sends it again at once, in the next call.",
-        todo: "Nothing. Many of them: batches of fewer requests (`batch.size`).",
+        title: "the request was not executed",
+        message: "requests of a batch that the instance lists as unserviced; a request that was not sent",
+        cause: "Nothing was written, for certain.",
+        bridge_action: "Sends it again at once, in the next call.",
+        resolution: "None. If there are many: use smaller batches (`batch.size`).",
     },
     ErrorPage {
         number: 22,
-        codes: &["in_doubt"],
-        title: "nobody can tell whether the note was written",
-        said: "the answer was lost, and the journal is not readable",
-        means: "A note leaves no trace in the row; only `sys_journal_field` tells, and the bridge's user may not read it.",
-        does: "Writes the event to the dead letters rather than a note twice. The key is not parked.",
-        todo: "Give the user the right to read `sys_journal_field` for the table. Look at the ticket; redrive the letter if its \
-               note is missing.",
+        codes: &["ambiguous_note"],
+        title: "it is unknown whether the note was written",
+        message: "the response was lost, and the journal is not readable",
+        cause: "A note leaves no trace in the row. Only `sys_journal_field` contains it, and the bridge's user may \
+                not read that table.",
+        bridge_action: "Writes the event to the dead letters rather than risking a duplicate note. It does not park \
+                        the key.",
+        resolution: "Give the user the right to read `sys_journal_field` for the table. Look at the ticket; redrive \
+                     the dead letter if its note is missing.",
     },
     ErrorPage {
         number: 23,
         codes: &["import_error"],
         title: "the transform map failed on a row",
-        said: "201, and in it a row with status \"error\": Data Policy Exception, No transform entry or scripts are defined, …",
-        means: "The row was staged, and nothing came of it. The words are those of the map, or of the table's own rules.",
-        does: "Dead letters with these words, and the key is parked. Where the row names a ticket it looks what stands there.",
-        todo: "Import Set Rows in ServiceNow shows the staged row with its error. Mend the map or the route's fields, then redrive.",
+        message: "201 with a row of status \"error\": Data Policy Exception, No transform entry or scripts are \
+                  defined, …",
+        cause: "The row was staged, but not transformed. The message is that of the map or of the table's own rules.",
+        bridge_action: "Writes dead letters with this message and parks the key. If the row names a ticket, the \
+                        bridge verifies the ticket.",
+        resolution: "Import Set Rows in ServiceNow shows the staged row with its error. Fix the map or the route's \
+                     fields, then redrive.",
     },
     ErrorPage {
         number: 24,
         codes: &["import_ignored"],
         title: "the transform map ignored a row",
-        said: "201, and in it a row with status \"ignored\" or \"skipped\"",
-        means: "A script of the map sets `ignore`, or nothing of the ticket would have changed although it should.",
-        does: "Reads the ticket. Where it stands as wanted, the write counts as done; else dead letters, and the key is parked.",
-        todo: "Read the map's onBefore scripts; the README shows the only one that is needed. Then redrive.",
+        message: "201 with a row of status \"ignored\" or \"skipped\"",
+        cause: "A script of the map sets `ignore`, or the write would not have changed the ticket although it should.",
+        bridge_action: "Reads the ticket. If the ticket has the values of the write, the write counts as applied; \
+                        otherwise it writes dead letters and parks the key.",
+        resolution: "Read the map's onBefore scripts; docs/SERVICENOW.md, \"Import sets\", shows the only one that is \
+                     needed. Then redrive.",
     },
     ErrorPage {
         number: 25,
         codes: &["import_coalesced", "import_no_map"],
-        title: "the transform map is not as the bridge needs it",
-        said: "a new row became an update of a ticket; no map made anything of the row",
-        means: "The map coalesces on something else than the column with the ticket's sys_id. It would write to closed tickets, or \
-                put two alerts into one.",
-        does: "Dead letters; after several the brake stops the route.",
-        todo: "Set the map up as the README says under \"How tickets are written\"; `nowbridge check --write-probe` tries it. Look at \
-               the ticket that the message names: it was written to.",
+        title: "the transform map is set up wrongly",
+        message: "the row of a new ticket was written to an existing ticket; no active transform map wrote the table",
+        cause: "The map coalesces on another column than the one with the ticket's sys_id. It would write to closed \
+                tickets, or put two alerts into one ticket.",
+        bridge_action: "Writes dead letters; after several, the rejection limit stops the route.",
+        resolution: "Set up the map as in docs/SERVICENOW.md, \"Import sets\"; `nowbridge check --write-probe` tests \
+                     it. Check the ticket that the message names, because the map has written to it.",
     },
     ErrorPage {
         number: 26,
-        codes: &["import_made_anew", "import_status", "row_missing"],
-        title: "what became of a staged row can't be told from the answer",
-        said: "an update became a new ticket; an unknown status; an empty list of results",
-        means: "The ticket was deleted meanwhile, or the instance transforms rows later than it answers them.",
-        does: "Looks for the ticket before anything else is written.",
-        todo: "Nothing for single ones. All of them: the staging table must transform at once, not by a schedule.",
+        codes: &["import_recreated", "import_status", "row_missing"],
+        title: "the response does not show the outcome of a staged row",
+        message: "the transform map created a new ticket from an update; an unknown status; an empty list of results",
+        cause: "The ticket was deleted meanwhile, or the instance transforms rows only after its response.",
+        bridge_action: "Verifies the ticket before any further write.",
+        resolution: "None for single rows. If it affects all rows: the staging table must transform synchronously, \
+                     not by a schedule.",
     },
     ErrorPage {
         number: 27,
-        codes: &["event_not_taken", "event_severity"],
-        title: "an event was not taken",
-        said: "\"0 events were inserted\"; the severity \"critical\" is none of 1 to 5 or 0",
-        means: "Event Management does not say why. Nothing of it was written.",
-        does: "A dead letter, and the key is parked; after several the brake stops the route.",
-        todo: "Look at `fields`: `severity` must render to a number, and columns must be those of em_event. Try an event with \
-               `nowbridge check --write-probe`. Then redrive.",
+        codes: &["event_not_inserted", "event_severity"],
+        title: "the instance did not insert an event",
+        message: "\"0 events were inserted\"; the severity \"critical\" is not 1 (critical) to 5 (info) or 0 (clear)",
+        cause: "Event Management does not give a reason. Nothing of the event was written.",
+        bridge_action: "Writes a dead letter and parks the key; after several, the rejection limit stops the route.",
+        resolution: "Check `fields`: `severity` must render to a number, and the columns must be those of em_event. \
+                     Test an event with `nowbridge check --write-probe`. Then redrive.",
     },
     ErrorPage {
         number: 28,
         codes: &["events_missing", "events_unreadable"],
-        title: "whether events were taken can't be told from the answer",
-        said: "6 events were sent, and the instance says \"5 events were inserted\"; events came without additional_info",
-        means: "Only the count is told. Which of them stand is seen in em_event, if the bridge's user may read it there.",
-        does: "Looks for each by its marker, sends what is not there again, and sends events singly for a minute.",
-        todo: "Nothing for single ones. Else let the user read em_event with additional_info, severity and message_key.",
+        title: "the response does not show which events were inserted",
+        message: "6 events were sent; the instance responded \"5 events were inserted\"; events were returned without \
+                  additional_info",
+        cause: "The response contains only the count. Which events were inserted is visible only in em_event, if the \
+                bridge's user may read it.",
+        bridge_action: "Verifies each event by its marker, sends missing events again, and sends events one by one \
+                        for a minute.",
+        resolution: "None for single events. Otherwise give the user read access to em_event with additional_info, \
+                     severity and message_key.",
     },
 ];

@@ -1,41 +1,39 @@
-//! What can go wrong with a ticket or an alert, a page for each: what was said, what it means, what the bridge did with
-//! it, and what a person does about it.
+//! The catalog of errors, one page each: message, cause, what the bridge does, and resolution.
 //!
-//! Codes (`data_policy`) are what logs, dead letters and metrics carry; numbers (`SN-006`) are their short names for
-//! people, printed on the same occasions. Both are stable: a number is never given to something else. It guarantees that
-//! each code of the program has a page (a test reads the sources); it decides nothing.
+//! Logs, dead letters and metrics contain the code of an error (`data_policy`); dead letters also contain its number
+//! (`SN-006`), a short name for users. Both are stable: a number is never reused. Every code in the sources has a page;
+//! a test reads the sources to verify this. The catalog does not influence what the bridge does.
 
 mod alerts;
 mod instance;
 
 use std::fmt::{self, Write as _};
 
-/// The page of one failure.
+/// The page of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorPage {
-    /// Stable number.
+    /// Stable; never reused.
     pub number: u16,
-    /// The codes that it explains.
+    /// The codes that the page explains.
     pub codes: &'static [&'static str],
-    /// In few words.
+    /// At most about 60 characters.
     pub title: &'static str,
-    /// What the instance, or the bridge, says.
-    pub said: &'static str,
-    /// What that means.
-    pub means: &'static str,
-    /// What the bridge does by itself.
-    pub does: &'static str,
-    /// What a person does.
-    pub todo: &'static str,
+    /// The message of the instance (verbatim) or of the bridge.
+    pub message: &'static str,
+    pub cause: &'static str,
+    /// What the bridge does on its own.
+    pub bridge_action: &'static str,
+    /// What the user has to do.
+    pub resolution: &'static str,
 }
 
-/// All pages, by number.
+/// Returns all pages in order of their numbers.
 pub fn pages() -> impl Iterator<Item = &'static ErrorPage> {
     instance::PAGES.iter().chain(alerts::PAGES)
 }
 
-/// The page of a code. Statuses without a page of their own share one.
-pub fn of_code(code: &str) -> Option<&'static ErrorPage> {
+/// Returns the page of a code. HTTP statuses without their own page share the page of 4xx or 5xx.
+pub fn page_of_code(code: &str) -> Option<&'static ErrorPage> {
     let has = |wanted: &str| pages().find(|page| page.codes.contains(&wanted));
     has(code).or_else(|| match code.strip_prefix("http_")?.as_bytes() {
         [b'4', _, _] => has("http_4xx"),
@@ -44,79 +42,79 @@ pub fn of_code(code: &str) -> Option<&'static ErrorPage> {
     })
 }
 
-/// The page of a code or a number, however it is written: `SN-004`, `sn4`, `4`, `acl`.
+/// Returns the page of a code or a number, in any spelling: `SN-004`, `sn4`, `4`, `acl`.
 pub fn find(name: &str) -> Option<&'static ErrorPage> {
     let lower = name.trim().to_ascii_lowercase();
     let digits = lower.strip_prefix("sn").unwrap_or(&lower).trim_start_matches(['-', '_', ' ']);
     match digits.parse::<u16>() {
         Ok(number) => pages().find(|page| page.number == number),
-        Err(_) => of_code(&lower),
+        Err(_) => page_of_code(&lower),
     }
 }
 
-/// The pages whose texts speak of it.
+/// Returns the pages whose texts contain `text`.
 pub fn search(text: &str) -> Vec<&'static ErrorPage> {
     let wanted = text.to_lowercase();
-    let speaks = |page: &&ErrorPage| {
-        let all = [page.title, page.said, page.means, page.todo];
+    let matches = |page: &&ErrorPage| {
+        let all = [page.title, page.message, page.cause, page.resolution];
         all.iter().any(|part| part.to_lowercase().contains(&wanted)) || page.codes.iter().any(|c| c.contains(&wanted))
     };
-    pages().filter(speaks).collect()
+    pages().filter(matches).collect()
 }
 
-/// The short name of a code: `SN-006`. Empty where it has no page.
-pub fn name(code: &str) -> String {
-    of_code(code).map(ErrorPage::name).unwrap_or_default()
+/// Returns the error number of a code, such as `SN-006`; empty if the code has no page.
+pub fn error_number(code: &str) -> String {
+    page_of_code(code).map(ErrorPage::error_number).unwrap_or_default()
 }
 
 impl ErrorPage {
-    /// Its short name.
-    pub fn name(&self) -> String {
+    /// Returns the error number, such as `SN-006`.
+    pub fn error_number(&self) -> String {
         format!("SN-{:03}", self.number)
     }
 }
 
 impl fmt::Display for ErrorPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}  {}\n", self.name(), self.title)?;
+        writeln!(f, "{}  {}\n", self.error_number(), self.title)?;
         let parts = [
             ("code", self.codes.join(", ")),
-            ("said", self.said.to_owned()),
-            ("means", self.means.to_owned()),
-            ("nowbridge", self.does.to_owned()),
-            ("to do", self.todo.to_owned()),
+            ("message", self.message.to_owned()),
+            ("cause", self.cause.to_owned()),
+            ("nowbridge", self.bridge_action.to_owned()),
+            ("resolution", self.resolution.to_owned()),
         ];
-        for (title, text) in parts {
+        for (label, text) in parts {
             for (at, line) in wrap(&text, 86).into_iter().enumerate() {
-                writeln!(f, "{:<11}{line}", if at == 0 { title } else { "" })?;
+                writeln!(f, "{:<11}{line}", if at == 0 { label } else { "" })?;
             }
         }
         Ok(())
     }
 }
 
-/// All pages as a document.
+/// Returns all pages as a Markdown document, `docs/ERRORS.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
-        "# What can go wrong, and what to do\n\nGenerated from the program (`nowbridge explain` shows the same). Logs and \
-         dead letters name the code, dead letters the number as well.\n\n| number | code | |\n|---|---|---|\n",
+        "# Errors\n\nGenerated from the program; `nowbridge explain` prints the same. Logs and dead letters contain the \
+         code of an error, dead letters also its number.\n\n| Number | Code | Error |\n|---|---|---|\n",
     );
     for page in pages() {
         let codes = codes(page);
-        let anchor = page.name().to_lowercase();
-        let _ = writeln!(text, "| [{}](#{anchor}) | {codes} | {} |", page.name(), page.title);
+        let anchor = page.error_number().to_lowercase();
+        let _ = writeln!(text, "| [{}](#{anchor}) | {codes} | {} |", page.error_number(), page.title);
     }
     for page in pages() {
         let _ = write!(
             text,
-            "\n## {}\n\n**{}** ({})\n\n- Said: {}\n- Means: {}\n- nowbridge: {}\n- To do: {}\n",
-            page.name(),
+            "\n## {}\n\n**{}** ({})\n\n- Message: {}\n- Cause: {}\n- nowbridge: {}\n- Resolution: {}\n",
+            page.error_number(),
             page.title,
             codes(page),
-            page.said,
-            page.means,
-            page.does,
-            page.todo
+            page.message,
+            page.cause,
+            page.bridge_action,
+            page.resolution
         );
     }
     text

@@ -1,11 +1,11 @@
-//! The thread that commits offsets, apart from the poller's, because a commit must work while a rebalance callback
+//! The thread that commits offsets. It is not the poller thread, because commits must work while a rebalance callback
 //! blocks that one.
 //!
-//! It commits when an offset moved, at most every [`SPACING`], and renews each partition's commit every quarter of
-//! the session timeout even where nothing moved: an accepted commit is the lease. Every commit is stamped with the
-//! epoch and the time *before* it is sent, and is told only if that epoch still stands when the answer comes.
-//! `RebalanceInProgress` and its kin are no loss, only a reason to wait: the coordinator answers so for up to a second
-//! while other members come and go.
+//! It commits when an offset has changed, at most every [`COMMIT_INTERVAL`]. It also repeats each partition's commit
+//! every quarter of the session timeout, because an accepted commit is the lease. Every commit is stamped with the
+//! epoch and the time *before* it is sent, and is reported only if that epoch is still current when the response
+//! arrives. Errors such as `RebalanceInProgress` are only a reason to retry: the coordinator returns them for up to a
+//! second while other members join or leave.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,13 +22,13 @@ use super::rebalance::{Context, Shared};
 use crate::model::Epoch;
 use crate::runtime::clock;
 
-/// Between two commits because an offset moved. What a restart reads again for it is recognised by the ledger, where the
-/// watermark stands too, and each commit costs the coordinator a write, and four threads a wake-up.
-const SPACING: Duration = Duration::from_millis(200);
-/// Before a refused commit is repeated.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Shortest time between two commits of changed offsets. Records that a restart therefore reads again are recognised by
+/// the ledger, which contains the watermark, too. Each commit costs the coordinator a write, and wakes four threads.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+/// Delay before a failed commit is retried.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What is to be committed; shared with those who want something committed.
+/// The requested commits. The thread shares it with those who request commits.
 #[derive(Default)]
 pub(super) struct Commits {
     state: Mutex<State>,
@@ -37,69 +37,67 @@ pub(super) struct Commits {
 
 #[derive(Default)]
 struct State {
-    wanted: HashMap<i32, Wanted>,
-    /// Someone waits: no spacing.
-    urgent: bool,
-    stopped: bool,
+    requests: HashMap<i32, CommitRequest>,
+    /// Commit without an interval, because someone waits.
+    is_urgent: bool,
+    is_stopped: bool,
 }
 
-struct Wanted {
+struct CommitRequest {
     epoch: Epoch,
     offset: i64,
-    /// What the coordinator has accepted in this epoch.
+    /// The last offset that the coordinator accepted in this epoch.
     committed: Option<i64>,
-    /// When that was sent.
-    accepted: Instant,
-    /// When it was last tried.
-    tried: Option<Instant>,
+    /// When the last accepted commit was sent; before the first one, when the commit was requested.
+    committed_at: Instant,
+    attempted_at: Option<Instant>,
 }
 
-impl Wanted {
-    /// Whether something of it is yet to be accepted.
-    fn has_moved(&self) -> bool {
+impl CommitRequest {
+    /// Whether the offset is not committed yet.
+    fn is_pending(&self) -> bool {
         self.committed != Some(self.offset)
     }
 }
 
-/// One partition's part of a commit.
-#[derive(Clone, Copy)]
-struct Stamp {
-    partition: i32,
-    epoch: Epoch,
-    offset: i64,
+/// The commit of one partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PartitionCommit {
+    pub(super) partition: i32,
+    pub(super) epoch: Epoch,
+    pub(super) offset: i64,
 }
 
 impl Commits {
-    /// Commit this when next convenient. Within an epoch the highest offset wins.
-    pub(super) fn want(&self, partition: i32, epoch: Epoch, offset: i64) {
-        if self.state().want(partition, epoch, offset) {
+    /// Requests a commit. Within an epoch the highest offset counts.
+    pub(super) fn request(&self, partition: i32, epoch: Epoch, offset: i64) {
+        if self.state().request(PartitionCommit { partition, epoch, offset }) {
             self.changed.notify_all();
         }
     }
 
-    /// Commit these now; true when all of them were accepted before the deadline. Blocks.
-    pub(super) fn finish(&self, last: &[(i32, Epoch, i64)], deadline: Instant) -> bool {
+    /// Requests commits and waits for them; true if all were accepted before the deadline. Blocks.
+    pub(super) fn commit_now(&self, commits: &[PartitionCommit], deadline: Instant) -> bool {
         let mut state = self.state();
-        for &(partition, epoch, offset) in last {
-            state.want(partition, epoch, offset);
+        for &commit in commits {
+            state.request(commit);
         }
-        state.urgent = true;
+        state.is_urgent = true;
         self.changed.notify_all();
         loop {
-            let pending =
-                last.iter().any(|(partition, epoch, offset)| !state.has_committed(*partition, *epoch, *offset));
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !pending || left.is_zero() || state.stopped {
-                state.urgent = false;
+            let pending = commits.iter().any(|commit| !state.has_committed(*commit));
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if !pending || remaining.is_zero() || state.is_stopped {
+                state.is_urgent = false;
                 return !pending;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The thread ends after the commit it is in.
+    /// Ends the thread after its current commit.
     pub(super) fn stop(&self) {
-        self.state().stopped = true;
+        self.state().is_stopped = true;
         self.changed.notify_all();
     }
 
@@ -109,57 +107,61 @@ impl Commits {
 }
 
 impl State {
-    /// True: a commit may be due earlier than before.
-    fn want(&mut self, partition: i32, epoch: Epoch, offset: i64) -> bool {
-        match self.wanted.get_mut(&partition) {
-            Some(wanted) if wanted.epoch == epoch => {
-                let moved = wanted.has_moved();
-                wanted.offset = wanted.offset.max(offset);
-                !moved && wanted.has_moved()
+    /// True if the next commit may be due earlier than before.
+    fn request(&mut self, commit: PartitionCommit) -> bool {
+        let PartitionCommit { partition, epoch, offset } = commit;
+        match self.requests.get_mut(&partition) {
+            Some(request) if request.epoch == epoch => {
+                let was_pending = request.is_pending();
+                request.offset = request.offset.max(offset);
+                !was_pending && request.is_pending()
             }
-            Some(wanted) if wanted.epoch > epoch => false,
+            Some(request) if request.epoch > epoch => false,
             _ => {
-                let wanted = Wanted { epoch, offset, committed: None, accepted: Instant::now(), tried: None };
-                self.wanted.insert(partition, wanted);
+                let committed_at = Instant::now();
+                let request = CommitRequest { epoch, offset, committed: None, committed_at, attempted_at: None };
+                self.requests.insert(partition, request);
                 true
             }
         }
     }
 
-    fn has_committed(&self, partition: i32, epoch: Epoch, offset: i64) -> bool {
-        let wanted = self.wanted.get(&partition).filter(|wanted| wanted.epoch == epoch);
-        wanted.and_then(|wanted| wanted.committed).is_some_and(|committed| committed >= offset)
+    fn has_committed(&self, commit: PartitionCommit) -> bool {
+        let request = self.requests.get(&commit.partition).filter(|request| request.epoch == commit.epoch);
+        request.and_then(|request| request.committed).is_some_and(|committed| committed >= commit.offset)
     }
 
     /// When the next commit is due.
-    fn due(&self, renew: Duration) -> Option<Instant> {
-        let spacing = if self.urgent { Duration::ZERO } else { SPACING };
-        let each = |wanted: &Wanted| match wanted.tried {
+    fn due(&self, renew_interval: Duration) -> Option<Instant> {
+        let interval = if self.is_urgent { Duration::ZERO } else { COMMIT_INTERVAL };
+        let due = |request: &CommitRequest| match request.attempted_at {
             None => Instant::now(),
-            Some(tried) if wanted.has_moved() => tried + spacing,
-            Some(tried) => tried.max(wanted.accepted + renew),
+            Some(attempted_at) if request.is_pending() => attempted_at + interval,
+            Some(attempted_at) => attempted_at.max(request.committed_at + renew_interval),
         };
-        self.wanted.values().map(each).min()
+        self.requests.values().map(due).min()
     }
 
-    /// What a commit sent now should carry: everything that moved, and what would be due for renewal soon.
-    fn batch(&mut self, ownership: &Ownership, renew: Duration) -> Vec<Stamp> {
+    /// Returns the commits to send now: all pending ones, and those that would have to be renewed soon.
+    fn batch(&mut self, ownership: &Ownership, renew_interval: Duration) -> Vec<PartitionCommit> {
         let now = Instant::now();
-        self.wanted.retain(|partition, wanted| ownership.stands(*partition, wanted.epoch));
+        self.requests.retain(|partition, request| ownership.is_current(*partition, request.epoch));
         let mut batch = Vec::new();
-        for (&partition, wanted) in &mut self.wanted {
-            if wanted.has_moved() || now.saturating_duration_since(wanted.accepted) >= renew / 2 {
-                wanted.tried = Some(now);
-                batch.push(Stamp { partition, epoch: wanted.epoch, offset: wanted.offset });
+        for (&partition, request) in &mut self.requests {
+            let age = now.saturating_duration_since(request.committed_at);
+            if request.is_pending() || age >= renew_interval / 2 {
+                request.attempted_at = Some(now);
+                batch.push(PartitionCommit { partition, epoch: request.epoch, offset: request.offset });
             }
         }
         batch
     }
 
-    fn accepted(&mut self, stamp: Stamp, sent: Instant) {
-        if let Some(wanted) = self.wanted.get_mut(&stamp.partition).filter(|wanted| wanted.epoch == stamp.epoch) {
-            wanted.committed = Some(stamp.offset);
-            wanted.accepted = sent;
+    fn set_committed(&mut self, commit: PartitionCommit, sent: Instant) {
+        let request = self.requests.get_mut(&commit.partition).filter(|request| request.epoch == commit.epoch);
+        if let Some(request) = request {
+            request.committed = Some(commit.offset);
+            request.committed_at = sent;
         }
     }
 }
@@ -168,8 +170,9 @@ impl State {
 pub(super) struct Committer {
     consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
-    renew: Duration,
-    complained: Option<Instant>,
+    renew_interval: Duration,
+    /// When an error was last reported; `None` after a success.
+    error_reported_at: Option<Instant>,
 }
 
 impl Committer {
@@ -178,7 +181,7 @@ impl Committer {
         shared: Arc<Shared>,
         session_timeout: Duration,
     ) -> Result<(), Error> {
-        let committer = Self { consumer, shared, renew: session_timeout / 4, complained: None };
+        let committer = Self { consumer, shared, renew_interval: session_timeout / 4, error_reported_at: None };
         let name = "kafka-committer";
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || committer.run());
         thread.map(drop).map_err(|source| Error::Thread { name, source })
@@ -190,70 +193,71 @@ impl Committer {
                 continue;
             }
             let (sent_at, sent) = (clock::mono(), Instant::now());
-            let answer = self.send(&batch);
-            match answer {
-                Ok(()) => self.accept(&batch, sent_at, sent),
-                Err(error) => self.refused(&batch, &error),
+            let result = self.send(&batch);
+            match result {
+                Ok(()) => self.handle_success(&batch, sent_at, sent),
+                Err(error) => self.handle_error(&batch, &error),
             }
         }
     }
 
-    /// Waits until a commit is due; `None` when it is time to end.
-    fn next_batch(&self) -> Option<Vec<Stamp>> {
+    /// Waits until a commit is due; `None` if the thread must end.
+    fn next_batch(&self) -> Option<Vec<PartitionCommit>> {
         let commits = &self.shared.commits;
         let mut state = commits.state();
         loop {
-            if state.stopped {
+            if state.is_stopped {
                 return None;
             }
-            let wait = match state.due(self.renew) {
+            let wait = match state.due(self.renew_interval) {
                 Some(due) => due.saturating_duration_since(Instant::now()),
                 None => Duration::from_secs(3600),
             };
             if wait.is_zero() {
-                return Some(state.batch(&self.shared.ownership, self.renew));
+                return Some(state.batch(&self.shared.ownership, self.renew_interval));
             }
             state = commits.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn send(&self, batch: &[Stamp]) -> Result<(), KafkaError> {
+    fn send(&self, batch: &[PartitionCommit]) -> Result<(), KafkaError> {
+        let topic = &self.shared.settings.topic;
         let mut list = TopicPartitionList::with_capacity(batch.len());
-        for stamp in batch {
-            list.add_partition_offset(&self.shared.settings.topic, stamp.partition, Offset::Offset(stamp.offset))?;
+        for commit in batch {
+            list.add_partition_offset(topic, commit.partition, Offset::Offset(commit.offset))?;
         }
         self.consumer.commit(&list, CommitMode::Sync)
     }
 
-    fn accept(&mut self, batch: &[Stamp], sent_at: u64, sent: Instant) {
-        self.complained = None;
+    fn handle_success(&mut self, batch: &[PartitionCommit], sent_at: u64, sent: Instant) {
+        self.error_reported_at = None;
         let mut state = self.shared.commits.state();
-        for &stamp in batch {
-            let Stamp { partition, epoch, offset } = stamp;
-            if self.shared.ownership.stands(partition, epoch) {
-                state.accepted(stamp, sent);
-                self.shared.outlet.offer(PollerEvent::Committed { partition, epoch, sent_at, offset });
+        for &commit in batch {
+            let PartitionCommit { partition, epoch, offset } = commit;
+            if self.shared.ownership.is_current(partition, epoch) {
+                state.set_committed(commit, sent);
+                self.shared.events.try_send(PollerEvent::Committed { partition, epoch, sent_at, offset });
             }
         }
         drop(state);
         self.shared.commits.changed.notify_all();
     }
 
-    fn refused(&mut self, batch: &[Stamp], error: &KafkaError) {
-        if !is_wait(error) && self.complained.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-            self.complained = Some(Instant::now());
-            for stamp in batch {
-                let Stamp { partition, epoch, .. } = *stamp;
-                self.shared.outlet.offer(PollerEvent::CommitFailed { partition, epoch, what: error.to_string() });
+    fn handle_error(&mut self, batch: &[PartitionCommit], error: &KafkaError) {
+        if !is_transient(error) && self.error_reported_at.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+            self.error_reported_at = Some(Instant::now());
+            for commit in batch {
+                let PartitionCommit { partition, epoch, .. } = *commit;
+                self.shared.events.try_send(PollerEvent::CommitFailed { partition, epoch, error: error.to_string() });
             }
         }
-        tracing::debug!(%error, partitions = batch.len(), "an offset commit was refused; it is repeated");
-        std::thread::sleep(PATIENCE);
+        tracing::debug!(%error, partitions = batch.len(), "offset commit failed, retrying");
+        std::thread::sleep(RETRY_DELAY);
     }
 }
 
-/// Refusals that pass by themselves, or are followed by a rebalance callback.
-fn is_wait(error: &KafkaError) -> bool {
+/// Errors that pass by themselves, or are followed by a rebalance callback.
+fn is_transient(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let KafkaError::ConsumerCommit(code) = error else { return false };
     matches!(

@@ -1,5 +1,5 @@
-//! The channel from the poller's thread to the one who reads its events. Records have a share of it and stop flowing
-//! when that is full; what must be told is told in a reserve behind it, and if even that is full, later.
+//! The channel from the poller thread to the reader of its events. Records may use a part of it; fetching pauses when
+//! that part is full. All other events have a reserve, and are queued if that is full, too.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,61 +8,66 @@ use tokio::sync::mpsc;
 
 use super::poller::PollerEvent;
 
-/// Events that are not records may always be told; so many of them may be unread.
+/// Capacity for events that are not records.
 const RESERVE: usize = 8192;
 
-/// Where events go.
-pub(super) struct Outlet {
-    events: mpsc::Sender<PollerEvent>,
-    backlog: Mutex<VecDeque<PollerEvent>>,
+/// The sending side of the channel.
+pub(super) struct EventChannel {
+    sender: mpsc::Sender<PollerEvent>,
+    /// Events for which the channel had no room.
+    overflow: Mutex<VecDeque<PollerEvent>>,
     capacity: usize,
 }
 
-impl Outlet {
+impl EventChannel {
     pub(super) fn new(capacity: usize) -> (Self, mpsc::Receiver<PollerEvent>) {
         let capacity = capacity.max(2);
-        let (events, receiver) = mpsc::channel(capacity + RESERVE);
-        (Self { events, backlog: Mutex::default(), capacity }, receiver)
+        let (sender, receiver) = mpsc::channel(capacity + RESERVE);
+        (Self { sender, overflow: Mutex::default(), capacity }, receiver)
     }
 
-    /// Tells it, later if there is no room even in the reserve. Order is kept.
-    pub(super) fn tell(&self, event: PollerEvent) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        backlog.push_back(event);
-        self.drain(&mut backlog);
+    /// Sends an event, or queues it if the channel is full. The order is kept.
+    pub(super) fn send(&self, event: PollerEvent) {
+        let mut overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        overflow.push_back(event);
+        self.drain(&mut overflow);
     }
 
-    /// Tells it if there is room: for events that are only news.
-    pub(super) fn offer(&self, event: PollerEvent) {
-        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        if backlog.is_empty() {
-            let _ = self.events.try_send(event);
+    /// Sends an event that may be dropped, if the channel has room.
+    pub(super) fn try_send(&self, event: PollerEvent) {
+        let overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        if overflow.is_empty() {
+            let _ = self.sender.try_send(event);
         }
     }
 
+    /// Sends queued events.
     pub(super) fn flush(&self) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        self.drain(&mut backlog);
+        let mut overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        self.drain(&mut overflow);
     }
 
-    fn drain(&self, backlog: &mut VecDeque<PollerEvent>) {
-        while let Some(event) = backlog.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-                backlog.push_front(event);
+    fn drain(&self, overflow: &mut VecDeque<PollerEvent>) {
+        while let Some(event) = overflow.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(event)) = self.sender.try_send(event) {
+                overflow.push_front(event);
                 return;
             }
         }
     }
 
+    /// Whether the part for records is full.
     pub(super) fn is_full(&self) -> bool {
-        self.events.capacity() <= RESERVE
+        self.sender.capacity() <= RESERVE
     }
 
-    pub(super) fn has_room_again(&self) -> bool {
-        self.events.capacity() >= RESERVE + self.capacity / 2
+    /// Whether half of the part for records is free.
+    pub(super) fn is_half_free(&self) -> bool {
+        self.sender.capacity() >= RESERVE + self.capacity / 2
     }
 
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
+    /// Whether the reader was dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 }

@@ -1,34 +1,38 @@
-//! Consumer groups from outside: who is a member, and setting the offsets of a group that has none.
+//! Consumer groups seen from outside: lists the members, and sets the offsets of a group without members.
 //!
-//! Joins no group. That a group is without members is true at the moment of the answer only; whoever relies on it says
-//! to people that nothing may be started meanwhile.
+//! Joins no group. A list of members is true only at the moment of the response, so a command that relies on it tells
+//! the user not to start any members meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::options::{Isolation, Logging};
 use super::{Error, KafkaOptions};
 
-/// The members of a group, as `client id at host`; none where there is no such group. Blocks.
+/// Returns the members of a group, as `client id at host`; none if the group does not exist. Blocks.
 ///
 /// # Errors
-/// The cluster does not answer, or does not let us look.
+/// The cluster does not answer, or denies access.
 pub fn members(options: &KafkaOptions, group: &str, timeout: Duration) -> Result<Vec<String>, Error> {
-    let fail = |error| Error::call(format!("can't learn who is in the group {group}"), error);
+    let fail = |error| Error::call(format!("can't list the members of the group {group}"), error);
     let consumer: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
     let found = consumer.fetch_group_list(Some(group), timeout).map_err(fail)?;
     let members =
         found.groups().iter().filter(|known| known.name() == group).flat_map(rdkafka::groups::GroupInfo::members);
-    Ok(members.map(|one| format!("{} at {}", one.client_id(), one.client_host().trim_start_matches('/'))).collect())
+    let describe = |member: &rdkafka::groups::GroupMemberInfo| {
+        format!("{} at {}", member.client_id(), member.client_host().trim_start_matches('/'))
+    };
+    Ok(members.map(describe).collect())
 }
 
-/// Sets the group's offsets of a topic. The coordinator refuses it while the group has members. Blocks.
+/// Sets the group's offsets of a topic. The coordinator rejects it while the group has members. Blocks.
 ///
 /// # Errors
-/// The cluster does not answer, or refuses.
-pub fn commit(options: &KafkaOptions, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
+/// The cluster does not answer, or rejects the offsets.
+pub fn set_offsets(options: &KafkaOptions, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
     let fail = |error| Error::call(format!("can't set the offsets of the group {group} in {topic}"), error);
     let config = options.table_reader(group, Isolation::Uncommitted);
     let consumer: BaseConsumer<Logging> = config.create_with_context(Logging).map_err(fail)?;
@@ -37,4 +41,31 @@ pub fn commit(options: &KafkaOptions, group: &str, topic: &str, offsets: &[(i32,
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(fail)?;
     }
     consumer.commit(&list, CommitMode::Sync).map_err(fail)
+}
+
+/// Returns the group's committed offsets, and waits up to `timeout` for a coordinator. Blocks.
+///
+/// A cluster without any groups creates the topic `__consumer_offsets` on the first request, and has no coordinator
+/// until then.
+pub(super) fn committed_offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &TopicPartitionList,
+    timeout: Duration,
+) -> KafkaResult<TopicPartitionList> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match consumer.committed_offsets(partitions.clone(), timeout) {
+            Err(error) if is_coordinator_unavailable(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the group has no coordinator yet, or a new one.
+fn is_coordinator_unavailable(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let codes = [Code::NotCoordinator, Code::CoordinatorNotAvailable, Code::CoordinatorLoadInProgress];
+    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }

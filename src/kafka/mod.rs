@@ -1,10 +1,9 @@
-//! Everything that speaks to Kafka: client options, the poller thread that owns the consumer group's consumer, the
-//! idempotent producer, the transactional producer, topics and their settings, and quick reads of
-//! compacted topics.
+//! The Kafka clients: client options, the poller thread that owns the consumer of a consumer group, the idempotent
+//! producer, the transactional producer, topics and their settings, and fast reads of compacted topics.
 //!
-//! Guarantees: librdkafka's callbacks never reach the async world; records are owned when they leave this module; the
-//! properties on which delivery rests can't be overridden. It decides nothing about what is written where: that is
-//! the engine's and the ledger's.
+//! Guarantees: librdkafka's callbacks never run in async code; records that leave this module are owned; the properties
+//! on which the delivery guarantees depend cannot be overridden. This module does not decide what is written where; the
+//! engine and the ledger do.
 
 mod committer;
 mod event_channel;
@@ -25,46 +24,40 @@ pub mod transactions;
 pub use options::KafkaOptions;
 pub use poller::{Poller, PollerEvent, PollerHandle, PollerSettings};
 pub use producer::{Delivery, Outcome, ProduceError, ProduceRequest, Producer};
-pub use transactions::{Consumed, TransactionError, TransactionalProducer};
+pub use transactions::{ConsumedOffset, ConsumedOffsets, TransactionError, TransactionalProducer};
 
 use rdkafka::error::KafkaError;
 
-/// Why something about Kafka did not work. `Display` says what was tried, `source()` what librdkafka said.
+/// A Kafka call failed. `Display` names the call, `source()` is the error of librdkafka.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A property may not be passed through, or has a value that can't work.
+    /// A librdkafka property is protected, or has an invalid value.
     #[error("Kafka property `{name}` can't be set: {reason}")]
     Property {
-        /// The property.
         name: String,
         /// Why, and what to set instead.
         reason: String,
     },
-    /// A call failed.
-    #[error("{what}")]
+    #[error("{action}")]
     Call {
-        /// What was tried, and on what.
-        what: String,
-        /// What librdkafka said.
+        /// What failed, and on what: "can't ...".
+        action: String,
         #[source]
         source: Box<KafkaError>,
     },
-    /// An answer made no sense or is missing; says what and where.
+    /// A response is missing or invalid; the text says of what.
     #[error("{0}")]
     Unexpected(String),
-    /// An operating system thread could not be started.
     #[error("can't start the thread {name}")]
     Thread {
-        /// Its name.
         name: &'static str,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Error {
-    pub(crate) fn call(what: impl Into<String>, source: KafkaError) -> Self {
-        Self::Call { what: what.into(), source: Box::new(source) }
+    pub(crate) fn call(action: impl Into<String>, source: KafkaError) -> Self {
+        Self::Call { action: action.into(), source: Box::new(source) }
     }
 }

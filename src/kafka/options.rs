@@ -1,9 +1,9 @@
-//! How this bridge configures its Kafka clients.
+//! The configuration of the Kafka clients.
 //!
-//! A [`KafkaOptions`] is what a person may choose: where, as whom, and librdkafka properties passed through. The
-//! builders add what the delivery guarantees rest on, last, so that nothing passed through can override it; and
-//! [`check_properties`] refuses those properties by name, so that nobody believes a setting that is ignored.
-//! Secrets appear in no `Debug` output and in no error.
+//! [`KafkaOptions`] contains what the user may choose: brokers, credentials, and librdkafka properties that are passed
+//! through. The builders set the properties on which the delivery guarantees depend last, so that a property that is
+//! passed through cannot override them. [`check_properties`] rejects these properties by name, so that no setting is
+//! silently ignored. Secrets never appear in `Debug` output or errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,35 +14,39 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Error;
 
-/// Properties that can't be passed through, and why. Delivery rests on them, or they have a setting of their own.
+/// Properties that cannot be passed through, and the reason: the delivery guarantees depend on them, or they have a
+/// setting of their own.
 pub const PROTECTED: &[(&str, &str)] = &[
-    ("group.protocol", "the rebalance rendezvous is built on the classic protocol"),
-    ("partition.assignment.strategy", "partitions are handed over cooperatively; leave it out"),
+    ("group.protocol", "the rebalance callback needs the classic protocol"),
+    ("partition.assignment.strategy", "the bridge needs cooperative rebalancing; remove it"),
     ("enable.auto.commit", "offsets are committed only when their records are resolved"),
     ("auto.commit.interval.ms", "offsets are committed only when their records are resolved"),
     ("enable.auto.offset.store", "offsets are committed only when their records are resolved"),
     ("auto.commit.enable", "offsets are committed only when their records are resolved"),
-    ("auto.offset.reset", "the route's own `start` setting says where reading begins; a reset would skip records"),
-    ("isolation.level", "each reader needs a certain level"),
-    ("enable.partition.eof", "table reads rest on it"),
-    ("acks", "an acknowledgement by fewer replicas proves nothing"),
-    ("request.required.acks", "an acknowledgement by fewer replicas proves nothing"),
-    ("enable.idempotence", "without it a retry inside the client doubles a record"),
+    ("auto.offset.reset", "use the route's setting `start`; a reset would skip records"),
+    ("isolation.level", "the bridge sets it for each reader"),
+    ("enable.partition.eof", "reads of compacted topics depend on it"),
+    ("acks", "an acknowledgement by fewer replicas does not guarantee durability"),
+    ("request.required.acks", "an acknowledgement by fewer replicas does not guarantee durability"),
+    ("enable.idempotence", "without it, a retry in the client can duplicate a record"),
     ("enable.gapless.guarantee", "the bridge handles gaps itself"),
-    ("max.in.flight", "order per key rests on it"),
-    ("max.in.flight.requests.per.connection", "order per key rests on it"),
+    ("max.in.flight", "the order per key depends on it"),
+    ("max.in.flight.requests.per.connection", "the order per key depends on it"),
     ("transactional.id", "the bridge derives it from the route"),
     ("transaction.timeout.ms", "set by the bridge"),
-    ("message.timeout.ms", "the drain deadline rests on it"),
-    ("delivery.timeout.ms", "the drain deadline rests on it"),
-    ("allow.auto.create.topics", "a topic made by accident has the wrong settings; use `nowbridge topics create`"),
-    ("session.timeout.ms", "use the setting `kafka.session_timeout`: leases are counted from it"),
-    ("max.poll.interval.ms", "use the setting `kafka.max_poll_interval`: leases are counted from it"),
+    ("message.timeout.ms", "the drain deadline depends on it"),
+    ("delivery.timeout.ms", "the drain deadline depends on it"),
+    (
+        "allow.auto.create.topics",
+        "an automatically created topic has the wrong settings; use `nowbridge topics create`",
+    ),
+    ("session.timeout.ms", "use the setting `kafka.session_timeout`: leases depend on it"),
+    ("max.poll.interval.ms", "use the setting `kafka.max_poll_interval`: leases depend on it"),
     ("group.id", "use the route's setting `group`"),
     ("bootstrap.servers", "use the setting `kafka.bootstrap`"),
     ("metadata.broker.list", "use the setting `kafka.bootstrap`"),
@@ -56,71 +60,63 @@ pub const PROTECTED: &[(&str, &str)] = &[
     ("ssl.certificate.location", "use the settings under `kafka.tls`"),
     ("ssl.key.location", "use the settings under `kafka.tls`"),
     ("ssl.key.password", "use the settings under `kafka.tls`"),
-    ("statistics.interval.ms", "the bridge counts for itself"),
-    ("log.queue", "log lines go to the bridge's log"),
-    ("test.mock.num.brokers", "it would replace the cluster by a mock"),
-    ("plugin.library.paths", "the bridge loads no code"),
+    ("statistics.interval.ms", "the bridge has metrics of its own"),
+    ("log.queue", "librdkafka logs to the bridge's log"),
+    ("test.mock.num.brokers", "it would replace the cluster with a mock cluster"),
+    ("plugin.library.paths", "the bridge loads no plugins"),
 ];
 
-/// What a person may choose about the connection to the cluster.
+/// The user's settings for the connection to the cluster.
 #[derive(Clone)]
 pub struct KafkaOptions {
-    /// `host:port`, several separated by commas.
+    /// Comma-separated list of `host:port`.
     pub bootstrap: String,
-    /// Names this process in the brokers' logs and quotas.
+    /// `client.id`: identifies this process in the brokers' logs and quotas.
     pub client_id: String,
-    /// librdkafka properties passed through, already checked by [`check_properties`].
+    /// librdkafka properties that are passed through, already checked by [`check_properties`].
     pub properties: BTreeMap<String, String>,
-    /// TLS and SASL.
     pub security: Security,
 }
 
-/// How connections are secured. Neither part set: plain text.
+/// Encryption and authentication. Without both, connections are plain text.
 #[derive(Clone, Default)]
 pub struct Security {
-    /// Encryption.
     pub tls: Option<Tls>,
-    /// Authentication.
     pub sasl: Option<Sasl>,
 }
 
 /// TLS settings. All files are PEM.
 #[derive(Clone, Default)]
 pub struct Tls {
-    /// Authorities to trust; the system's where `None`.
+    /// Trusted certificate authorities; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// Our certificate chain, for brokers that ask for one.
+    /// The client certificate chain, for brokers that require one.
     pub certificate: Option<PathBuf>,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: Option<PathBuf>,
-    /// The key's passphrase.
+    /// The passphrase of the key.
     pub key_password: Option<SecretString>,
 }
 
 /// SASL settings.
 #[derive(Clone)]
 pub struct Sasl {
-    /// How.
     pub mechanism: Mechanism,
-    /// Who.
     pub username: String,
-    /// The proof.
     pub password: SecretString,
 }
 
-/// The SASL mechanisms that need nothing installed. Kerberos is not among them.
+/// A SASL mechanism. Kerberos is not supported, because it needs system libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
-    /// PLAIN; the password crosses the connection, so use it over TLS only.
+    /// Sends the password over the connection, so use it only over TLS.
     Plain,
-    /// SCRAM-SHA-256.
     ScramSha256,
-    /// SCRAM-SHA-512.
     ScramSha512,
 }
 
 impl Mechanism {
-    /// Kafka's name of it.
+    /// Returns the value of `sasl.mechanism`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -131,7 +127,7 @@ impl Mechanism {
 }
 
 impl KafkaOptions {
-    /// Plain text, nothing passed through.
+    /// Options without TLS, SASL and properties.
     pub fn new(bootstrap: impl Into<String>) -> Self {
         Self {
             bootstrap: bootstrap.into(),
@@ -141,31 +137,31 @@ impl KafkaOptions {
         }
     }
 
-    /// For a consumer in a group: cooperative, nothing automatic, small buffers.
+    /// Configuration of a consumer in a group: cooperative rebalancing, manual commits, small buffers.
     pub fn group_consumer(&self, group: &str, session_timeout: Duration, max_poll_interval: Duration) -> ClientConfig {
         let mut config = self.consumer_base(group);
         let heartbeat = millis((session_timeout / 10).min(Duration::from_secs(3)));
         set_default(&mut config, &self.properties, "heartbeat.interval.ms", &heartbeat);
-        // By default a broker answers with each single record. To wait for more, 50 ms at most, saves a quarter of the CPU
-        // at 200 events a second, and the broker's share too.
+        // By default, a broker responds as soon as it has one record. Waiting up to 50 ms for more saves a quarter of
+        // the CPU time at 200 events per second, and CPU time of the broker too.
         set_default(&mut config, &self.properties, "fetch.min.bytes", "65536");
         set_default(&mut config, &self.properties, "fetch.wait.max.ms", "50");
-        // A commit that hangs on a dead connection must not outlast several leases.
+        // A commit that hangs on a dead connection must not last longer than several leases.
         let socket = millis(session_timeout.clamp(Duration::from_secs(6), Duration::from_secs(30)));
         set_default(&mut config, &self.properties, "socket.timeout.ms", &socket);
         config
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", millis(session_timeout))
             .set("max.poll.interval.ms", millis(max_poll_interval))
-            // A reset would silently skip or repeat records; an error stops the partition and says so.
+            // A reset would silently skip or repeat records; an error stops the partition and is reported.
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "false");
         config
     }
 
-    /// For a reader of one partition that joins no group. librdkafka wants a group's name for any consumer; `group`
-    /// should be one that the access rules allow.
+    /// Configuration of a reader of one partition that joins no group. librdkafka requires a group name for every
+    /// consumer; the ACLs should allow `group`.
     pub fn table_reader(&self, group: &str, isolation: Isolation) -> ClientConfig {
         let mut config = self.consumer_base(group);
         set_default(&mut config, &self.properties, "fetch.wait.max.ms", "100");
@@ -173,27 +169,28 @@ impl KafkaOptions {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", isolation.name())
             .set("enable.partition.eof", "true")
-            // A table is read as fast as it goes, and then the client is closed.
+            // Large buffers: a table is read at full speed, and then the client is closed.
             .set("fetch.message.max.bytes", "4194304")
             .set("queued.min.messages", "200000")
             .set("queued.max.messages.kbytes", "16384");
         config
     }
 
-    /// For look-ups only: metadata, watermarks. Creates no topics.
+    /// Configuration of a client for metadata and watermarks. It creates no topics.
     pub fn lookup(&self) -> ClientConfig {
         let mut config = self.base(Role::Consumer);
-        // Ends are asked for as they are, open transactions included.
+        // The end of a partition includes open transactions.
         config.set("allow.auto.create.topics", "false").set("isolation.level", "read_uncommitted");
         config
     }
 
-    /// For an idempotent producer whose records are acknowledged by all in-sync replicas, or given up after `timeout`.
+    /// Configuration of an idempotent producer with `acks=all`. Records that are not acknowledged within `timeout`
+    /// fail.
     pub fn producer(&self, timeout: Duration) -> ClientConfig {
         let mut config = self.base(Role::Producer);
-        // Small batches cost the client and the broker more than the records in them, and each partition's is a request of
-        // its own: at 200 events a second 25 ms instead of 5 save a third of the CPU. Nobody waits for it, since claims
-        // are made ahead and calls take far longer.
+        // Small batches cost the client and the broker more than the records in them, and each partition's batch is a
+        // separate request: at 200 events per second, 25 ms instead of 5 save a third of the CPU time. It delays
+        // nothing, since claims are written ahead and calls to the instance take far longer.
         set_default(&mut config, &self.properties, "linger.ms", "25");
         set_default(&mut config, &self.properties, "queue.buffering.max.kbytes", "65536");
         set_default(&mut config, &self.properties, "queue.buffering.max.messages", "200000");
@@ -205,14 +202,14 @@ impl KafkaOptions {
         config
     }
 
-    /// For a transactional producer. `timeout` bounds a transaction, on the broker too.
+    /// Configuration of a transactional producer. `timeout` limits a transaction, on the broker too.
     pub fn transactional_producer(&self, transactional_id: &str, timeout: Duration) -> ClientConfig {
         let mut config = self.producer(timeout);
         config.set("transactional.id", transactional_id).set("transaction.timeout.ms", millis(timeout));
         config
     }
 
-    /// For the admin client.
+    /// Configuration of the admin client.
     pub fn admin(&self) -> ClientConfig {
         self.base(Role::Producer)
     }
@@ -220,11 +217,11 @@ impl KafkaOptions {
     fn consumer_base(&self, group: &str) -> ClientConfig {
         let mut config = self.base(Role::Consumer);
         let given = &self.properties;
-        // librdkafka fetches 64 MB ahead by default, which a pause throws away again.
+        // By default, librdkafka prefetches 64 MB, which a pause discards.
         set_default(&mut config, given, "queued.max.messages.kbytes", "2048");
         set_default(&mut config, given, "queued.min.messages", "2000");
         set_default(&mut config, given, "fetch.message.max.bytes", "524288");
-        // Its default waits a second after the queue was full, which shows as gaps in the flow.
+        // By default, fetching pauses for a second after the queue was full, which causes gaps.
         set_default(&mut config, given, "fetch.queue.backoff.ms", "5");
         config
             .set("group.id", group)
@@ -237,7 +234,7 @@ impl KafkaOptions {
     fn base(&self, role: Role) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in &self.properties {
-            if role.takes(name) {
+            if role.accepts(name) {
                 config.set(name, value);
             }
         }
@@ -276,12 +273,12 @@ impl KafkaOptions {
     }
 }
 
-/// Which records of transactions a reader sees.
+/// The isolation level of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// Records of open and aborted transactions, too.
+    /// Includes records of open and aborted transactions.
     Uncommitted,
-    /// Only what was committed, up to the first open transaction.
+    /// Only committed records, up to the first open transaction.
     Committed,
 }
 
@@ -301,9 +298,9 @@ enum Role {
 }
 
 impl Role {
-    /// librdkafka warns about a producer's property on a consumer, and the other way round, each time a client is
-    /// made; one list of properties serves both here, so each gets its own.
-    fn takes(self, name: &str) -> bool {
+    /// Whether a client of this role gets the property. librdkafka logs a warning for a producer property on a consumer
+    /// and vice versa, and the user's properties are for both.
+    fn accepts(self, name: &str) -> bool {
         const CONSUMER: &[&str] =
             &["fetch.", "queued.", "group.", "heartbeat.", "consume.", "check.crcs", "coordinator."];
         const PRODUCER: &[&str] = &[
@@ -316,11 +313,11 @@ impl Role {
             "partitioner",
             "delivery.",
         ];
-        let other = match self {
+        let foreign = match self {
             Self::Consumer => PRODUCER,
             Self::Producer => CONSUMER,
         };
-        !other.iter().any(|prefix| name.starts_with(prefix))
+        !foreign.iter().any(|prefix| name.starts_with(prefix))
     }
 }
 
@@ -334,18 +331,18 @@ fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
-/// Refuses properties that may not be passed through, all at once.
+/// Returns an error for each property that cannot be passed through.
 pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<Error> {
-    let refuse = |name: &str| {
+    let protected_error = |name: &str| {
         let found = PROTECTED.iter().find(|(protected, _)| *protected == name);
         found.map(|(_, reason)| Error::Property { name: name.to_owned(), reason: (*reason).to_owned() })
     };
-    properties.keys().filter_map(|name| refuse(name)).collect()
+    properties.keys().filter_map(|name| protected_error(name)).collect()
 }
 
 impl fmt::Debug for KafkaOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may hold secrets under names that we do not know, so only names are shown.
+        // Any value may be a secret, so only the names are shown.
         f.debug_struct("KafkaOptions")
             .field("bootstrap", &self.bootstrap)
             .field("client_id", &self.client_id)
@@ -362,7 +359,7 @@ impl fmt::Debug for Security {
     }
 }
 
-/// Sends librdkafka's log lines to the bridge's log.
+/// Client context that writes librdkafka's log lines to the bridge's log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Logging;
 
@@ -372,16 +369,21 @@ impl ClientContext for Logging {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a table is where its reading ends, and no trouble.
-        if !matches!(error, KafkaError::PartitionEOF(_)) {
-            tracing::warn!(target: "librdkafka", %error, "{reason}");
-        }
+        log_error(&error, reason);
     }
 }
 
 impl ConsumerContext for Logging {}
 
-/// The same for contexts that do more than log.
+/// Logs an error that librdkafka reports outside of any call. The end of a partition is not one: table reads wait for
+/// it.
+pub(super) fn log_error(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        tracing::warn!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+/// Writes a log line of librdkafka, for contexts that do more than log.
 pub(super) fn log(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -397,24 +399,24 @@ pub(super) fn log(level: RDKafkaLogLevel, fac: &str, message: &str) {
 mod tests {
     use super::*;
 
-    fn with(properties: &[(&str, &str)]) -> KafkaOptions {
+    fn options_with(properties: &[(&str, &str)]) -> KafkaOptions {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         KafkaOptions { properties, ..KafkaOptions::new("broker:9092") }
     }
 
     #[test]
-    fn what_guarantees_rest_on_is_refused_by_name_all_at_once() {
-        let options = with(&[("acks", "1"), ("linger.ms", "5"), ("enable.auto.commit", "true")]);
-        let refused: Vec<String> = check_properties(&options.properties).iter().map(ToString::to_string).collect();
-        assert_eq!(refused.len(), 2, "{refused:?}");
-        assert!(refused[0].contains("`acks`") && refused[1].contains("`enable.auto.commit`"), "{refused:?}");
+    fn protected_properties_are_all_rejected_by_name() {
+        let options = options_with(&[("acks", "1"), ("linger.ms", "5"), ("enable.auto.commit", "true")]);
+        let rejected: Vec<String> = check_properties(&options.properties).iter().map(ToString::to_string).collect();
+        assert_eq!(rejected.len(), 2, "{rejected:?}");
+        assert!(rejected[0].contains("`acks`") && rejected[1].contains("`enable.auto.commit`"), "{rejected:?}");
     }
 
     #[test]
-    fn nothing_passed_through_overrides_what_guarantees_rest_on() {
-        // As if the check had been forgotten.
+    fn protected_properties_are_not_overridden() {
+        // Without the check.
         let given: Vec<(&str, &str)> = PROTECTED.iter().map(|(name, _)| (*name, "0")).collect();
-        let options = with(&given);
+        let options = options_with(&given);
         let consumer = options.group_consumer("g", Duration::from_secs(6), Duration::from_secs(60));
         for (name, value) in [
             ("enable.auto.commit", "false"),
@@ -434,20 +436,20 @@ mod tests {
     }
 
     #[test]
-    fn librdkafka_takes_every_configuration() {
-        let options = with(&[("compression.type", "zstd"), ("fetch.wait.max.ms", "70"), ("linger.ms", "2")]);
-        let limits = (Duration::from_secs(6), Duration::from_secs(60));
+    fn librdkafka_accepts_every_configuration() {
+        let options = options_with(&[("compression.type", "zstd"), ("fetch.wait.max.ms", "70"), ("linger.ms", "2")]);
+        let (session_timeout, max_poll_interval) = (Duration::from_secs(6), Duration::from_secs(60));
         for config in [
-            options.group_consumer("g", limits.0, limits.1),
+            options.group_consumer("g", session_timeout, max_poll_interval),
             options.table_reader("g", Isolation::Committed),
             options.lookup(),
-            options.producer(limits.0),
-            options.transactional_producer("t", limits.0),
+            options.producer(session_timeout),
+            options.transactional_producer("t", session_timeout),
             options.admin(),
         ] {
             config.create_native_config().expect("known names and values");
         }
-        let consumer = options.group_consumer("g", limits.0, limits.1);
+        let consumer = options.group_consumer("g", session_timeout, max_poll_interval);
         assert_eq!((consumer.get("linger.ms"), consumer.get("fetch.wait.max.ms")), (None, Some("70")));
     }
 
@@ -455,7 +457,7 @@ mod tests {
     fn secrets_are_not_shown() {
         let sasl = Sasl { mechanism: Mechanism::Plain, username: "me".into(), password: "hush".to_owned().into() };
         let tls = Tls { key_password: Some("hush".to_owned().into()), ..Tls::default() };
-        let mut options = with(&[("ssl.key.pem", "hush")]);
+        let mut options = options_with(&[("ssl.key.pem", "hush")]);
         options.security = Security { tls: Some(tls), sasl: Some(sasl) };
         let shown =
             format!("{options:?} {:?}", options.producer(Duration::from_secs(1)).get("ssl.key.password").is_some());

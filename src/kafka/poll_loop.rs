@@ -1,7 +1,7 @@
-//! The poller's thread: polls, hands records out, starts and pauses partitions, leaves the group in the end.
+//! The poller thread: polls, sends records, starts and pauses partitions, and finally leaves the group.
 //!
-//! It never waits for the one who reads its events. Records stop flowing when the channel is full (all partitions are
-//! paused, and resumed when half of it is free: a pause throws the prefetch away, so it must not flutter).
+//! It never waits for the reader of its events. If the channel is full, it pauses all partitions, and resumes them when
+//! half of the channel is free: a pause discards the prefetched records, so pauses must not alternate quickly.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as threads};
@@ -14,26 +14,26 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::Error;
 use super::poller::PollerEvent;
-use super::rebalance::{Command, Context, LAST_COMMIT, Reading, Shared, list_at};
+use super::rebalance::{Command, Context, FINAL_COMMIT_TIMEOUT, FetchState, Shared, offset_list};
 use crate::model::Record;
 use crate::runtime::clock;
 
-/// How long one poll waits; also how long a command waits at most.
+/// Duration of one poll, and so the longest delay of a command.
 const POLL: Duration = Duration::from_millis(20);
-/// A channel that was full for so long is met with a pause. Until then the thread only naps: a pause throws the
-/// prefetch away and costs 150 ms until records flow again (seen on a real broker), more than a quick reader needs to
-/// make room. Short enough for rebalances not to notice.
-const NAPS: Duration = Duration::from_millis(100);
-const NAP: Duration = Duration::from_millis(1);
-/// A seek that is refused for so long is replaced by a new assignment of that partition.
-const SEEK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the channel may be full before fetching is paused. Until then the thread only sleeps: a pause discards the
+/// prefetched records and costs 150 ms until records arrive again (measured with a real broker), more than a fast
+/// reader needs to make room. Short enough not to delay rebalances.
+const FULL_GRACE: Duration = Duration::from_millis(100);
+const FULL_SLEEP: Duration = Duration::from_millis(1);
+/// How long a seek may fail before the partition is assigned again instead.
+const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 /// For the thread's own look-ups, which are rare.
-const LOOKUP: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the thread.
 pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, shared: Arc<Shared>) -> Result<(), Error> {
     let name = "kafka-poller";
-    let poll_loop = PollLoop { consumer, shared, paused: false, full: None, stopped: false };
+    let poll_loop = PollLoop { consumer, shared, pause_requested: false, full_since: None, is_paused: false };
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || poll_loop.run());
     thread.map(drop).map_err(|source| Error::Thread { name, source })
 }
@@ -41,28 +41,27 @@ pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, shared: Arc<Shared>) -
 struct PollLoop {
     consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
-    /// The engine asked for it.
-    paused: bool,
-    /// Since when the channel is full.
-    full: Option<Instant>,
-    /// What librdkafka was told last: the flowing partitions are paused.
-    stopped: bool,
+    /// Set by [`Command::Pause`].
+    pause_requested: bool,
+    full_since: Option<Instant>,
+    /// Whether the fetching partitions are paused in librdkafka.
+    is_paused: bool,
 }
 
 impl PollLoop {
     fn run(mut self) {
         loop {
-            if self.naps() {
-                std::thread::sleep(NAP);
+            if self.is_within_full_grace() {
+                std::thread::sleep(FULL_SLEEP);
             } else {
                 self.poll();
             }
-            self.shared.outlet.flush();
-            if self.run_commands() || self.shared.outlet.is_abandoned() {
+            self.shared.events.flush();
+            if self.run_commands() || self.shared.events.is_closed() {
                 break;
             }
-            self.start_wanted();
-            self.regulate();
+            self.start_requested();
+            self.update_pause();
         }
         self.close();
     }
@@ -70,21 +69,21 @@ impl PollLoop {
     fn poll(&self) {
         self.shared.last_poll.store(clock::mono(), Ordering::Release);
         match self.consumer.poll(POLL) {
-            Some(Ok(message)) => self.take(&message),
-            Some(Err(error)) => self.report_error(&error),
+            Some(Ok(message)) => self.send_record(&message),
+            Some(Err(error)) => self.handle_error(&error),
             None => {}
         }
     }
 
-    /// Whether room in the channel is waited for without polling.
-    fn naps(&self) -> bool {
-        !self.stopped && self.full.is_some_and(|since| since.elapsed() < NAPS)
+    /// Whether the channel is full and fetching is not paused yet.
+    fn is_within_full_grace(&self) -> bool {
+        !self.is_paused && self.full_since.is_some_and(|since| since.elapsed() < FULL_GRACE)
     }
 
-    fn take(&self, message: &BorrowedMessage<'_>) {
+    fn send_record(&self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
         let Some(epoch) = self.shared.ownership.epoch_of(partition) else { return };
-        if let Some(Reading::Flowing { next }) = self.consumer.context().inside().readings.get_mut(&partition) {
+        if let Some(FetchState::Fetching { next }) = self.consumer.context().state().fetch_states.get_mut(&partition) {
             if offset < *next {
                 return;
             }
@@ -92,17 +91,17 @@ impl PollLoop {
         } else {
             return;
         }
-        let record = owned(&self.shared.settings.topic, message);
-        self.shared.outlet.tell(PollerEvent::Record { epoch, record });
+        let record = to_record(&self.shared.settings.topic, message);
+        self.shared.events.send(PollerEvent::Record { epoch, record });
     }
 
-    /// Takes commands; true when it is time to end.
+    /// Runs the commands that have arrived; true if the thread must end.
     fn run_commands(&mut self) -> bool {
         loop {
-            let mut inside = self.consumer.context().inside();
-            let command = match inside.deferred.pop_front() {
+            let mut state = self.consumer.context().state();
+            let command = match state.deferred.pop_front() {
                 Some(command) => command,
-                None => match inside.commands.try_recv() {
+                None => match state.commands.try_recv() {
                     Ok(command) => command,
                     Err(threads::TryRecvError::Empty) => return false,
                     Err(threads::TryRecvError::Disconnected) => return true,
@@ -110,15 +109,16 @@ impl PollLoop {
             };
             match command {
                 Command::Fetch { partition, epoch, from } => {
-                    if self.shared.ownership.stands(partition, epoch) {
-                        inside.readings.insert(partition, Reading::Wanted { from, since: Instant::now() });
+                    if self.shared.ownership.is_current(partition, epoch) {
+                        let requested = FetchState::Requested { from, since: Instant::now() };
+                        state.fetch_states.insert(partition, requested);
                     }
                 }
-                Command::Pause(paused) => self.paused = paused,
-                // Nothing is being taken from us (any more), so there is nothing to let go.
+                Command::Pause(paused) => self.pause_requested = paused,
+                // No partition is being revoked (any more), so there is nothing to release.
                 Command::Release { .. } => {}
                 Command::Stall(time) => {
-                    drop(inside);
+                    drop(state);
                     std::thread::sleep(time);
                 }
                 Command::Close => return true,
@@ -126,130 +126,137 @@ impl PollLoop {
         }
     }
 
-    fn start_wanted(&self) {
-        let wanted: Vec<_> = {
-            let inside = self.consumer.context().inside();
-            let wanted = |(partition, reading): (&i32, &Reading)| match *reading {
-                Reading::Wanted { from, since } => Some((*partition, from, since)),
-                Reading::Idle | Reading::Flowing { .. } => None,
+    /// Starts fetching from the partitions for which it was requested.
+    fn start_requested(&self) {
+        let requested: Vec<_> = {
+            let state = self.consumer.context().state();
+            let requested = |(partition, fetch_state): (&i32, &FetchState)| match *fetch_state {
+                FetchState::Requested { from, since } => Some((*partition, from, since)),
+                FetchState::Idle | FetchState::Fetching { .. } => None,
             };
-            inside.readings.iter().filter_map(wanted).collect()
+            state.fetch_states.iter().filter_map(requested).collect()
         };
-        for (partition, from, since) in wanted {
+        for (partition, from, since) in requested {
             if self.seek(partition, from, since) {
-                self.consumer.context().inside().readings.insert(partition, Reading::Flowing { next: from });
+                self.consumer.context().state().fetch_states.insert(partition, FetchState::Fetching { next: from });
                 if let Some(epoch) = self.shared.ownership.epoch_of(partition) {
-                    self.shared.outlet.tell(PollerEvent::Fetching { partition, epoch, from });
+                    self.shared.events.send(PollerEvent::Fetching { partition, epoch, from });
                 }
             }
         }
     }
 
-    /// Sought while it is still paused: the other way round, records from the end could come first. Right after an
-    /// assignment the partition isn't started yet and refuses (`Erroneous state`), so it is tried again; after an
-    /// offset out of range it has stopped for good, and only a new assignment of it starts it.
+    /// Seeks while the partition is still paused; in the other order, records from the end could arrive first. Right
+    /// after an assignment the partition is not started yet and the seek fails (`Erroneous state`), so it is retried.
+    /// After an offset out of range the partition has stopped for good, and only a new assignment of it starts it.
     fn seek(&self, partition: i32, from: i64, since: Instant) -> bool {
         let topic = &self.shared.settings.topic;
-        let here = list_at(topic, &[partition], Offset::Offset(from));
+        let list = offset_list(topic, &[partition], Offset::Offset(from));
         if let Err(error) = self.consumer.seek(topic, partition, Offset::Offset(from), Duration::from_secs(1)) {
-            if since.elapsed() < SEEK_PATIENCE {
+            if since.elapsed() < SEEK_TIMEOUT {
                 return false;
             }
-            let again =
-                self.consumer.incremental_unassign(&here).and_then(|()| self.consumer.incremental_assign(&here));
-            if let Err(again) = again {
-                let what = format!("can't read {topic}/{partition} from {from}: {error}; {again}");
-                self.consumer.context().trouble(Some(partition), what);
+            let reassigned =
+                self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list));
+            if let Err(assign_error) = reassigned {
+                let message = format!("can't read {topic}/{partition} from offset {from}: {error}; {assign_error}");
+                self.consumer.context().report_error(Some(partition), message);
                 return false;
             }
         }
-        let told = if self.stopped { self.consumer.pause(&here) } else { self.consumer.resume(&here) };
-        if let Err(error) = told {
-            self.consumer.context().trouble(Some(partition), format!("can't resume {topic}/{partition}: {error}"));
+        let result = if self.is_paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = result {
+            let message = format!("can't resume {topic}/{partition}: {error}");
+            self.consumer.context().report_error(Some(partition), message);
             return false;
         }
         true
     }
 
-    /// Pauses or resumes all partitions that flow, where that has changed.
-    fn regulate(&mut self) {
-        let outlet = &self.shared.outlet;
-        self.full = match self.full {
-            Some(since) => (!outlet.has_room_again()).then_some(since),
-            None => outlet.is_full().then(Instant::now),
+    /// Pauses or resumes all fetching partitions, if necessary.
+    fn update_pause(&mut self) {
+        let events = &self.shared.events;
+        self.full_since = match self.full_since {
+            Some(since) => (!events.is_half_free()).then_some(since),
+            None => events.is_full().then(Instant::now),
         };
-        let stop = self.paused || self.full.is_some();
-        if stop == self.stopped || (!self.paused && self.naps()) {
+        let pause = self.pause_requested || self.full_since.is_some();
+        if pause == self.is_paused || (!self.pause_requested && self.is_within_full_grace()) {
             return;
         }
         let partitions: Vec<i32> = {
-            let inside = self.consumer.context().inside();
-            let flowing = inside.readings.iter().filter(|(_, reading)| matches!(reading, Reading::Flowing { .. }));
-            flowing.map(|(partition, _)| *partition).collect()
+            let state = self.consumer.context().state();
+            let fetching = state.fetch_states.iter().filter(|(_, state)| matches!(state, FetchState::Fetching { .. }));
+            fetching.map(|(partition, _)| *partition).collect()
         };
-        let list = list_at(&self.shared.settings.topic, &partitions, Offset::Invalid);
-        let told = if stop { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-        match told {
-            Ok(()) => self.stopped = stop,
-            Err(error) => self.consumer.context().trouble(None, format!("can't pause or resume: {error}")),
+        let list = offset_list(&self.shared.settings.topic, &partitions, Offset::Invalid);
+        let result = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        match result {
+            Ok(()) => self.is_paused = pause,
+            Err(error) => self.consumer.context().report_error(None, format!("can't pause or resume: {error}")),
         }
     }
 
-    fn report_error(&self, error: &KafkaError) {
+    fn handle_error(&self, error: &KafkaError) {
         match error {
             KafkaError::PartitionEOF(_) => {}
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.find_out_of_range();
             }
-            other => self.consumer.context().trouble(None, other.to_string()),
+            other => self.consumer.context().report_error(None, other.to_string()),
         }
     }
 
-    /// The error doesn't say which partition it concerns.
+    /// Finds the partitions whose next offset is out of range, because the error does not name the partition.
     fn find_out_of_range(&self) {
         let topic = &self.shared.settings.topic;
-        let flowing: Vec<(i32, i64)> = {
-            let inside = self.consumer.context().inside();
-            let next = |(partition, reading): (&i32, &Reading)| match *reading {
-                Reading::Flowing { next } => Some((*partition, next)),
-                Reading::Idle | Reading::Wanted { .. } => None,
+        let fetching: Vec<(i32, i64)> = {
+            let state = self.consumer.context().state();
+            let next = |(partition, fetch_state): (&i32, &FetchState)| match *fetch_state {
+                FetchState::Fetching { next } => Some((*partition, next)),
+                FetchState::Idle | FetchState::Requested { .. } => None,
             };
-            inside.readings.iter().filter_map(next).collect()
+            state.fetch_states.iter().filter_map(next).collect()
         };
-        for (partition, wanted) in flowing {
+        for (partition, wanted) in fetching {
             let Some(epoch) = self.shared.ownership.epoch_of(partition) else { continue };
-            let reading = match self.consumer.fetch_watermarks(topic, partition, LOOKUP) {
+            let fetch_state = match self.consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT) {
                 Ok((low, high)) if wanted < low || wanted > high => {
-                    self.shared.outlet.tell(PollerEvent::OutOfRange { partition, epoch, wanted, low, high });
-                    Reading::Idle
+                    self.shared.events.send(PollerEvent::OutOfRange { partition, epoch, wanted, low, high });
+                    FetchState::Idle
                 }
                 Ok(_) => continue,
-                // Which it was is not known; asking for it again brings the error back if it was this one.
-                Err(_) => Reading::Wanted { from: wanted, since: Instant::now() },
+                // It may be this partition. If so, fetching from the offset again causes the error again.
+                Err(_) => FetchState::Requested { from: wanted, since: Instant::now() },
             };
-            self.consumer.context().inside().readings.insert(partition, reading);
+            self.consumer.context().state().fetch_states.insert(partition, fetch_state);
         }
     }
 
-    /// Leaves the group. A consumer that doesn't get it done in time is abandoned: its own destructor would wait
-    /// without a bound.
+    /// Leaves the group. A consumer that has not left in time is leaked, because its destructor would wait without a
+    /// limit.
     fn close(self) {
-        let deadline = Instant::now() + self.shared.settings.drain + LAST_COMMIT + Duration::from_secs(3);
-        let mut left = self.consumer.close_queue().is_ok();
-        while left && !self.consumer.closed() {
+        let drain_timeout = self.shared.settings.drain_timeout;
+        let deadline = Instant::now() + drain_timeout + FINAL_COMMIT_TIMEOUT + Duration::from_secs(3);
+        let mut has_left = self.consumer.close_queue().is_ok();
+        while has_left && !self.consumer.closed() {
             drop(self.consumer.poll(POLL));
-            left = Instant::now() < deadline;
+            has_left = Instant::now() < deadline;
         }
         self.shared.commits.stop();
-        if !left {
-            tracing::warn!("the consumer could not leave its group in time; the group waits out its session");
+        if !has_left {
+            tracing::warn!(
+                group = self.shared.settings.group,
+                "the consumer could not leave its group in time; the group waits for the session timeout"
+            );
             std::mem::forget(Arc::clone(&self.consumer));
         }
-        self.shared.outlet.tell(PollerEvent::Closed);
+        self.shared.events.send(PollerEvent::Closed);
     }
 }
 
-pub(super) fn owned(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+/// Copies a message.
+pub(super) fn to_record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });

@@ -1,12 +1,12 @@
-//! The poller's outside: its settings, what it tells, and the handle that speaks to it. The thread itself is in
-//! `poll_loop`, the committer in `committer`.
+//! The interface of the poller: its settings, its events, and its handle. The thread itself is in `poll_loop`, the
+//! thread that commits offsets in `committer`.
 //!
-//! One operating system thread owns the group's consumer, because a rebalance callback must be able to block: a
-//! revoked partition is let go only after its work is finished and its last offset committed, or the drain deadline
-//! has passed. Guaranteed: events of one partition come in the order in which they happened; no record of a partition
-//! comes before `fetch`, none below the offset asked for, and none with an epoch that is not the partition's own.
-//! Not guaranteed: that a partition is still ours when its event is read; that is what [`PollerHandle::epoch_of`] and
-//! the lease are for.
+//! One operating system thread owns the group's consumer, because a rebalance callback must be able to block: a revoked
+//! partition is released only after its work is finished and its last offset is committed, or after the drain deadline.
+//!
+//! Guarantees: events of a partition are in order; no record of a partition is sent before `fetch`, below the requested
+//! offset, or with an epoch other than the partition's. Not guaranteed: that the partition is still assigned when the
+//! event is read; [`PollerHandle::epoch_of`] and the lease are for that.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as threads};
@@ -17,36 +17,34 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::committer::Committer;
-use super::event_channel::Outlet;
+use super::event_channel::EventChannel;
 use super::ownership::Ownership;
 use super::rebalance::{Command, Context, Shared};
-use super::{Error, KafkaOptions, poll_loop};
+use super::{ConsumedOffset, Error, KafkaOptions, poll_loop};
 use crate::model::{Epoch, Record};
 use crate::runtime::clock;
 
-/// How to read a topic.
+/// Settings of a poller.
 #[derive(Debug, Clone)]
 pub struct PollerSettings {
-    /// The cluster.
     pub options: KafkaOptions,
-    /// The topic.
     pub topic: Arc<str>,
-    /// The consumer group.
     pub group: String,
-    /// Static membership: a member that comes back under this name gets its partitions back without a rebalance.
+    /// `group.instance.id` (static membership): a restarted member with this id gets its partitions without a
+    /// rebalance.
     pub instance_id: Option<String>,
     /// `session.timeout.ms`.
     pub session_timeout: Duration,
     /// `max.poll.interval.ms`.
     pub max_poll_interval: Duration,
-    /// How long a revoked partition may finish its work; the callback waits a little longer.
-    pub drain: Duration,
-    /// Records that may wait in the channel before fetching pauses.
+    /// How long the rebalance callback waits until a revoked partition is released; the final commit takes longer.
+    pub drain_timeout: Duration,
+    /// Unread records in the channel at which fetching pauses.
     pub capacity: usize,
 }
 
 impl PollerSettings {
-    /// With Kafka's defaults and a drain of 3 s.
+    /// Settings with Kafka's default timeouts and a drain timeout of 3 s.
     pub fn new(options: &KafkaOptions, topic: &str, group: &str) -> Self {
         Self {
             options: options.clone(),
@@ -55,95 +53,81 @@ impl PollerSettings {
             instance_id: None,
             session_timeout: Duration::from_secs(45),
             max_poll_interval: Duration::from_secs(300),
-            drain: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(3),
             capacity: 4096,
         }
     }
 }
 
-/// What the consumer went through.
+/// An event of the consumer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PollerEvent {
-    /// The group gave us a partition. Nothing is fetched from it until [`PollerHandle::fetch`].
+    /// A partition was assigned. Nothing is fetched from it until [`PollerHandle::fetch`].
     Assigned {
-        /// The partition.
         partition: i32,
-        /// Its new epoch, higher than any before, of any partition.
+        /// Its new epoch, higher than all earlier epochs of all partitions.
         epoch: Epoch,
     },
-    /// The group takes a partition back; the thread waits for [`PollerHandle::release`].
+    /// A partition is being revoked; the thread waits for [`PollerHandle::release`].
     Revoked {
-        /// The partition.
         partition: i32,
         /// The epoch that ends.
         epoch: Epoch,
     },
-    /// A partition is gone already.
+    /// A partition was lost: another member may own it already.
     Lost {
-        /// The partition.
         partition: i32,
         /// The epoch that ended.
         epoch: Epoch,
     },
-    /// A record, in rising order of offset within a partition and epoch.
+    /// A record. Offsets increase within a partition and epoch, except after another `fetch`.
     Record {
-        /// The epoch it was fetched in.
+        /// The epoch in which it was fetched.
         epoch: Epoch,
-        /// The record.
         record: Record,
     },
-    /// From here on, records of this partition come from where the last `fetch` asked; what came before was read
-    /// for an older one.
+    /// The following records of this partition belong to the last `fetch`; earlier ones may belong to an older `fetch`.
     Fetching {
-        /// The partition.
         partition: i32,
-        /// Its epoch.
         epoch: Epoch,
-        /// Where it asked.
+        /// The offset of the `fetch`.
         from: i64,
     },
-    /// The coordinator accepted an offset commit of the epoch that still stands.
+    /// The coordinator accepted an offset commit of the partition's current epoch.
     Committed {
-        /// The partition.
         partition: i32,
         /// The epoch stamped when it was sent.
         epoch: Epoch,
-        /// When it was sent, on the mono clock.
+        /// When it was sent, on the monotonic clock.
         sent_at: u64,
-        /// The offset.
         offset: i64,
     },
-    /// A commit was refused, for another reason than a rebalance under way. It is repeated.
+    /// An offset commit failed, for another reason than a rebalance. It is retried.
     CommitFailed {
-        /// The partition.
         partition: i32,
         /// The epoch stamped when it was sent.
         epoch: Epoch,
-        /// Why.
-        what: String,
+        error: String,
     },
-    /// Something people should know; nothing is lost.
-    Trouble {
-        /// The partition, where it concerns one.
+    /// The consumer reported an error. Nothing is lost, and the poller continues.
+    Error {
+        /// The partition, if the error concerns a single one.
         partition: Option<i32>,
-        /// What.
-        what: String,
+        error: String,
     },
-    /// The next offset no longer exists (retention) or does not exist yet (the topic was made anew). Nothing more is
+    /// The next offset does not exist any more (retention), or not yet (the topic was recreated). Nothing more is
     /// fetched from this partition until [`PollerHandle::fetch`] is called again.
     OutOfRange {
-        /// The partition.
         partition: i32,
-        /// Its epoch.
         epoch: Epoch,
-        /// The offset that was wanted.
+        /// The requested offset.
         wanted: i64,
         /// First offset that exists.
         low: i64,
         /// One above the last offset.
         high: i64,
     },
-    /// The thread has ended; nothing follows.
+    /// The thread has ended. This is the last event.
     Closed,
 }
 
@@ -151,10 +135,10 @@ pub enum PollerEvent {
 pub struct Poller;
 
 impl Poller {
-    /// Subscribes, and hands out what comes.
+    /// Subscribes to the topic and starts the thread. Returns its handle and its events.
     pub fn spawn(settings: PollerSettings) -> Result<(PollerHandle, mpsc::Receiver<PollerEvent>), Error> {
         check(&settings)?;
-        let (outlet, events) = Outlet::new(settings.capacity);
+        let (channel, events) = EventChannel::new(settings.capacity);
         let (commands, inbox) = threads::channel();
         let mut config =
             settings.options.group_consumer(&settings.group, settings.session_timeout, settings.max_poll_interval);
@@ -163,10 +147,10 @@ impl Poller {
         }
         let topic = Arc::clone(&settings.topic);
         let session_timeout = settings.session_timeout;
-        let shared = Arc::new(Shared::new(settings, outlet));
+        let shared = Arc::new(Shared::new(settings, channel));
         let consumer: BaseConsumer<Context> = config
             .create_with_context(Context::new(Arc::clone(&shared), inbox))
-            .map_err(|error| Error::call(format!("can't make a consumer for {topic}"), error))?;
+            .map_err(|error| Error::call(format!("can't create a consumer for {topic}"), error))?;
         let consumer = Arc::new(consumer);
         consumer.subscribe(&[&topic]).map_err(|error| Error::call(format!("can't subscribe to {topic}"), error))?;
         Committer::start(Arc::clone(&consumer), Arc::clone(&shared), session_timeout)?;
@@ -175,19 +159,19 @@ impl Poller {
     }
 }
 
-/// Combinations that librdkafka would take, and that break a guarantee.
+/// Rejects combinations that librdkafka accepts and that break a guarantee.
 fn check(settings: &PollerSettings) -> Result<(), Error> {
-    let refuse = |name: &str, reason: &str| Err(Error::Property { name: name.into(), reason: reason.into() });
+    let invalid = |name: &str, reason: &str| Err(Error::Property { name: name.into(), reason: reason.into() });
     if settings.session_timeout >= settings.max_poll_interval {
-        return refuse("session.timeout.ms", "it must be below max.poll.interval.ms");
+        return invalid("session.timeout.ms", "it must be below max.poll.interval.ms");
     }
-    if settings.drain + Duration::from_secs(2) >= settings.max_poll_interval {
-        return refuse("max.poll.interval.ms", "it must be more than two seconds above the drain deadline");
+    if settings.drain_timeout + Duration::from_secs(2) >= settings.max_poll_interval {
+        return invalid("max.poll.interval.ms", "it must be more than two seconds above the drain timeout");
     }
     Ok(())
 }
 
-/// Speaks to the thread; cheap to clone. When the last one is dropped, the thread leaves the group and ends.
+/// Controls the thread; cheap to clone. When the last handle is dropped, the thread leaves the group and ends.
 #[derive(Clone)]
 pub struct PollerHandle {
     inner: Arc<Inner>,
@@ -201,135 +185,139 @@ struct Inner {
 }
 
 impl PollerHandle {
-    /// Fetch this partition from this offset on, if the epoch is still the present one.
+    /// Fetches a partition from an offset on, if the epoch is still current.
     pub fn fetch(&self, partition: i32, epoch: Epoch, from: i64) {
-        self.tell(Command::Fetch { partition, epoch, from });
+        self.send(Command::Fetch { partition, epoch, from });
     }
 
-    /// Stop fetching from all partitions.
+    /// Pauses fetching from all partitions.
     pub fn pause(&self) {
-        self.tell(Command::Pause(true));
+        self.send(Command::Pause(true));
     }
 
-    /// Fetch again.
+    /// Resumes fetching.
     pub fn resume(&self) {
-        self.tell(Command::Pause(false));
+        self.send(Command::Pause(false));
     }
 
-    /// Commits the offset, if one is given, and lets the blocked rebalance go on once every revoked partition has
-    /// been released.
+    /// Releases a revoked partition, and commits the offset, if there is one. The rebalance continues when all revoked
+    /// partitions are released.
     pub fn release(&self, partition: i32, epoch: Epoch, offset: Option<i64>) {
-        self.tell(Command::Release { partition, epoch, offset });
+        self.send(Command::Release { partition, epoch, offset });
     }
 
-    /// Commit this offset soon, and again every quarter of the session timeout, until a newer one comes or the epoch
+    /// Commits an offset soon, and again every quarter of the session timeout, until there is a higher one or the epoch
     /// ends.
     pub fn commit(&self, partition: i32, epoch: Epoch, offset: i64) {
-        self.inner.shared.commits.want(partition, epoch, offset);
+        self.inner.shared.commits.request(partition, epoch, offset);
     }
 
-    /// When the consumer was last polled, on the mono clock.
+    /// Returns when the consumer was last polled, on the monotonic clock.
     pub fn last_poll(&self) -> u64 {
         self.inner.shared.last_poll.load(Ordering::Acquire)
     }
 
-    /// The partition's present epoch; `None` where it is not ours. Cheap enough to ask before every request.
+    /// Returns the partition's current epoch; `None` if it is not assigned. Cheap enough to be called before every
+    /// request.
     pub fn epoch_of(&self, partition: i32) -> Option<Epoch> {
         self.ownership().epoch_of(partition)
     }
 
-    /// The group's committed offset; `None` where there is none. Blocks.
+    /// Returns the group's committed offset; `None` if there is none. Blocks.
     pub fn committed_offset(&self, partition: i32, timeout: Duration) -> Result<Option<i64>, Error> {
-        let what = || format!("can't learn the committed offset of {}/{partition}", self.inner.topic);
+        let action = || format!("can't read the committed offset of {}/{partition}", self.inner.topic);
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.inner.topic, partition);
-        let found = self.inner.consumer.committed_offsets(list, timeout).map_err(|error| Error::call(what(), error))?;
-        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(what()))?;
-        element.error().map_err(|error| Error::call(what(), error))?;
+        let found =
+            self.inner.consumer.committed_offsets(list, timeout).map_err(|error| Error::call(action(), error))?;
+        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(action()))?;
+        element.error().map_err(|error| Error::call(action(), error))?;
         Ok(match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         })
     }
 
-    /// Asks the coordinator whether it knows this member, by committing an offset of partition 0 of `topic`, which must
-    /// not be the topic that is read: an offset of that could be set back. Where it does, the partitions are ours for a
-    /// session from the answered instant on the mono clock: it gives them to nobody else sooner. Blocks.
-    pub fn prove(&self, topic: &str, timeout: Duration) -> Result<u64, Error> {
-        let what =
+    /// Verifies that the coordinator knows this member, by committing an offset of partition 0 of `topic`. That must
+    /// not be the topic that is read, because the commit could set an offset of it back. Returns an instant on the
+    /// monotonic clock. For one session timeout from then on, the coordinator assigns the member's partitions to no
+    /// other member. Blocks.
+    pub fn confirm_membership(&self, topic: &str, timeout: Duration) -> Result<u64, Error> {
+        let action =
             || format!("the coordinator does not confirm this member of the group that reads {}", self.inner.topic);
-        // The end, so that no lag is shown of a topic that this group does not read.
+        // The end of the partition, so that monitoring shows no lag for a topic that the group does not read.
         let end =
-            self.inner.consumer.fetch_watermarks(topic, 0, timeout).map_err(|error| Error::call(what(), error))?.1;
+            self.inner.consumer.fetch_watermarks(topic, 0, timeout).map_err(|error| Error::call(action(), error))?.1;
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(topic, 0, Offset::Offset(end)).map_err(|error| Error::call(what(), error))?;
+        list.add_partition_offset(topic, 0, Offset::Offset(end)).map_err(|error| Error::call(action(), error))?;
         let sent_at = clock::mono();
-        self.inner.consumer.commit(&list, CommitMode::Sync).map_err(|error| Error::call(what(), error))?;
+        self.inner.consumer.commit(&list, CommitMode::Sync).map_err(|error| Error::call(action(), error))?;
         Ok(sent_at)
     }
 
-    /// Who this member is in its group, for a transaction that commits offsets.
+    /// Returns the member's group metadata, for a transaction that commits offsets.
     pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
         self.inner.consumer.group_metadata()
     }
 
-    pub(super) fn offsets(&self, offsets: &[(i32, i64)]) -> TopicPartitionList {
+    /// Returns the offsets as librdkafka expects them.
+    pub(super) fn offset_list(&self, offsets: &[ConsumedOffset]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for &(partition, offset) in offsets {
-            // Fails only for offsets that can't be expressed; those of records can.
-            let _ = list.add_partition_offset(&self.inner.topic, partition, Offset::Offset(offset));
+        for offset in offsets {
+            // Fails only for invalid offsets; those of records are valid.
+            let _ = list.add_partition_offset(&self.inner.topic, offset.partition, Offset::Offset(offset.next));
         }
         list
     }
 
-    /// First offset, and one above the last one. Blocks.
+    /// Returns the first offset, and one above the last offset. Blocks.
     pub fn watermarks(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), Error> {
-        self.inner
-            .consumer
-            .fetch_watermarks(&self.inner.topic, partition, timeout)
-            .map_err(|error| Error::call(format!("can't learn the ends of {}/{partition}", self.inner.topic), error))
+        self.inner.consumer.fetch_watermarks(&self.inner.topic, partition, timeout).map_err(|error| {
+            Error::call(format!("can't read the first and last offset of {}/{partition}", self.inner.topic), error)
+        })
     }
 
-    /// First offset whose record is not older than this Unix time in milliseconds; the partition's end where all are
-    /// older. Blocks.
+    /// Returns the first offset whose record is not older than a Unix time in milliseconds; the partition's end if all
+    /// are older. Blocks.
     pub fn offset_for_time(&self, partition: i32, time: i64, timeout: Duration) -> Result<i64, Error> {
-        let what = || format!("can't find the offset of that time in {}/{partition}", self.inner.topic);
+        let action = || format!("can't find the offset of a time in {}/{partition}", self.inner.topic);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.inner.topic, partition, Offset::Offset(time))
-            .map_err(|error| Error::call(what(), error))?;
-        let found = self.inner.consumer.offsets_for_times(list, timeout).map_err(|error| Error::call(what(), error))?;
-        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(what()))?;
-        element.error().map_err(|error| Error::call(what(), error))?;
+            .map_err(|error| Error::call(action(), error))?;
+        let found =
+            self.inner.consumer.offsets_for_times(list, timeout).map_err(|error| Error::call(action(), error))?;
+        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(action()))?;
+        element.error().map_err(|error| Error::call(action(), error))?;
         match element.offset() {
             Offset::Offset(offset) => Ok(offset),
             _ => Ok(self.watermarks(partition, timeout)?.1),
         }
     }
 
-    /// Partitions of the topic. Blocks.
+    /// Returns the number of the topic's partitions. Blocks.
     pub fn partition_count(&self, timeout: Duration) -> Result<i32, Error> {
-        let what = || format!("can't learn the partitions of {}", self.inner.topic);
+        let action = || format!("can't read the partitions of {}", self.inner.topic);
         let metadata = self
             .inner
             .consumer
             .fetch_metadata(Some(&self.inner.topic), timeout)
-            .map_err(|error| Error::call(what(), error))?;
+            .map_err(|error| Error::call(action(), error))?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == &*self.inner.topic);
         match topic.map(|topic| topic.partitions().len()) {
             Some(count) if count > 0 => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
-            _ => Err(Error::Unexpected(format!("{}: there is no such topic", what()))),
+            _ => Err(Error::Unexpected(format!("{}: the topic does not exist", action()))),
         }
     }
 
-    /// Leaves the group and ends the thread. Revoked partitions are waited for as in a rebalance; [`PollerEvent::Closed`]
-    /// follows. Takes at most the drain time and a few seconds.
+    /// Leaves the group and ends the thread, which waits for revoked partitions as in a rebalance and then sends
+    /// [`PollerEvent::Closed`]. Takes at most the drain timeout and a few seconds.
     pub fn close(&self) {
-        self.tell(Command::Close);
+        self.send(Command::Close);
     }
 
-    /// Closes, and lets go of what is taken back, so that the others need not wait for the session to end. False where
-    /// that took longer than `patience`: then the session ends by itself.
-    pub async fn leave(&self, mut events: mpsc::Receiver<PollerEvent>, patience: Duration) -> bool {
+    /// Closes and releases the revoked partitions, so that other members need not wait for the session timeout. False
+    /// if it took longer than `timeout`; the coordinator then removes the member after the session timeout.
+    pub async fn leave(&self, mut events: mpsc::Receiver<PollerEvent>, timeout: Duration) -> bool {
         self.close();
         let closed = async {
             while let Some(event) = events.recv().await {
@@ -340,21 +328,21 @@ impl PollerHandle {
                 }
             }
         };
-        tokio::time::timeout(patience, closed).await.is_ok()
+        tokio::time::timeout(timeout, closed).await.is_ok()
     }
 
     #[doc(hidden)]
-    /// Stops polling for so long, as a thread that the machine does not run. For tests of what the group does then.
+    /// Stops polling for a time, as if the thread were not scheduled. For tests of the group's reaction.
     pub fn stall(&self, time: Duration) {
-        self.tell(Command::Stall(time));
+        self.send(Command::Stall(time));
     }
 
     fn ownership(&self) -> &Ownership {
         &self.inner.shared.ownership
     }
 
-    /// A thread that has ended needs no commands.
-    fn tell(&self, command: Command) {
+    /// Sends a command; ignored if the thread has ended.
+    fn send(&self, command: Command) {
         let _ = self.inner.commands.send(command);
     }
 }

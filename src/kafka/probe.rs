@@ -1,8 +1,8 @@
-//! A first look at a cluster, for `check`: does it answer, does it let us in, may we use the group.
+//! Connects to a cluster for `check`: is it reachable, are the credentials accepted, and may the group be used.
 //!
-//! librdkafka tells a wrong password or a bad certificate only through its error callback, while the call that failed
-//! because of it just runs out of time; so the callback is listened to here, and the first telling error ends the
-//! wait. Joins no group and writes nothing.
+//! librdkafka reports a wrong password or a bad certificate only through its error callback, while the call that failed
+//! for this reason just times out. So this module collects the errors of the callback, and the first permanent one ends
+//! the wait. It joins no group and writes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,67 +11,69 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Error, KafkaOptions};
+use super::{Error, KafkaOptions, groups};
 
-/// Between two looks at what the callback has heard.
-const STEP: Duration = Duration::from_millis(500);
+/// Timeout of one request, after which the collected errors are checked.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A cluster that answered.
+/// A reachable cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// Brokers it has.
+    /// Number of brokers.
     pub brokers: usize,
-    /// Its id, where it tells one.
+    /// The cluster id, if the brokers return it.
     pub id: Option<String>,
 }
 
-/// Why a cluster can't be used. The text is librdkafka's.
+/// The cluster cannot be used. The texts are those of librdkafka.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
-    /// User, password or mechanism are refused.
-    #[error("the broker refuses the credentials: {0}")]
+    /// User, password or mechanism were rejected.
+    #[error("the broker rejected the credentials: {0}")]
     Credentials(String),
-    /// TLS can't be agreed on.
-    #[error("TLS fails: {0}")]
+    #[error("the TLS handshake failed: {0}")]
     Tls(String),
-    /// A host name is unknown.
-    #[error("a broker's name can't be resolved: {0}")]
-    Name(String),
-    /// No broker answers.
+    #[error("the host name of a broker can't be resolved: {0}")]
+    UnknownHost(String),
     #[error("no broker answers: {0}")]
-    Silent(String),
-    /// The client could not be made.
-    #[error("can't make a client: {0}")]
+    NoAnswer(String),
+    #[error("can't create a client: {0}")]
     Client(String),
 }
 
+/// Client context that collects the errors of librdkafka.
 #[derive(Clone, Default)]
-struct Ear(Arc<Mutex<Vec<(RDKafkaErrorCode, String)>>>);
+struct ErrorCollector(Arc<Mutex<Vec<CollectedError>>>);
 
-impl ClientContext for Ear {
+struct CollectedError {
+    code: RDKafkaErrorCode,
+    reason: String,
+}
+
+impl ClientContext for ErrorCollector {
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(code) = error.rdkafka_error_code() {
-            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Unreachable brokers are told of again and again.
-            if heard.len() < 100 {
-                heard.push((code, reason.to_owned()));
+            let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Unreachable brokers are reported repeatedly.
+            if errors.len() < 100 {
+                errors.push(CollectedError { code, reason: reason.to_owned() });
             }
         }
     }
 
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        // The check tells what went wrong; its log need not repeat it.
+        // The result of the check contains the error, so the log need not.
         tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
     }
 }
 
-impl ConsumerContext for Ear {}
+impl ConsumerContext for ErrorCollector {}
 
-impl Ear {
-    /// What can't get better by waiting.
-    fn verdict(&self) -> Option<Unreachable> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.iter().find_map(|(code, reason)| match code {
+impl ErrorCollector {
+    /// Returns the first error that waiting does not resolve.
+    fn permanent_error(&self) -> Option<Unreachable> {
+        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.iter().find_map(|CollectedError { code, reason }| match code {
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
                 Some(Unreachable::Credentials(reason.clone()))
             }
@@ -83,59 +85,60 @@ impl Ear {
         })
     }
 
-    /// The likeliest reason for silence.
-    fn silence(&self, otherwise: &KafkaError) -> Unreachable {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |code| heard.iter().find(|(c, _)| *c == code).map(|(_, reason)| reason.clone());
-        if let Some(reason) = of(RDKafkaErrorCode::Resolve) {
-            return Unreachable::Name(reason);
+    /// Returns the most likely reason for a timeout; `otherwise` if no error was collected.
+    fn timeout_reason(&self, otherwise: &KafkaError) -> Unreachable {
+        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = |code| errors.iter().find(|error| error.code == code).map(|error| error.reason.clone());
+        if let Some(reason) = find(RDKafkaErrorCode::Resolve) {
+            return Unreachable::UnknownHost(reason);
         }
-        let said = of(RDKafkaErrorCode::BrokerTransportFailure).or_else(|| heard.first().map(|(_, r)| r.clone()));
-        Unreachable::Silent(said.unwrap_or_else(|| otherwise.to_string()))
+        let reason = find(RDKafkaErrorCode::BrokerTransportFailure);
+        let reason = reason.or_else(|| errors.first().map(|error| error.reason.clone()));
+        Unreachable::NoAnswer(reason.unwrap_or_else(|| otherwise.to_string()))
     }
 }
 
-/// Asks the cluster who it is.
+/// Connects to the cluster.
 ///
 /// # Errors
-/// Why it can't be used, as soon as that is certain, else after `timeout`.
-pub async fn reach(options: &KafkaOptions, timeout: Duration) -> Result<Cluster, Unreachable> {
+/// The cluster cannot be used. A permanent error is returned at once, any other after `timeout`.
+pub async fn connect(options: &KafkaOptions, timeout: Duration) -> Result<Cluster, Unreachable> {
     let config = options.lookup();
-    let look = move || {
-        let ear = Ear::default();
-        let client: BaseConsumer<Ear> = config
-            .create_with_context(ear.clone())
+    let call = move || {
+        let errors = ErrorCollector::default();
+        let client: BaseConsumer<ErrorCollector> = config
+            .create_with_context(errors.clone())
             .map_err(|error: KafkaError| Unreachable::Client(error.to_string()))?;
         let deadline = Instant::now() + timeout;
         loop {
-            let asked = client.fetch_metadata(None, STEP.min(timeout));
-            // Errors wait in the queue until somebody polls.
+            let response = client.fetch_metadata(None, ATTEMPT_TIMEOUT.min(timeout));
+            // A poll calls the error callback for queued errors.
             while client.poll(Duration::ZERO).is_some() {}
-            match asked {
+            match response {
                 Ok(metadata) => {
-                    let id = client.client().fetch_cluster_id(STEP);
+                    let id = client.client().fetch_cluster_id(ATTEMPT_TIMEOUT);
                     return Ok(Cluster { brokers: metadata.brokers().len(), id });
                 }
                 Err(error) => {
-                    if let Some(verdict) = ear.verdict() {
-                        return Err(verdict);
+                    if let Some(permanent) = errors.permanent_error() {
+                        return Err(permanent);
                     }
                     if Instant::now() >= deadline {
-                        return Err(ear.silence(&error));
+                        return Err(errors.timeout_reason(&error));
                     }
                 }
             }
         }
     };
-    let joined = tokio::task::spawn_blocking(look).await;
-    joined.unwrap_or_else(|error| Err(Unreachable::Client(format!("the look was cut short: {error}"))))
+    let joined = tokio::task::spawn_blocking(call).await;
+    joined.unwrap_or_else(|error| Err(Unreachable::Client(format!("the connection attempt was aborted: {error}"))))
 }
 
-/// Asks for the group's offset of partition 0 of `topic`: needs the right to describe both, and joins nothing.
-/// Answers the offset, `None` where the group has committed none.
+/// Returns the group's committed offset of partition 0 of `topic`; `None` if there is none. It requires the right to
+/// describe both, and does not join the group.
 ///
 /// # Errors
-/// The coordinator refuses or does not answer.
+/// The coordinator denies access or does not answer.
 pub async fn group_offset(
     options: &KafkaOptions,
     group: &str,
@@ -143,20 +146,22 @@ pub async fn group_offset(
     timeout: Duration,
 ) -> Result<Option<i64>, Error> {
     let config = options.group_consumer(group, Duration::from_secs(45), Duration::from_secs(300));
-    let (topic, what) = (topic.to_owned(), format!("can't read the offsets of the group {group}"));
-    let look = move || {
-        let client: BaseConsumer<Ear> =
-            config.create_with_context(Ear::default()).map_err(|error| Error::call("can't make a client", error))?;
+    let (topic, action) = (topic.to_owned(), format!("can't read the offsets of the group {group}"));
+    let call = move || {
+        let client: BaseConsumer<ErrorCollector> = config
+            .create_with_context(ErrorCollector::default())
+            .map_err(|error| Error::call("can't create a client", error))?;
         let mut list = TopicPartitionList::new();
         list.add_partition(&topic, 0);
-        let found = client.committed_offsets(list, timeout).map_err(|error| Error::call(what.clone(), error))?;
+        let found =
+            groups::committed_offsets(&client, &list, timeout).map_err(|error| Error::call(action.clone(), error))?;
         let Some(element) = found.elements().into_iter().next() else { return Ok(None) };
-        element.error().map_err(|error| Error::call(what, error))?;
+        element.error().map_err(|error| Error::call(action, error))?;
         Ok(match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         })
     };
-    let joined = tokio::task::spawn_blocking(look).await;
-    joined.unwrap_or_else(|error| Err(Error::Unexpected(format!("a look-up was cut short: {error}"))))
+    let joined = tokio::task::spawn_blocking(call).await;
+    joined.unwrap_or_else(|error| Err(Error::Unexpected(format!("a look-up was aborted: {error}"))))
 }

@@ -1,9 +1,9 @@
-//! The idempotent producer: acks from all in-sync replicas, order kept, every produce answered exactly once.
+//! The idempotent producer: `acks=all`, records of a partition keep their order, exactly one delivery for each record.
 //!
-//! An answer is [`Outcome::Acked`], [`Outcome::Refused`] (certainly not written) or [`Outcome::Unknown`] (it may still
-//! land, even later). rdkafka doesn't hand out librdkafka's per-message status, so a delivery that timed out counts
-//! as unknown even where nothing left this machine; the safe side. Answers come on an unbounded channel, because the
-//! thread that delivers them must never wait for the one that produces.
+//! The outcome of a delivery is [`Outcome::Acked`], [`Outcome::Rejected`] (certainly not written) or
+//! [`Outcome::Unknown`] (the record may still be written, even later). rdkafka does not expose librdkafka's per-message
+//! status, so a delivery that timed out is unknown even if the record was never sent, which is safe. Deliveries are
+//! sent to an unbounded channel, because the thread that sends them must never wait for the thread that produces.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,79 +17,71 @@ use rdkafka::message::{Header as RdHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::{mpsc, oneshot};
 
-use super::polling_producer::PolledProducer;
+use super::polling_producer::PollingProducer;
 use super::{Error, KafkaOptions, options};
 use crate::model::record::Header;
 
-/// Tags from here on are the producer's own, for [`Producer::produce_and_wait`].
-const OWN_TAGS: u64 = 1 << 63;
+/// The first of the tags that [`Producer::produce_and_wait`] uses.
+const INTERNAL_TAGS: u64 = 1 << 63;
 
 /// A record to produce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProduceRequest {
-    /// The topic.
     pub topic: Arc<str>,
-    /// The partition; `None`: by the key's hash.
+    /// `None`: by the hash of the key.
     pub partition: Option<i32>,
-    /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value; `None` is a tombstone.
+    /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Headers, in order.
     pub headers: Vec<Header>,
-    /// Comes back in the delivery; below 2^63. 0 where nobody waits.
+    /// Returned in the delivery; below 2^63. 0 if nobody waits for the delivery.
     pub tag: u64,
 }
 
-/// How a produce ended.
+/// The outcome of a produced record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Acknowledged by all in-sync replicas.
     Acked {
-        /// Where it stands.
         partition: i32,
-        /// Its offset.
         offset: i64,
-        /// Its timestamp in Unix milliseconds, as this client stamped it (the broker's own time, where the topic
-        /// stamps by append, is seen only by readers).
+        /// The timestamp that this client has set, Unix milliseconds. With `LogAppendTime` the broker replaces it,
+        /// which only readers see.
         timestamp: Option<i64>,
     },
     /// Certainly not written.
-    Refused(String),
-    /// Timed out or failed in flight: it may still land.
+    Rejected(String),
+    /// Timed out or failed in flight: the record may still be written.
     Unknown(String),
 }
 
-/// The answer to a produce.
+/// The delivery report of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The request's tag.
+    /// The tag of the request.
     pub tag: u64,
-    /// How it ended.
     pub outcome: Outcome,
 }
 
-/// Why a record was not taken.
+/// The client did not accept a record.
 #[derive(Debug, thiserror::Error)]
 pub enum ProduceError {
-    /// The client's queue is full: try again when deliveries have come in. The request is given back.
+    /// The client's queue is full. Retry with the returned request after some deliveries.
     #[error("the producer's queue is full")]
     QueueFull(Box<ProduceRequest>),
-    /// It can never be taken as it is.
+    /// The record can never be written as it is.
     #[error("can't produce to {topic}")]
-    Refused {
-        /// The topic.
+    Rejected {
         topic: Arc<str>,
-        /// Why.
         #[source]
         source: KafkaError,
     },
-    /// The client is in a state from which only a new one helps, and making that failed.
-    #[error("the producer has failed for good")]
+    /// The client failed permanently, and a new one could not be created.
+    #[error("the producer failed permanently")]
     Broken(#[source] Error),
 }
 
-/// A cheap handle; clones share one client.
+/// A producer; clones are cheap and share one client.
 #[derive(Clone)]
 pub struct Producer {
     inner: Arc<Inner>,
@@ -98,54 +90,55 @@ pub struct Producer {
 struct Inner {
     options: KafkaOptions,
     timeout: Duration,
-    client: RwLock<Arc<PolledProducer<Context>>>,
+    client: RwLock<Arc<PollingProducer<Context>>>,
     deliveries: Arc<Deliveries>,
     next_tag: AtomicU64,
 }
 
-/// Where answers go: to those who wait for one, else to the channel.
+/// Distributes deliveries: to [`Producer::produce_and_wait`] or to the channel.
 struct Deliveries {
     channel: mpsc::UnboundedSender<Delivery>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
-    /// librdkafka's own count includes answers that it has already handed out.
-    unanswered: AtomicUsize,
+    /// Accepted records without a delivery. librdkafka's own count includes deliveries that it has already reported.
+    in_flight: AtomicUsize,
 }
 
 impl Producer {
-    /// Makes the client; it connects in the background. A record is given up `timeout` after it was taken.
+    /// Creates the client, which connects in the background. A record that is not acknowledged within `timeout` fails.
     pub fn new(options: &KafkaOptions, timeout: Duration) -> Result<(Self, mpsc::UnboundedReceiver<Delivery>), Error> {
         let (channel, receiver) = mpsc::unbounded_channel();
-        let deliveries = Arc::new(Deliveries { channel, waiting: Mutex::default(), unanswered: AtomicUsize::new(0) });
+        let deliveries = Arc::new(Deliveries { channel, waiting: Mutex::default(), in_flight: AtomicUsize::new(0) });
         let client = RwLock::new(Arc::new(connect(options, timeout, &deliveries)?));
-        let inner = Inner { options: options.clone(), timeout, client, deliveries, next_tag: AtomicU64::new(OWN_TAGS) };
+        let inner =
+            Inner { options: options.clone(), timeout, client, deliveries, next_tag: AtomicU64::new(INTERNAL_TAGS) };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }
 
-    /// Hands a record to the client. Records of one partition keep their order. `Ok` means that exactly one delivery
-    /// with this tag follows.
+    /// Passes a record to the client. Records of one partition keep their order. After `Ok`, exactly one delivery with
+    /// this tag follows.
     pub fn produce(&self, request: ProduceRequest) -> Result<(), ProduceError> {
-        let unanswered = &self.inner.deliveries.unanswered;
-        // Counted before it is sent, since its answer may come before `send` returns.
-        unanswered.fetch_add(1, Ordering::AcqRel);
-        let taken = self.hand_over(request);
-        if taken.is_err() {
-            unanswered.fetch_sub(1, Ordering::AcqRel);
+        let in_flight = &self.inner.deliveries.in_flight;
+        // Counted before it is sent, because its delivery may arrive before `send` returns.
+        in_flight.fetch_add(1, Ordering::AcqRel);
+        let accepted = self.enqueue(request);
+        if accepted.is_err() {
+            in_flight.fetch_sub(1, Ordering::AcqRel);
         }
-        taken
+        accepted
     }
 
-    fn hand_over(&self, request: ProduceRequest) -> Result<(), ProduceError> {
+    fn enqueue(&self, request: ProduceRequest) -> Result<(), ProduceError> {
         let client = self.client();
         match send(&client, request) {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), request)) => {
                 let client = self.replace(&client).map_err(ProduceError::Broken)?;
-                send(&client, *request).map_err(refusal)
+                send(&client, *request).map_err(produce_error)
             }
-            sent => sent.map_err(refusal),
+            result => result.map_err(produce_error),
         }
     }
 
-    /// Produces one record and waits for its answer; the request's tag is not used.
+    /// Produces one record and waits for its delivery. The request's tag is not used.
     pub async fn produce_and_wait(&self, mut request: ProduceRequest) -> Result<Outcome, ProduceError> {
         let tag = self.inner.next_tag.fetch_add(1, Ordering::Relaxed);
         request.tag = tag;
@@ -158,26 +151,26 @@ impl Producer {
         Ok(receiver.await.unwrap_or_else(|_| Outcome::Unknown("the producer was closed".into())))
     }
 
-    /// Records taken and not yet answered.
+    /// Returns the number of accepted records without a delivery.
     pub fn in_flight(&self) -> usize {
-        self.inner.deliveries.unanswered.load(Ordering::Acquire)
+        self.inner.deliveries.in_flight.load(Ordering::Acquire)
     }
 
-    /// Waits until everything taken is answered, or the time is up. Blocks.
+    /// Waits until all accepted records are delivered, or until the timeout. Blocks.
     pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
-        self.client().flush(timeout).map_err(|error| Error::call("records are still unanswered", error))
+        self.client().flush(timeout).map_err(|error| Error::call("records are still in flight", error))
     }
 
-    fn client(&self) -> Arc<PolledProducer<Context>> {
+    fn client(&self) -> Arc<PollingProducer<Context>> {
         Arc::clone(&self.inner.client.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An idempotent client that lost its sequence never recovers. Its unanswered records are answered when it is
-    /// dropped.
-    fn replace(&self, failed: &Arc<PolledProducer<Context>>) -> Result<Arc<PolledProducer<Context>>, Error> {
+    /// Replaces a failed client: an idempotent client that has lost its sequence never recovers. The deliveries of its
+    /// records arrive when it is dropped.
+    fn replace(&self, failed: &Arc<PollingProducer<Context>>) -> Result<Arc<PollingProducer<Context>>, Error> {
         let mut current = self.inner.client.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, failed) {
-            tracing::warn!("the producer failed for good; a new one takes over");
+            tracing::warn!("the producer failed permanently, creating a new one");
             *current = Arc::new(connect(&self.inner.options, self.inner.timeout, &self.inner.deliveries)?);
         }
         Ok(Arc::clone(&current))
@@ -188,12 +181,12 @@ fn connect(
     options: &KafkaOptions,
     timeout: Duration,
     deliveries: &Arc<Deliveries>,
-) -> Result<PolledProducer<Context>, Error> {
+) -> Result<PollingProducer<Context>, Error> {
     let context = Context { deliveries: Arc::clone(deliveries) };
-    PolledProducer::new(&options.producer(timeout), context)
+    PollingProducer::new(&options.producer(timeout), context)
 }
 
-fn send(client: &PolledProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, Box<ProduceRequest>)> {
+fn send(client: &PollingProducer<Context>, request: ProduceRequest) -> Result<(), (KafkaError, Box<ProduceRequest>)> {
     let Ok(tag) = usize::try_from(request.tag) else {
         return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidArgument), Box::new(request)));
     };
@@ -201,12 +194,12 @@ fn send(client: &PolledProducer<Context>, request: ProduceRequest) -> Result<(),
     record.partition = request.partition;
     record.key = request.key.as_deref();
     record.payload = request.value.as_deref();
-    record.headers = native_headers(&request.headers);
-    let refused = client.send(record).map_err(|(error, _)| error);
-    refused.map_err(|error| (error, Box::new(request)))
+    record.headers = to_native_headers(&request.headers);
+    let result = client.send(record).map_err(|(error, _)| error);
+    result.map_err(|error| (error, Box::new(request)))
 }
 
-pub(super) fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
+pub(super) fn to_native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
     if headers.is_empty() {
         return None;
     }
@@ -215,14 +208,15 @@ pub(super) fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
     Some(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add))
 }
 
-fn refusal((source, request): (KafkaError, Box<ProduceRequest>)) -> ProduceError {
+fn produce_error((source, request): (KafkaError, Box<ProduceRequest>)) -> ProduceError {
     match source {
         KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull(request),
-        source => ProduceError::Refused { topic: request.topic, source },
+        source => ProduceError::Rejected { topic: request.topic, source },
     }
 }
 
-/// What a failed delivery means. Only codes that say the broker did not append, or that nothing was sent, refuse.
+/// Returns the outcome of a failed delivery. It is rejected only if the error says that the broker did not append the
+/// record, or that it was not sent.
 pub(super) fn outcome_of(error: &KafkaError) -> Outcome {
     use RDKafkaErrorCode as Code;
     let text = error.to_string();
@@ -242,7 +236,7 @@ pub(super) fn outcome_of(error: &KafkaError) -> Outcome {
         | Code::ClusterAuthorizationFailed
         | Code::InvalidRequiredAcks
         | Code::PolicyViolation
-        | Code::PurgeQueue => Outcome::Refused(text),
+        | Code::PurgeQueue => Outcome::Rejected(text),
         _ => Outcome::Unknown(text),
     }
 }
@@ -253,9 +247,9 @@ impl Deliveries {
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.unanswered.fetch_sub(1, Ordering::AcqRel);
-        if delivery.tag < OWN_TAGS {
-            // A closed channel means that nobody is left to be told.
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if delivery.tag < INTERNAL_TAGS {
+            // The channel is closed if the receiver was dropped.
             let _ = self.channel.send(delivery);
         } else if let Some(sender) = self.waiting().remove(&delivery.tag) {
             let _ = sender.send(delivery.outcome);
@@ -273,7 +267,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        options::log_error(&error, reason);
     }
 }
 

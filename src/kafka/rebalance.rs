@@ -1,7 +1,7 @@
-//! The consumer's context: what happens in librdkafka's rebalance callback, and what it shares with the poller's thread.
+//! The consumer's context: librdkafka's rebalance callback, and the state that it shares with the poller thread.
 //!
-//! The callback runs inside `poll`, on the poller's thread. An assignment starts nothing; a revocation is a rendezvous
-//! that waits for the work to finish, for a bounded time; a loss is only told.
+//! The callback runs within `poll`, on the poller thread. After an assignment, fetching does not start yet. A
+//! revocation waits for the work on the partitions to finish, for a limited time. A loss is only reported.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
@@ -15,20 +15,20 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::committer::Commits;
-use super::event_channel::Outlet;
+use super::committer::{Commits, PartitionCommit};
+use super::event_channel::EventChannel;
 use super::options;
 use super::ownership::Ownership;
 use super::poller::{PollerEvent, PollerSettings};
 use crate::model::Epoch;
 use crate::runtime::clock;
 
-/// What the callback waits beyond the drain deadline, for the last commit.
-pub(super) const LAST_COMMIT: Duration = Duration::from_millis(1500);
-/// How long the callback waits before it looks round again.
-const ROUND: Duration = Duration::from_millis(20);
+/// How long the callback waits for the final commit, after the drain timeout.
+pub(super) const FINAL_COMMIT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long the callback waits for a command before it checks the deadline again.
+const COMMAND_WAIT: Duration = Duration::from_millis(20);
 
-/// What the handle tells the thread.
+/// A command of the handle to the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     Fetch { partition: i32, epoch: Epoch, from: i64 },
@@ -38,141 +38,149 @@ pub(super) enum Command {
     Close,
 }
 
-/// What thread, committer and handle share.
+/// State that the poller thread, the committer and the handle share.
 pub(super) struct Shared {
     pub(super) settings: PollerSettings,
     pub(super) ownership: Ownership,
-    pub(super) outlet: Outlet,
+    pub(super) events: EventChannel,
     pub(super) commits: Commits,
+    /// On the monotonic clock.
     pub(super) last_poll: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn new(settings: PollerSettings, outlet: Outlet) -> Self {
+    pub(super) fn new(settings: PollerSettings, events: EventChannel) -> Self {
         let last_poll = AtomicU64::new(clock::mono());
-        Self { settings, ownership: Ownership::default(), outlet, commits: Commits::default(), last_poll }
+        Self { settings, ownership: Ownership::default(), events, commits: Commits::default(), last_poll }
     }
 }
 
-/// How far a partition of ours is.
+/// The state of an assigned partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Reading {
-    /// Assigned; nothing is fetched.
+pub(super) enum FetchState {
+    /// Nothing is fetched.
     Idle,
-    /// To be started.
-    Wanted { from: i64, since: Instant },
-    /// Records flow; `next` is the lowest offset that may come.
-    Flowing { next: i64 },
+    /// Fetching was requested, and has not started yet.
+    Requested { from: i64, since: Instant },
+    /// Records below `next` are dropped.
+    Fetching { next: i64 },
 }
 
-/// librdkafka's way to us. Everything in `inside` is used by the poller's thread only, within `poll` or between polls.
+/// The consumer's context. Only the poller thread uses `state`, within `poll` or between polls.
 pub(super) struct Context {
     shared: Arc<Shared>,
-    inside: Mutex<Inside>,
+    state: Mutex<PollerState>,
 }
 
-pub(super) struct Inside {
+/// State of the poller thread.
+pub(super) struct PollerState {
     pub(super) commands: threads::Receiver<Command>,
-    /// Commands that came while the callback waited for releases.
+    /// Commands that arrived while the callback waited for releases.
     pub(super) deferred: VecDeque<Command>,
-    pub(super) readings: HashMap<i32, Reading>,
+    pub(super) fetch_states: HashMap<i32, FetchState>,
 }
 
 impl Context {
     pub(super) fn new(shared: Arc<Shared>, commands: threads::Receiver<Command>) -> Self {
-        let inside = Inside { commands, deferred: VecDeque::new(), readings: HashMap::new() };
-        Self { shared, inside: Mutex::new(inside) }
+        let state = PollerState { commands, deferred: VecDeque::new(), fetch_states: HashMap::new() };
+        Self { shared, state: Mutex::new(state) }
     }
 
-    pub(super) fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> MutexGuard<'_, PollerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing may be fetched before the ledger is read: assigned at an offset and paused at once, then sought and
-    /// resumed by `fetch`.
+    /// Assigns the partitions at an offset and pauses them at once, because nothing may be fetched before the ledger is
+    /// loaded. `fetch` then seeks and resumes.
     ///
-    /// The offset is a number, because a number is not looked up. For the committed one, where there is none, that
-    /// would be an error; for a logical one (the end) librdkafka 2.12.1 asks the broker, takes the answer for outdated
-    /// because of the pause, and asks again half a second later, even though a seek has come in between: the partition
-    /// then goes on at the end, and everything before it is skipped.
-    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+    /// The offset is a number, because a number needs no look-up. The committed offset would be an error if there is
+    /// none. For a logical offset (the end) librdkafka 2.12.1 asks the broker, considers the response outdated because
+    /// of the pause, and asks again half a second later, even if there was a seek in between: the partition then
+    /// continues at the end, and everything before it is skipped.
+    fn on_assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
         let topic = &self.shared.settings.topic;
-        let list = list_at(topic, partitions, Offset::Offset(0));
+        let list = offset_list(topic, partitions, Offset::Offset(0));
         if let Err(error) = consumer.incremental_assign(&list) {
-            return self.trouble(None, format!("can't take the partitions {partitions:?} of {topic}: {error}"));
+            return self.report_error(None, format!("can't assign the partitions {partitions:?} of {topic}: {error}"));
         }
         if let Err(error) = consumer.pause(&list) {
-            self.trouble(None, format!("can't pause the partitions {partitions:?} of {topic}: {error}"));
+            self.report_error(None, format!("can't pause the partitions {partitions:?} of {topic}: {error}"));
         }
         for &partition in partitions {
-            self.inside().readings.insert(partition, Reading::Idle);
-            let epoch = self.shared.ownership.gain(partition);
-            self.shared.outlet.tell(PollerEvent::Assigned { partition, epoch });
+            self.state().fetch_states.insert(partition, FetchState::Idle);
+            let epoch = self.shared.ownership.add(partition);
+            self.shared.events.send(PollerEvent::Assigned { partition, epoch });
         }
     }
 
-    fn lost(&self, partitions: &[i32]) {
+    fn on_lost(&self, partitions: &[i32]) {
         for &partition in partitions {
-            self.inside().readings.remove(&partition);
-            if let Some(epoch) = self.shared.ownership.end(partition) {
-                self.shared.outlet.tell(PollerEvent::Lost { partition, epoch });
+            self.state().fetch_states.remove(&partition);
+            if let Some(epoch) = self.shared.ownership.remove(partition) {
+                self.shared.events.send(PollerEvent::Lost { partition, epoch });
             }
         }
     }
 
-    /// Waits until each is released or the drain deadline has passed, commits what was released, and lets go.
-    fn revoked(&self, partitions: &[i32]) {
+    /// Waits until each partition is released or the drain deadline has passed, and commits the offsets of the
+    /// releases.
+    fn on_revoked(&self, partitions: &[i32]) {
         let shared = &self.shared;
-        let mut waiting: HashMap<i32, Epoch> = HashMap::new();
+        let mut unreleased: HashMap<i32, Epoch> = HashMap::new();
         for &partition in partitions {
-            self.inside().readings.remove(&partition);
+            self.state().fetch_states.remove(&partition);
             if let Some(epoch) = shared.ownership.epoch_of(partition) {
-                waiting.insert(partition, epoch);
-                shared.outlet.tell(PollerEvent::Revoked { partition, epoch });
+                unreleased.insert(partition, epoch);
+                shared.events.send(PollerEvent::Revoked { partition, epoch });
             }
         }
-        let deadline = Instant::now() + shared.settings.drain;
-        let last = self.await_releases(&mut waiting, deadline);
-        if !waiting.is_empty() {
-            let mut late: Vec<_> = waiting.into_keys().collect();
+        let deadline = Instant::now() + shared.settings.drain_timeout;
+        let final_commits = self.wait_for_releases(&mut unreleased, deadline);
+        if !unreleased.is_empty() {
+            let mut late: Vec<_> = unreleased.into_keys().collect();
             late.sort_unstable();
-            self.trouble(None, format!("partitions {late:?} were not released in time; what is in flight is in doubt"));
+            let message = format!("partitions {late:?} were not released in time; writes in flight are ambiguous");
+            self.report_error(None, message);
         }
-        if !last.is_empty() && !shared.commits.finish(&last, Instant::now() + LAST_COMMIT) {
-            self.trouble(None, "the last offsets were not committed in time; the ledger's mark stands".into());
+        let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
+        if !final_commits.is_empty() && !shared.commits.commit_now(&final_commits, deadline) {
+            let message = "the final offsets were not committed in time; the ledger's mark contains them";
+            self.report_error(None, message.into());
         }
         for &partition in partitions {
-            shared.ownership.end(partition);
+            shared.ownership.remove(partition);
         }
     }
 
-    fn await_releases(&self, waiting: &mut HashMap<i32, Epoch>, deadline: Instant) -> Vec<(i32, Epoch, i64)> {
-        let mut last = Vec::new();
-        while !waiting.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now()).min(ROUND);
-            let command = self.inside().commands.recv_timeout(left);
-            self.shared.outlet.flush();
+    /// Returns the offsets to commit; what remains in `unreleased` was not released in time.
+    fn wait_for_releases(&self, unreleased: &mut HashMap<i32, Epoch>, deadline: Instant) -> Vec<PartitionCommit> {
+        let mut commits = Vec::new();
+        while !unreleased.is_empty() {
+            let wait = deadline.saturating_duration_since(Instant::now()).min(COMMAND_WAIT);
+            let command = self.state().commands.recv_timeout(wait);
+            self.shared.events.flush();
             match command {
                 Ok(Command::Release { partition, epoch, offset }) => {
-                    if waiting.get(&partition) == Some(&epoch) {
-                        waiting.remove(&partition);
-                        last.extend(offset.map(|offset| (partition, epoch, offset)));
+                    if unreleased.get(&partition) == Some(&epoch) {
+                        unreleased.remove(&partition);
+                        commits.extend(offset.map(|offset| PartitionCommit { partition, epoch, offset }));
                     }
                 }
-                Ok(other) => self.inside().deferred.push_back(other),
+                Ok(other) => self.state().deferred.push_back(other),
                 Err(threads::RecvTimeoutError::Disconnected) => break,
                 Err(threads::RecvTimeoutError::Timeout) => {}
             }
-            if Instant::now() >= deadline || self.shared.outlet.is_abandoned() {
+            if Instant::now() >= deadline || self.shared.events.is_closed() {
                 break;
             }
         }
-        last
+        commits
     }
 
-    pub(super) fn trouble(&self, partition: Option<i32>, what: String) {
-        tracing::warn!(partition, "{what}");
-        self.shared.outlet.offer(PollerEvent::Trouble { partition, what });
+    /// Logs an error and sends it as an event.
+    pub(super) fn report_error(&self, partition: Option<i32>, error: String) {
+        tracing::warn!(partition, "{error}");
+        self.shared.events.try_send(PollerEvent::Error { partition, error });
     }
 }
 
@@ -182,7 +190,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.trouble(None, format!("{error}: {reason}"));
+        self.report_error(None, format!("{error}: {reason}"));
     }
 }
 
@@ -191,24 +199,24 @@ impl ConsumerContext for Context {
         let partitions: Vec<i32> =
             list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
         if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            return self.assigned(consumer, &partitions);
+            return self.on_assigned(consumer, &partitions);
         }
         if consumer.assignment_lost() {
-            self.lost(&partitions);
+            self.on_lost(&partitions);
         } else {
-            self.revoked(&partitions);
+            self.on_revoked(&partitions);
         }
         if let Err(error) = consumer.incremental_unassign(list) {
-            self.trouble(None, format!("can't let the partitions {partitions:?} go: {error}"));
+            self.report_error(None, format!("can't release the partitions {partitions:?}: {error}"));
         }
     }
 }
 
-/// These partitions, each at this offset.
-pub(super) fn list_at(topic: &str, partitions: &[i32], offset: Offset) -> TopicPartitionList {
+/// Returns a list of partitions, all with the same offset.
+pub(super) fn offset_list(topic: &str, partitions: &[i32], offset: Offset) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for &partition in partitions {
-        // Fails only for offsets that can't be expressed, which these can.
+        // Fails only for invalid offsets; the callers' offsets are valid.
         let _ = list.add_partition_offset(topic, partition, offset);
     }
     list

@@ -1,9 +1,10 @@
-//! Reads one partition of a topic from its start to its end, quickly: a compacted table, or a shelf of records.
+//! Reads one partition of a topic from its start to its end, as fast as possible: of a compacted topic (a table), or of
+//! the dead-letter topic.
 //!
-//! The end is found by the broker's word (end of partition), never by counting: compaction leaves gaps, and the last
-//! offsets may be a transaction's markers, which no reader sees. Guaranteed: every record that stood below the end
-//! when the read began, and that its isolation level shows, has been handed out. A record may be handed out twice
-//! where the log start moves meanwhile; the reader of a table doesn't care.
+//! The broker reports the end of the partition. Counting offsets would not work, because compaction leaves gaps, and
+//! the last offsets may be transaction markers, which no reader sees. Guaranteed: every record that was below the end
+//! when the read began, and that is visible at the isolation level, has been passed to the caller. A record may be
+//! passed twice if the log start offset changes meanwhile, which does not matter to the reader of a table.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,67 +15,61 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::options::{Isolation, Logging};
-use super::poll_loop::owned;
-use super::{Error, KafkaOptions};
+use super::poll_loop::to_record;
+use super::{Error, KafkaOptions, groups};
 use crate::model::Record;
 
-/// Where to stop.
+/// Where a read stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// At the partition's end as of the call, open transactions included: a reader of committed records waits until
-    /// those are settled.
+pub enum StopAt {
+    /// At the partition's end at the time of the call, including open transactions: a reader of committed records waits
+    /// until they are committed or aborted.
     End,
-    /// Behind this offset.
+    /// After this offset.
     Including(i64),
 }
 
-/// What to read.
+/// A partition to read.
 #[derive(Debug, Clone)]
 pub struct TableRead {
-    /// The topic.
     pub topic: Arc<str>,
-    /// The partition.
     pub partition: i32,
-    /// Which records of transactions are seen.
     pub isolation: Isolation,
-    /// Where to stop.
-    pub until: Until,
-    /// Name of a consumer group that this user may use; none is joined.
+    pub stop_at: StopAt,
+    /// A consumer group that the ACLs allow. It is not joined.
     pub group: String,
-    /// Give up when nothing has come for so long.
-    pub patience: Duration,
+    /// The read fails if no record arrives for this long. It also limits each look-up.
+    pub idle_timeout: Duration,
 }
 
-/// A record, borrowed while it is looked at.
+/// A borrowed record.
 #[derive(Debug, Clone, Copy)]
 pub struct TableRecord<'a> {
-    /// Key bytes.
     pub key: Option<&'a [u8]>,
-    /// Value bytes; `None` is a tombstone.
+    /// `None`: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Offset.
     pub offset: i64,
     /// Unix milliseconds.
     pub timestamp: Option<i64>,
 }
 
-/// How far a read came.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableEnd {
-    /// Records seen.
+pub struct TableReadResult {
+    /// Number of records.
     pub records: u64,
-    /// One above the last offset that was looked at or skipped.
+    /// One above the last offset that was read or skipped.
     pub next: i64,
 }
 
-/// Reads, and calls `each` for every record in order. Blocks: call it from `spawn_blocking`.
+/// Reads a partition, and calls `on_record` for every record in order. Blocks: call it from `spawn_blocking`.
 pub fn read(
     options: &KafkaOptions,
-    what: &TableRead,
-    each: &mut dyn FnMut(TableRecord<'_>),
-) -> Result<TableEnd, Error> {
-    read_messages(options, what, &mut |message| {
-        each(TableRecord {
+    request: &TableRead,
+    on_record: &mut dyn FnMut(TableRecord<'_>),
+) -> Result<TableReadResult, Error> {
+    read_messages(options, request, &mut |message| {
+        on_record(TableRecord {
             key: message.key(),
             value: message.payload(),
             offset: message.offset(),
@@ -83,76 +78,70 @@ pub fn read(
     })
 }
 
-/// As [`read`], for whoever wants whole records, headers included. Blocks.
-pub fn read_records(options: &KafkaOptions, what: &TableRead, each: &mut dyn FnMut(Record)) -> Result<TableEnd, Error> {
-    read_messages(options, what, &mut |message| each(owned(&what.topic, message)))
+/// Like [`read`], with owned records that include headers. Blocks.
+pub fn read_records(
+    options: &KafkaOptions,
+    request: &TableRead,
+    on_record: &mut dyn FnMut(Record),
+) -> Result<TableReadResult, Error> {
+    read_messages(options, request, &mut |message| on_record(to_record(&request.topic, message)))
 }
 
 fn read_messages(
     options: &KafkaOptions,
-    what: &TableRead,
-    each: &mut dyn FnMut(&BorrowedMessage<'_>),
-) -> Result<TableEnd, Error> {
-    let mut reader = Reader::open(options, what)?;
-    reader.run(each)?;
-    Ok(TableEnd { records: reader.records, next: reader.target.max(reader.next) })
+    request: &TableRead,
+    on_message: &mut dyn FnMut(&BorrowedMessage<'_>),
+) -> Result<TableReadResult, Error> {
+    let mut reader = Reader::open(options, request)?;
+    reader.run(on_message)?;
+    Ok(TableReadResult { records: reader.records, next: reader.target.max(reader.next) })
 }
 
-/// How far a consumer group has come in a partition.
+/// The progress of a consumer group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// The group's committed offset; none where it never committed, or it was forgotten.
+pub struct GroupProgress {
+    /// The group's committed offset; `None` if it never committed one, or it has expired.
     pub committed: Option<i64>,
     /// One above the partition's last offset.
     pub end: i64,
 }
 
-/// How far a group has come in each partition of a topic, asked without joining it. Blocks.
-pub fn progress(
+/// Returns the progress of a group in each partition of a topic, without joining the group. Blocks.
+pub fn group_progress(
     options: &KafkaOptions,
     topic: &str,
     partitions: i32,
     group: &str,
     timeout: Duration,
-) -> Result<Vec<Progress>, Error> {
-    let fail = |error| Error::call(format!("can't learn how far the group {group} has come in {topic}"), error);
+) -> Result<Vec<GroupProgress>, Error> {
+    let fail = |error| Error::call(format!("can't read the offsets of the group {group} in {topic}"), error);
     let config = options.table_reader(group, Isolation::Uncommitted);
     let consumer: BaseConsumer<Logging> = config.create_with_context(Logging).map_err(fail)?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
         list.add_partition(topic, partition);
     }
-    let deadline = Instant::now() + timeout;
-    let committed = loop {
-        match consumer.committed_offsets(list.clone(), timeout) {
-            Ok(committed) => break committed,
-            // A cluster that never had a group makes the topic of their offsets at the first question about one.
-            Err(error) if is_coordinator_late(&error) && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Err(error) => return Err(fail(error)),
-        }
-    };
-    let mut all = Vec::new();
+    let committed = groups::committed_offsets(&consumer, &list, timeout).map_err(fail)?;
+    let mut progress = Vec::new();
     for partition in 0..partitions {
         let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(fail)?;
         let committed = committed.find_partition(topic, partition).and_then(|element| match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         });
-        all.push(Progress { committed, end });
+        progress.push(GroupProgress { committed, end });
     }
-    Ok(all)
+    Ok(progress)
 }
 
-/// The first offset that exists in a partition. Blocks.
-pub fn low(options: &KafkaOptions, topic: &str, partition: i32, timeout: Duration) -> Result<i64, Error> {
-    let fail = |error| Error::call(format!("can't learn the ends of {topic}/{partition}"), error);
+/// Returns the first offset that exists in a partition. Blocks.
+pub fn log_start_offset(options: &KafkaOptions, topic: &str, partition: i32, timeout: Duration) -> Result<i64, Error> {
+    let fail = |error| Error::call(format!("can't read the first and last offset of {topic}/{partition}"), error);
     let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
     lookup.fetch_watermarks(topic, partition, timeout).map(|(low, _)| low).map_err(fail)
 }
 
-/// The first offset whose record is not older than this Unix time in milliseconds; the partition's end where all are
+/// Returns the first offset whose record is not older than a Unix time in milliseconds; the partition's end if all are
 /// older. Blocks.
 pub fn offset_for_time(
     options: &KafkaOptions,
@@ -161,7 +150,7 @@ pub fn offset_for_time(
     time: i64,
     timeout: Duration,
 ) -> Result<i64, Error> {
-    let fail = |error| Error::call(format!("can't find the offset of that time in {topic}/{partition}"), error);
+    let fail = |error| Error::call(format!("can't find the offset of a time in {topic}/{partition}"), error);
     let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(time)).map_err(fail)?;
@@ -173,46 +162,47 @@ pub fn offset_for_time(
 }
 
 struct Reader<'a> {
-    what: &'a TableRead,
+    request: &'a TableRead,
     consumer: BaseConsumer<Logging>,
-    /// One above the last offset wanted.
+    /// One above the last offset to read.
     target: i64,
-    /// One above the last offset handed out.
+    /// One above the last offset that was passed on.
     next: i64,
     records: u64,
-    /// Whether everything below `target` is visible at this isolation level.
-    settled: bool,
+    /// Whether all records below `target` are visible at this isolation level.
+    is_stable: bool,
 }
 
 impl<'a> Reader<'a> {
-    fn open(options: &KafkaOptions, what: &'a TableRead) -> Result<Self, Error> {
-        let fail = |error| Error::call(format!("can't read {}/{}", what.topic, what.partition), error);
+    fn open(options: &KafkaOptions, request: &'a TableRead) -> Result<Self, Error> {
+        let fail = |error| Error::call(format!("can't read {}/{}", request.topic, request.partition), error);
         let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
-        let (low, high) = lookup.fetch_watermarks(&what.topic, what.partition, what.patience).map_err(fail)?;
-        let target = match what.until {
-            Until::End => high,
-            Until::Including(offset) => offset.saturating_add(1),
+        let (low, high) =
+            lookup.fetch_watermarks(&request.topic, request.partition, request.idle_timeout).map_err(fail)?;
+        let target = match request.stop_at {
+            StopAt::End => high,
+            StopAt::Including(offset) => offset.saturating_add(1),
         };
-        let config = options.table_reader(&what.group, what.isolation);
+        let config = options.table_reader(&request.group, request.isolation);
         let consumer = config.create_with_context(Logging).map_err(fail)?;
-        let settled = what.isolation == Isolation::Uncommitted;
-        let mut reader = Self { what, consumer, target, next: low, records: 0, settled };
-        reader.settled = settled || reader.is_settled()?;
+        let is_stable = request.isolation == Isolation::Uncommitted;
+        let mut reader = Self { request, consumer, target, next: low, records: 0, is_stable };
+        reader.is_stable = is_stable || reader.check_stable()?;
         Ok(reader)
     }
 
-    fn run(&mut self, each: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
+    fn run(&mut self, on_message: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
         if self.next >= self.target {
             return Ok(());
         }
         self.assign()?;
-        let mut heard = Instant::now();
+        let mut last_message = Instant::now();
         loop {
-            // A settled partition that has told its end is done; an unsettled one is asked again.
-            let mut ended = false;
+            // The end of the partition ends the read only if all records below the target are visible.
+            let mut is_at_end = false;
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    last_message = Instant::now();
                     if message.offset() >= self.target {
                         return Ok(());
                     }
@@ -221,66 +211,65 @@ impl<'a> Reader<'a> {
                     }
                     self.next = message.offset() + 1;
                     self.records += 1;
-                    each(&message);
+                    on_message(&message);
                     if self.next >= self.target {
                         return Ok(());
                     }
                     continue;
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => ended = true,
-                Some(Err(error)) if is_hopeless(&error) => return Err(self.failed(error)),
-                Some(Err(error)) => tracing::debug!(%error, topic = &*self.what.topic, "a table read goes on"),
+                Some(Err(KafkaError::PartitionEOF(_))) => is_at_end = true,
+                Some(Err(error)) if is_permanent(&error) => return Err(self.read_error(error)),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, topic = &*self.request.topic, "error while reading a table, continuing");
+                }
                 None => {}
             }
-            if ended && self.settled {
+            if is_at_end && self.is_stable {
                 return Ok(());
             }
-            if !self.settled && self.is_settled()? {
-                // Records may have become visible behind the end that was told: only a new end counts.
-                self.settled = true;
+            if !self.is_stable && self.check_stable()? {
+                // Records after the reported end may have become visible, so only a new report counts.
+                self.is_stable = true;
                 self.assign()?;
             }
-            if heard.elapsed() > self.what.patience {
-                return Err(self.stuck());
+            if last_message.elapsed() > self.request.idle_timeout {
+                return Err(self.timeout_error());
             }
         }
     }
 
     fn assign(&self) -> Result<(), Error> {
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(&self.what.topic, self.what.partition, Offset::Offset(self.next))
+        list.add_partition_offset(&self.request.topic, self.request.partition, Offset::Offset(self.next))
             .and_then(|()| self.consumer.assign(&list))
-            .map_err(|error| self.failed(error))
+            .map_err(|error| self.read_error(error))
     }
 
-    /// A consumer of committed records is told the last stable offset as the end.
-    fn is_settled(&self) -> Result<bool, Error> {
-        let what = self.what;
-        let ends = self.consumer.fetch_watermarks(&what.topic, what.partition, what.patience);
-        ends.map(|(_, stable)| stable >= self.target).map_err(|error| self.failed(error))
+    /// Whether all records below the target are visible. For a consumer of committed records, the high watermark is the
+    /// last stable offset.
+    fn check_stable(&self) -> Result<bool, Error> {
+        let TableRead { topic, partition, idle_timeout, .. } = self.request;
+        let watermarks = self.consumer.fetch_watermarks(topic, *partition, *idle_timeout);
+        watermarks.map(|(_, stable)| stable >= self.target).map_err(|error| self.read_error(error))
     }
 
-    fn failed(&self, error: KafkaError) -> Error {
-        Error::call(format!("can't read {}/{} from {}", self.what.topic, self.what.partition, self.next), error)
+    fn read_error(&self, error: KafkaError) -> Error {
+        let TableRead { topic, partition, .. } = self.request;
+        Error::call(format!("can't read {topic}/{partition} from offset {}", self.next), error)
     }
 
-    fn stuck(&self) -> Error {
-        let TableRead { topic, partition, patience, .. } = self.what;
-        let why = if self.settled { "the broker sends nothing" } else { "an open transaction holds the rest back" };
+    fn timeout_error(&self) -> Error {
+        let TableRead { topic, partition, idle_timeout, .. } = self.request;
+        let reason = if self.is_stable { "the broker sends no records" } else { "a transaction is still open" };
         let (next, target) = (self.next, self.target);
-        Error::Unexpected(format!("{topic}/{partition}: no record from {next} to {target} for {patience:?}: {why}"))
+        Error::Unexpected(format!(
+            "{topic}/{partition}: no record from offset {next} to {target} for {idle_timeout:?}: {reason}"
+        ))
     }
 }
 
-/// The group has no coordinator yet, or another one than a moment ago.
-fn is_coordinator_late(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    let late = [Code::NotCoordinator, Code::CoordinatorNotAvailable, Code::CoordinatorLoadInProgress];
-    error.rdkafka_error_code().is_some_and(|code| late.contains(&code))
-}
-
-/// Errors that waiting does not help.
-fn is_hopeless(error: &KafkaError) -> bool {
+/// Whether waiting does not resolve the error.
+fn is_permanent(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     match error {
         KafkaError::MessageConsumptionFatal(_) => true,

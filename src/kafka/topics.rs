@@ -1,8 +1,8 @@
-//! The topics that the bridge needs: what they must be like, making them, and finding out what is wrong with them.
+//! The topics of the bridge: their specifications, their creation, and checks of their settings.
 //!
-//! What a ledger acknowledges must survive the loss of a broker, or an acknowledgement proves nothing: hence the
-//! demands on replicas, which only `unsafe_topics` lifts. [`judge`] is pure; [`Topics`] asks the cluster. No look-up
-//! here ever makes a topic by accident.
+//! Acknowledged records of a ledger must survive the loss of a broker. Hence the requirements for replication, which
+//! only `unsafe_topics` disables. [`check_topic`] is pure; [`Topics`] queries the cluster. No look-up creates a topic
+//! by accident.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,91 +12,86 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::options::Logging;
-pub use super::topic_checks::judge;
+pub use super::topic_checks::check_topic;
 use super::{Error, KafkaOptions};
 
-/// What a topic is for; decides which settings it needs.
+/// The purpose of a topic, which determines its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A route's input: only its partition count matters.
+    /// The input of a route: only its number of partitions matters.
     Input,
-    /// A ledger: compacted, durable, stamped by the broker.
+    /// A ledger: compacted, durable, `LogAppendTime`.
     Ledger,
-    /// Rows, checkpoints: compacted and durable.
+    /// Rows, checkpoints, groups, redrive markers: compacted and durable.
     Table,
-    /// Dead letters: durable, never compacted.
+    /// Dead letters: durable, not compacted.
     DeadLetters,
-    /// The internal topic of a route that is re-keyed: durable, read within days.
-    Rekeyed,
+    /// Internal topics of a route with `repartition` or `grouping`: durable, retained for days.
+    Repartitioned,
     /// Results, changes, signals.
     Stream,
 }
 
-/// A topic as it should be.
+/// The specification of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Name.
     pub name: String,
-    /// What it is for.
     pub purpose: Purpose,
-    /// Partitions; `None`: any number (at creation the broker's default).
+    /// `None`: any number (at creation the broker's default).
     pub partitions: Option<i32>,
-    /// Replicas at creation; `None`: the broker's default.
+    /// Replication factor at creation; `None`: 3 for durable topics, unless `unsafe_topics`; else the broker's default.
     pub replication: Option<i32>,
-    /// Further settings at creation, which win over the purpose's own.
+    /// Further settings at creation, which override those of the purpose.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Milliseconds in which the sink must have read what was re-keyed: a week, as the broker keeps other topics.
-pub(super) const REKEYED_RETENTION: i64 = 7 * 24 * 3_600_000;
+/// How long repartitioned records are retained, so how long the sink may take to read them, in milliseconds. A week is
+/// also the broker's default.
+pub(super) const REPARTITIONED_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 
-/// What surrounds the check.
+/// How strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Strictness {
-    /// `unsafe_topics`: one broker will do (demo, tests).
+    /// The setting `unsafe_topics`: one broker is enough (demo, tests).
     pub unsafe_topics: bool,
-    /// librdkafka's mock cluster: no CreateTopics, no DescribeConfigs, no compaction.
+    /// librdkafka's mock cluster, which supports neither CreateTopics nor DescribeConfigs nor compaction.
     pub embedded: bool,
 }
 
-/// A topic as it is.
+/// The state of a topic in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicState {
-    /// Partitions.
     pub partitions: i32,
-    /// Fewest replicas of any partition.
+    /// The lowest number of replicas of a partition.
     pub replication: i32,
-    /// Its settings; empty where the broker does not tell them.
+    /// Empty if the broker does not return them.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Something wrong with a topic, in plain words.
+/// A problem of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The topic.
     pub topic: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
+    pub problem: String,
     pub remedy: String,
-    /// True: the bridge must not start. False: a warning.
+    /// True: the bridge does not start. False: a warning.
     pub fatal: bool,
 }
 
 impl TopicSpec {
-    /// A topic of this purpose, all else by default.
+    /// A topic with the default settings of its purpose.
     pub fn new(name: impl Into<String>, purpose: Purpose) -> Self {
         Self { name: name.into(), purpose, partitions: None, replication: None, settings: BTreeMap::new() }
     }
 
-    /// With so many partitions.
+    /// Sets the number of partitions.
     #[must_use]
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = Some(partitions);
         self
     }
 
-    /// With so many replicas at creation.
+    /// Sets the replication factor at creation.
     #[must_use]
     pub fn replication(mut self, replication: i32) -> Self {
         self.replication = Some(replication);
@@ -104,19 +99,19 @@ impl TopicSpec {
     }
 }
 
-/// Describes and makes topics.
+/// Describes, checks and creates topics.
 pub struct Topics {
     options: KafkaOptions,
     timeout: Duration,
 }
 
 impl Topics {
-    /// Each call takes at most `timeout`, roughly.
+    /// `timeout` limits each call to the cluster.
     pub fn new(options: &KafkaOptions, timeout: Duration) -> Self {
         Self { options: options.clone(), timeout }
     }
 
-    /// The settings that a topic of this spec is made with.
+    /// Returns the settings with which a topic is created.
     pub fn creation_settings(spec: &TopicSpec, strictness: Strictness) -> BTreeMap<String, String> {
         let mut settings = BTreeMap::new();
         let mut set = |name: &str, value: &str| {
@@ -125,16 +120,16 @@ impl Topics {
         match spec.purpose {
             Purpose::Ledger | Purpose::Table => {
                 set("cleanup.policy", "compact");
-                // Compacted early and often, so that it is read in the size of what stands in it.
+                // Compacted early and often, so that a read of the topic is not much larger than its current content.
                 set("segment.bytes", "16777216");
                 set("segment.ms", "3600000");
                 set("min.cleanable.dirty.ratio", "0.1");
                 set("delete.retention.ms", "3600000");
             }
             Purpose::DeadLetters | Purpose::Stream => set("cleanup.policy", "delete"),
-            Purpose::Rekeyed => {
+            Purpose::Repartitioned => {
                 set("cleanup.policy", "delete");
-                set("retention.ms", &REKEYED_RETENTION.to_string());
+                set("retention.ms", &REPARTITIONED_RETENTION_MS.to_string());
             }
             Purpose::Input => {}
         }
@@ -149,114 +144,123 @@ impl Topics {
         settings
     }
 
-    /// Replicas that a topic of this spec is made with; -1 is the broker's default.
-    pub fn creation_replication(spec: &TopicSpec, strictness: Strictness) -> i32 {
-        let default = if is_durable(spec.purpose) && !strictness.unsafe_topics { 3 } else { -1 };
-        spec.replication.unwrap_or(default)
+    /// Returns the replication factor with which a topic is created; `None`: the broker's default.
+    fn creation_replication(spec: &TopicSpec, strictness: Strictness) -> Option<i32> {
+        let default = (is_durable(spec.purpose) && !strictness.unsafe_topics).then_some(3);
+        spec.replication.or(default)
     }
 
-    /// The cluster's id, where it tells one.
+    /// Returns the cluster id, if the brokers return it.
     pub async fn cluster_id(&self) -> Result<Option<String>, Error> {
         let timeout = self.timeout;
-        self.look(move |client| Ok(client.client().fetch_cluster_id(timeout))).await
+        self.with_client(move |client| Ok(client.client().fetch_cluster_id(timeout))).await
     }
 
-    /// Names of all topics that this user may see.
-    pub async fn names(&self) -> Result<Vec<String>, Error> {
+    /// Returns the names of all topics that this user may describe.
+    pub async fn list_names(&self) -> Result<Vec<String>, Error> {
         let timeout = self.timeout;
-        let ask = move |client: &BaseConsumer<Logging>| {
-            let all = client.client().fetch_metadata(None, timeout);
-            all.map_err(|error| Error::call("can't list the topics", error))
+        let fetch = move |client: &BaseConsumer<Logging>| {
+            let metadata = client.client().fetch_metadata(None, timeout);
+            metadata.map_err(|error| Error::call("can't list the topics", error))
         };
-        let all = self.look(ask).await?;
-        Ok(all.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        let metadata = self.with_client(fetch).await?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// Partitions of a topic; `None` where there is none. Asks for nothing else, so the embedded broker answers, too.
+    /// Returns the number of a topic's partitions; `None` if the topic does not exist. Works with the mock cluster.
     pub async fn partitions(&self, name: &str) -> Result<Option<i32>, Error> {
-        Ok(self.shape(name, false).await?.map(|state| state.partitions))
+        Ok(self.metadata(name, false).await?.map(|state| state.partitions))
     }
 
-    /// The topic as it is; `None` where there is none.
+    /// Returns the state of a topic; `None` if it does not exist.
     pub async fn describe(&self, name: &str) -> Result<Option<TopicState>, Error> {
-        let Some(mut state) = self.shape(name, false).await? else { return Ok(None) };
+        let Some(mut state) = self.metadata(name, false).await? else { return Ok(None) };
         match self.settings(name).await {
             Ok(settings) => state.settings = settings,
-            Err(error) => tracing::debug!(topic = name, %error, "the broker doesn't tell the topic's settings"),
+            Err(error) => tracing::debug!(topic = name, %error, "can't read the topic's configuration"),
         }
         Ok(Some(state))
     }
 
-    /// Makes those topics that are not there. Answers the names of those made.
+    /// Creates the topics that do not exist, and returns their names.
     pub async fn create_missing(&self, specs: &[TopicSpec], strictness: Strictness) -> Result<Vec<String>, Error> {
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for spec in specs {
-            if self.shape(&spec.name, false).await?.is_some() {
+            if self.metadata(&spec.name, false).await?.is_some() {
                 continue;
             }
             if !strictness.embedded && !self.create(spec, strictness).await? {
                 continue;
             }
-            self.await_leaders(&spec.name, strictness.embedded).await?;
-            made.push(spec.name.clone());
+            self.wait_for_leaders(&spec.name, strictness.embedded).await?;
+            created.push(spec.name.clone());
         }
-        Ok(made)
+        Ok(created)
     }
 
-    /// Everything that is wrong with these topics.
+    /// Returns all problems of the topics.
     pub async fn check(&self, specs: &[TopicSpec], strictness: Strictness) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         for spec in specs {
-            // The mock cluster doesn't answer a question for settings at all; it would cost the whole timeout.
+            // The mock cluster does not answer DescribeConfigs, so the request would take the whole timeout.
             let state = if strictness.embedded {
-                self.shape(&spec.name, false).await?
+                self.metadata(&spec.name, false).await?
             } else {
                 self.describe(&spec.name).await?
             };
-            findings.extend(judge(spec, state.as_ref(), strictness));
+            findings.extend(check_topic(spec, state.as_ref(), strictness));
         }
         Ok(findings)
     }
 
-    /// True where it was made, false where somebody else was quicker.
+    /// Creates a topic; false if it exists by now.
     async fn create(&self, spec: &TopicSpec, strictness: Strictness) -> Result<bool, Error> {
-        let what = || format!("can't create the topic {}", spec.name);
+        /// Stands for the broker's default in CreateTopics.
+        const DEFAULT: i32 = -1;
+        let action = || format!("can't create the topic {}", spec.name);
         let settings = Self::creation_settings(spec, strictness);
-        let replication = TopicReplication::Fixed(Self::creation_replication(spec, strictness));
-        let mut topic = NewTopic::new(&spec.name, spec.partitions.unwrap_or(-1), replication);
+        let replication = Self::creation_replication(spec, strictness).unwrap_or(DEFAULT);
+        let partitions = spec.partitions.unwrap_or(DEFAULT);
+        let mut topic = NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication));
         for (name, value) in &settings {
             topic = topic.set(name, value);
         }
-        let answer = self.admin()?.create_topics([&topic], &self.patience()).await;
-        let results = answer.map_err(|error| Error::call(what(), error))?;
+        let response = self.admin()?.create_topics([&topic], &self.admin_options()).await;
+        let results = response.map_err(|error| Error::call(action(), error))?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
-            Some(Err((_, code))) => Err(Error::call(what(), KafkaError::AdminOp(code))),
-            None => Err(Error::Unexpected(format!("{}: the broker did not answer", what()))),
+            Some(Err((_, code @ RDKafkaErrorCode::InvalidReplicationFactor))) => {
+                let hint = "the cluster has fewer brokers than `topics.replication` asks for; on a test cluster with \
+                            one broker set `topics: { replication: 1, unsafe_topics: true }`";
+                let action = format!("{} with replication factor {replication}: {hint}", action());
+                Err(Error::call(action, KafkaError::AdminOp(code)))
+            }
+            Some(Err((_, code))) => Err(Error::call(action(), KafkaError::AdminOp(code))),
+            None => Err(Error::Unexpected(format!("{}: the response does not contain the topic", action()))),
         }
     }
 
-    /// A new topic can be written to when each partition has a leader.
-    async fn await_leaders(&self, name: &str, make: bool) -> Result<(), Error> {
+    /// Waits until each partition of a new topic has a leader, because it cannot be written to before.
+    async fn wait_for_leaders(&self, name: &str, auto_create: bool) -> Result<(), Error> {
         let deadline = Instant::now() + self.timeout;
-        while self.shape(name, make).await?.is_none() {
+        while self.metadata(name, auto_create).await?.is_none() {
             if Instant::now() > deadline {
-                return Err(Error::Unexpected(format!("the topic {name} was made, but has no leaders yet")));
+                return Err(Error::Unexpected(format!("the topic {name} was created, but has no leaders yet")));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
 
-    /// Partitions and replicas; `None` where the topic is not there or has no leaders yet.
-    async fn shape(&self, name: &str, make: bool) -> Result<Option<TopicState>, Error> {
+    /// Returns partitions and replicas; `None` if the topic does not exist or has no leaders yet.
+    async fn metadata(&self, name: &str, auto_create: bool) -> Result<Option<TopicState>, Error> {
         let (name, timeout) = (name.to_owned(), self.timeout);
         let mut config = self.options.lookup();
-        config.set("allow.auto.create.topics", if make { "true" } else { "false" });
-        let look = move |client: &BaseConsumer<Logging>| {
-            let what = || format!("can't describe the topic {name}");
-            let metadata = client.fetch_metadata(Some(&name), timeout).map_err(|error| Error::call(what(), error))?;
+        config.set("allow.auto.create.topics", if auto_create { "true" } else { "false" });
+        let fetch = move |client: &BaseConsumer<Logging>| {
+            let action = || format!("can't describe the topic {name}");
+            let metadata = client.fetch_metadata(Some(&name), timeout).map_err(|error| Error::call(action(), error))?;
             let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
             match topic.error().map(RDKafkaErrorCode::from) {
                 None => {}
@@ -265,7 +269,7 @@ impl Topics {
                     | RDKafkaErrorCode::UnknownTopic
                     | RDKafkaErrorCode::LeaderNotAvailable,
                 ) => return Ok(None),
-                Some(code) => return Err(Error::call(what(), KafkaError::MetadataFetch(code))),
+                Some(code) => return Err(Error::call(action(), KafkaError::MetadataFetch(code))),
             }
             if topic.partitions().is_empty() || topic.partitions().iter().any(|partition| partition.leader() < 0) {
                 return Ok(None);
@@ -278,51 +282,52 @@ impl Topics {
                 settings: BTreeMap::new(),
             }))
         };
-        self.look_with(config, look).await
+        self.with_configured_client(config, fetch).await
     }
 
     async fn settings(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
-        let what = || format!("can't read the settings of the topic {name}");
+        let action = || format!("can't read the configuration of the topic {name}");
         let resource = ResourceSpecifier::Topic(name);
-        let answer = self.admin()?.describe_configs([&resource], &self.patience()).await;
-        let results = answer.map_err(|error| Error::call(what(), error))?;
-        let Some(result) = results.into_iter().next() else { return Err(Error::Unexpected(what())) };
-        let entries = result.map_err(|code| Error::call(what(), KafkaError::AdminOp(code)))?.entries;
+        let response = self.admin()?.describe_configs([&resource], &self.admin_options()).await;
+        let results = response.map_err(|error| Error::call(action(), error))?;
+        let Some(result) = results.into_iter().next() else { return Err(Error::Unexpected(action())) };
+        let entries = result.map_err(|code| Error::call(action(), KafkaError::AdminOp(code)))?.entries;
         Ok(entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
     }
 
     fn admin(&self) -> Result<AdminClient<Logging>, Error> {
         let client = self.options.admin().create_with_context(Logging);
-        client.map_err(|error| Error::call("can't make an admin client", error))
+        client.map_err(|error| Error::call("can't create an admin client", error))
     }
 
-    fn patience(&self) -> AdminOptions {
+    fn admin_options(&self) -> AdminOptions {
         AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
     }
 
-    async fn look<T: Send + 'static>(
+    /// Makes a blocking call with a new client.
+    async fn with_client<T: Send + 'static>(
         &self,
-        what: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
+        call: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.look_with(self.options.lookup(), what).await
+        self.with_configured_client(self.options.lookup(), call).await
     }
 
-    async fn look_with<T: Send + 'static>(
+    async fn with_configured_client<T: Send + 'static>(
         &self,
         config: rdkafka::ClientConfig,
-        what: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
+        call: impl FnOnce(&BaseConsumer<Logging>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let blocking = move || {
             let client: BaseConsumer<Logging> =
-                config.create_with_context(Logging).map_err(|error| Error::call("can't make a client", error))?;
-            what(&client)
+                config.create_with_context(Logging).map_err(|error| Error::call("can't create a client", error))?;
+            call(&client)
         };
         let joined = tokio::task::spawn_blocking(blocking).await;
-        joined.unwrap_or_else(|error| Err(Error::Unexpected(format!("a look-up was cut short: {error}"))))
+        joined.unwrap_or_else(|error| Err(Error::Unexpected(format!("a look-up was aborted: {error}"))))
     }
 }
 
-/// Purposes whose records must survive the loss of a broker.
+/// Whether records of the topic must survive the loss of a broker.
 pub(super) fn is_durable(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::Ledger | Purpose::Table | Purpose::DeadLetters | Purpose::Rekeyed)
+    matches!(purpose, Purpose::Ledger | Purpose::Table | Purpose::DeadLetters | Purpose::Repartitioned)
 }

@@ -1,12 +1,14 @@
-//! The transactional producer: some records, and what was consumed for them, in one Kafka transaction, or nothing of it.
+//! The transactional producer: writes records, and optionally the offsets that were consumed for them, in one Kafka
+//! transaction.
 //!
-//! All calls block in librdkafka, so the client lives on a thread of its own, behind an async interface. A second
-//! producer with the same transactional id fences the first, which learns it at its next transaction.
+//! All calls of librdkafka block, so the client has a thread of its own behind an async interface. A second producer
+//! with the same transactional id fences the first one, whose next transaction then fails.
 //!
-//! Consumed offsets ([`Consumed`]) are committed only while their partitions are certainly ours. The group's metadata is
-//! taken first and then the lease looked at, in this order: what was taken while the lease stood names a member that the
-//! coordinator knew, so a commit that arrives too late is refused. Taken later it could be that of a consumer that has
-//! just learned that it was put out of its group: without a member's id, which the coordinator takes without a question.
+//! Consumed offsets ([`ConsumedOffsets`]) are committed only while the lease on their partitions holds. The group
+//! metadata is read first and the lease is checked after that. Metadata that was read while the lease held names a
+//! member that the coordinator knew, so it rejects a commit that arrives too late. Metadata that is read later could be
+//! that of a consumer that has just learned that it was removed from its group: it contains no member id, and the
+//! coordinator accepts a commit without a member id unconditionally.
 
 use std::sync::{Mutex, PoisonError, mpsc as threads};
 use std::time::{Duration, Instant};
@@ -17,62 +19,71 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
 
-use super::producer::{native_headers, outcome_of};
+use super::producer::{outcome_of, to_native_headers};
 use super::{KafkaOptions, Outcome, PollerHandle, ProduceRequest, options};
 use crate::model::Epoch;
 use crate::runtime::clock;
-use crate::runtime::failpoint::{self, Point};
+use crate::runtime::failpoint::{self, Failpoint};
 
-/// How long an abort waits for the answers to what was sent.
-const ANSWERS: Duration = Duration::from_millis(500);
+/// How long an abort waits for the acknowledgements of records in flight.
+const ABORT_WAIT: Duration = Duration::from_millis(500);
 
-/// Why a transaction did not commit.
+/// The transaction was not committed, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
-    /// Another instance took this transactional id over: stop, it works now.
-    #[error("another instance has taken over: {0}")]
+    /// Another producer uses this transactional id now, so this one must stop.
+    #[error("fenced by another producer with the same transactional id: {0}")]
     Fenced(String),
-    /// Nothing of it is visible; the same records may be sent again with this producer.
+    /// The transaction was aborted. The same records may be sent again with this producer.
     #[error("the transaction was aborted: {0}")]
     Retriable(String),
-    /// Whether it was committed is not known: make a new producer with the same id (which settles the old
-    /// transaction), read the checkpoint, and go on from there.
-    #[error("the commit was not answered: {0}")]
-    InDoubt(String),
-    /// A record can never be written as it is (too large, no such topic, no right to it). Nothing is visible.
-    #[error("a record was refused: {0}")]
-    Refused(String),
-    /// This producer is of no use any more; a new one may be.
+    /// The outcome of the commit is unknown. A new producer with the same id settles the transaction; then the
+    /// checkpoint or the group's offsets tell whether it was committed.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Ambiguous(String),
+    /// A record can never be written as it is (too large, unknown topic, missing ACL). The transaction was aborted.
+    #[error("a record was rejected: {0}")]
+    Rejected(String),
+    /// This producer cannot be used any more; a new one may work.
     #[error("the transactional producer has failed: {0}")]
     Fatal(String),
 }
 
-/// Offsets of a group that are committed by a transaction.
+/// How far a partition was consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumedOffset {
+    pub partition: i32,
+    /// The epoch in which the records were read.
+    pub epoch: Epoch,
+    /// One above the last consumed offset.
+    pub next: i64,
+}
+
+/// Offsets of a consumer group that a transaction commits.
 #[derive(Clone)]
-pub struct Consumed {
-    /// The group's member.
-    pub by: PollerHandle,
-    /// Partition, the epoch in which it was read, and the offset to go on from.
-    pub offsets: Vec<(i32, Epoch, i64)>,
-    /// Until when the partitions are certainly ours, on the mono clock.
+pub struct ConsumedOffsets {
+    /// The member of the group.
+    pub consumer: PollerHandle,
+    pub offsets: Vec<ConsumedOffset>,
+    /// When the lease on the partitions ends, on the monotonic clock.
     pub lease: u64,
 }
 
-/// A producer that writes transactions, one at a time. Dropping it ends its thread; a transaction under way is aborted
-/// by the broker.
+/// A transactional producer, with one transaction at a time. Dropping it ends its thread; the broker then aborts an
+/// open transaction.
 pub struct TransactionalProducer {
     jobs: threads::Sender<Job>,
 }
 
 struct Job {
     records: Vec<ProduceRequest>,
-    consumed: Option<Consumed>,
-    answer: oneshot::Sender<Result<(), TransactionError>>,
+    consumed: Option<ConsumedOffsets>,
+    reply: oneshot::Sender<Result<(), TransactionError>>,
 }
 
 impl TransactionalProducer {
-    /// Connects, fences earlier producers of this id and settles what they left open. Takes at most `timeout`, which
-    /// also bounds each transaction, on the broker too.
+    /// Connects, fences earlier producers with this id and settles their open transactions. Takes at most `timeout`,
+    /// which also limits each transaction, on the broker too.
     pub async fn init(
         options: &KafkaOptions,
         transactional_id: &str,
@@ -80,7 +91,7 @@ impl TransactionalProducer {
     ) -> Result<Self, TransactionError> {
         let config = options.transactional_producer(transactional_id, timeout);
         let (jobs, inbox) = threads::channel();
-        let (ready, answer) = oneshot::channel();
+        let (ready, reply) = oneshot::channel();
         let run = move || match Worker::init(&config, timeout) {
             Ok(worker) => {
                 let _ = ready.send(Ok(()));
@@ -92,32 +103,32 @@ impl TransactionalProducer {
         };
         let thread = std::thread::Builder::new().name("kafka-transactions".into()).spawn(run);
         thread.map_err(|error| TransactionError::Fatal(format!("can't start a thread: {error}")))?;
-        answer.await.unwrap_or_else(|_| Err(gone()))?;
+        reply.await.unwrap_or_else(|_| Err(thread_ended()))?;
         Ok(Self { jobs })
     }
 
-    /// Writes all these records in one transaction. Tags are not used.
+    /// Writes records in one transaction. Their tags are not used.
     pub async fn send_all(&self, records: Vec<ProduceRequest>) -> Result<(), TransactionError> {
-        self.send_consumed(records, None).await
+        self.send_with_offsets(records, None).await
     }
 
-    /// Writes all these records, and how far their input was consumed, in one transaction.
-    pub async fn send_consumed(
+    /// Writes records, and commits consumed offsets, in one transaction.
+    pub async fn send_with_offsets(
         &self,
         records: Vec<ProduceRequest>,
-        consumed: Option<Consumed>,
+        consumed: Option<ConsumedOffsets>,
     ) -> Result<(), TransactionError> {
-        let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { records, consumed, answer }).map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        let (reply, response) = oneshot::channel();
+        self.jobs.send(Job { records, consumed, reply }).map_err(|_| thread_ended())?;
+        response.await.unwrap_or_else(|_| Err(thread_ended()))
     }
 }
 
-fn gone() -> TransactionError {
+fn thread_ended() -> TransactionError {
     TransactionError::Fatal("its thread has ended".into())
 }
 
-/// Keeps the first failed delivery, which says more than the transaction's own error.
+/// Keeps the first failed delivery, because it says more than the error of the transaction.
 #[derive(Default)]
 struct Context {
     failure: Mutex<Option<KafkaError>>,
@@ -135,7 +146,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        options::log_error(&error, reason);
     }
 }
 
@@ -162,11 +173,11 @@ impl Worker {
         let worker = Self { client, timeout };
         let deadline = Instant::now() + timeout;
         loop {
-            match worker.client.init_transactions(left(deadline)) {
+            match worker.client.init_transactions(remaining(deadline)) {
                 Ok(()) => return Ok(worker),
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
                 Err(error) if is_retriable(&error) => return Err(TransactionError::Retriable(error.to_string())),
-                Err(error) => return Err(worker.useless(&error)),
+                Err(error) => return Err(worker.fatal_error(&error)),
             }
         }
     }
@@ -174,13 +185,13 @@ impl Worker {
     fn run(self, inbox: &threads::Receiver<Job>) {
         while let Ok(job) = inbox.recv() {
             let result = self.transact(&job);
-            // After these nothing more can be done with this client.
-            let ended = matches!(
+            // The client cannot be used after these errors.
+            let is_unusable = matches!(
                 result,
-                Err(TransactionError::Fenced(_) | TransactionError::Fatal(_) | TransactionError::InDoubt(_))
+                Err(TransactionError::Fenced(_) | TransactionError::Fatal(_) | TransactionError::Ambiguous(_))
             );
-            let _ = job.answer.send(result);
-            if ended {
+            let _ = job.reply.send(result);
+            if is_unusable {
                 return;
             }
         }
@@ -189,39 +200,40 @@ impl Worker {
     fn transact(&self, job: &Job) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
         self.client.context().take_failure();
-        self.client.begin_transaction().map_err(|error| self.useless(&error))?;
+        self.client.begin_transaction().map_err(|error| self.fatal_error(&error))?;
         for record in &job.records {
             if let Err(error) = self.send(record, deadline) {
                 return Err(self.abort(&error));
             }
         }
         if let Some(consumed) = &job.consumed {
-            self.consume(consumed, deadline)?;
+            self.add_offsets(consumed, deadline)?;
         }
-        self.await_acks(deadline);
-        failpoint::pass(Point::Transaction);
+        self.wait_for_acks(deadline);
+        failpoint::hit(Failpoint::Transaction);
         self.commit(deadline)?;
-        failpoint::pass(Point::Committed);
+        failpoint::hit(Failpoint::Committed);
         Ok(())
     }
 
-    fn consume(&self, consumed: &Consumed, deadline: Instant) -> Result<(), TransactionError> {
-        let metadata = consumed.by.group_metadata();
-        let stands = clock::mono() < consumed.lease
-            && consumed.offsets.iter().all(|(partition, epoch, _)| consumed.by.epoch_of(*partition) == Some(*epoch));
-        let (Some(metadata), true) = (metadata, stands) else {
-            let why = KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress);
-            return Err(self.abort(&why));
+    /// Adds the consumed offsets to the transaction; aborts it if the lease does not hold.
+    fn add_offsets(&self, consumed: &ConsumedOffsets, deadline: Instant) -> Result<(), TransactionError> {
+        let ConsumedOffsets { consumer, offsets, lease } = consumed;
+        let metadata = consumer.group_metadata();
+        let is_owner = clock::mono() < *lease
+            && offsets.iter().all(|offset| consumer.epoch_of(offset.partition) == Some(offset.epoch));
+        let (Some(metadata), true) = (metadata, is_owner) else {
+            let reason = KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress);
+            return Err(self.abort(&reason));
         };
-        let offsets: Vec<(i32, i64)> = consumed.offsets.iter().map(|(partition, _, at)| (*partition, *at)).collect();
-        let list = consumed.by.offsets(&offsets);
+        let list = consumer.offset_list(offsets);
         loop {
-            let error = match self.client.send_offsets_to_transaction(&list, &metadata, left(deadline)) {
+            let error = match self.client.send_offsets_to_transaction(&list, &metadata, remaining(deadline)) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             match &error {
-                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.useless(&error)),
+                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.fatal_error(&error)),
                 KafkaError::Transaction(cause)
                     if cause.is_retriable() && !cause.txn_requires_abort() && Instant::now() < deadline => {}
                 _ => return Err(self.abort(&error)),
@@ -229,11 +241,11 @@ impl Worker {
         }
     }
 
-    /// `commit_transaction` of the client library polls for 100 ms at a time while anything is unanswered, however
-    /// quickly the answers come; so it is called when there is nothing to wait for.
-    fn await_acks(&self, deadline: Instant) {
+    /// Waits until no record is in flight. `commit_transaction` of librdkafka polls for 100 ms at a time while a record
+    /// is in flight, even if the acknowledgement arrives sooner, so it is called only afterwards.
+    fn wait_for_acks(&self, deadline: Instant) {
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
-            // Hands over what lingers; the wait itself is the poll's.
+            // Sends lingering records without waiting; `poll` waits.
             if self.client.flush(Duration::ZERO).is_ok() {
                 return;
             }
@@ -247,7 +259,7 @@ impl Worker {
             record.partition = request.partition;
             record.key = request.key.as_deref();
             record.payload = request.value.as_deref();
-            record.headers = native_headers(&request.headers);
+            record.headers = to_native_headers(&request.headers);
             match self.client.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
@@ -258,50 +270,51 @@ impl Worker {
         }
     }
 
-    /// Flushes and commits. A commit that is not answered may be repeated; what it did is not known until then.
+    /// Flushes and commits. A commit without a response may be retried; its outcome is unknown until then.
     fn commit(&self, deadline: Instant) -> Result<(), TransactionError> {
         loop {
-            let error = match self.client.commit_transaction(left(deadline)) {
+            let error = match self.client.commit_transaction(remaining(deadline)) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             match &error {
-                // Before the commit was sent.
+                // The commit was not sent.
                 KafkaError::Flush(_) => return Err(self.abort(&error)),
                 KafkaError::Transaction(cause) if cause.txn_requires_abort() => return Err(self.abort(&error)),
-                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.useless(&error)),
+                KafkaError::Transaction(cause) if cause.is_fatal() => return Err(self.fatal_error(&error)),
                 KafkaError::Transaction(cause) if cause.is_retriable() && Instant::now() < deadline => {}
-                _ => return Err(TransactionError::InDoubt(error.to_string())),
+                _ => return Err(TransactionError::Ambiguous(error.to_string())),
             }
         }
     }
 
-    /// The client library waits for the answers to everything that was sent, and they come only to who polls; so it is
-    /// called when there is nothing to wait for. Else each abort took the whole timeout, and left a useless client.
+    /// Aborts the transaction. `abort_transaction` of librdkafka waits for all records in flight, but does not poll for
+    /// their acknowledgements, so it is called only when no record is in flight. Otherwise it would take the whole
+    /// timeout and leave an unusable client.
     fn abort(&self, error: &KafkaError) -> TransactionError {
         let deadline = Instant::now() + self.timeout;
-        self.await_acks(Instant::now() + ANSWERS);
-        // What is left is not sent any more in a transaction that has failed.
+        self.wait_for_acks(Instant::now() + ABORT_WAIT);
+        // Records that were not sent yet must not be sent in a failed transaction.
         self.client.purge(PurgeConfig::default().queue());
-        self.await_acks(Instant::now() + ANSWERS);
+        self.wait_for_acks(Instant::now() + ABORT_WAIT);
         loop {
-            match self.client.abort_transaction(left(deadline)) {
+            match self.client.abort_transaction(remaining(deadline)) {
                 Ok(()) => break,
-                Err(again) if is_retriable(&again) && Instant::now() < deadline => {}
-                Err(failed) => return self.useless(&failed),
+                Err(abort_error) if is_retriable(&abort_error) && Instant::now() < deadline => {}
+                Err(abort_error) => return self.fatal_error(&abort_error),
             }
         }
         let cause = self.client.context().take_failure().unwrap_or_else(|| error.clone());
-        self.drain();
+        self.discard_deliveries();
         let text = if cause == *error { error.to_string() } else { format!("{error}: {cause}") };
         match outcome_of(&cause) {
-            Outcome::Refused(_) if !is_purge(&cause) => TransactionError::Refused(text),
+            Outcome::Rejected(_) if !is_purge(&cause) => TransactionError::Rejected(text),
             _ => TransactionError::Retriable(text),
         }
     }
 
-    /// Takes the answers to what an abort has purged, lest they be taken for failures of the next transaction.
-    fn drain(&self) {
+    /// Discards the delivery reports of purged records, so that they do not count as failures of the next transaction.
+    fn discard_deliveries(&self) {
         let deadline = Instant::now() + Duration::from_secs(1);
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             self.client.poll(Duration::from_millis(1));
@@ -309,7 +322,7 @@ impl Worker {
         self.client.context().take_failure();
     }
 
-    fn useless(&self, error: &KafkaError) -> TransactionError {
+    fn fatal_error(&self, error: &KafkaError) -> TransactionError {
         let fatal = self.client.client().fatal_error();
         let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code());
         let text = fatal.map_or_else(|| error.to_string(), |(_, text)| text);
@@ -326,11 +339,11 @@ fn is_retriable(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(cause) if cause.is_retriable())
 }
 
-/// An abort purges what was queued; that says nothing about the records.
+/// Whether the record was purged by an abort, which says nothing about the record.
 fn is_purge(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
-fn left(deadline: Instant) -> Duration {
+fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }

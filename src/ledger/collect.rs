@@ -1,44 +1,46 @@
-//! What the records of a ledger partition add up to, apart from how they are read.
+//! Computes the state of a ledger partition from its records.
 //!
-//! Of each kind and key the record with the highest token counts; a record that a lost member lands late can
-//! therefore stand in nobody's way. What does not count any more and still stands is listed, so that the owner can
-//! remove it. The mark is the highest of all: it never falls.
+//! For each kind and key the record with the highest token counts, so a record that a lost member lands late does no
+//! harm. Records that do not count are listed as stale, so that the owner can remove them. The watermark is the highest
+//! of all marks: it never falls.
 
 use super::header::Header;
 use super::wire::{self, WireError, WireKey, WireValue};
 use crate::engine::entries::Entries;
-use crate::engine::event::{LedgerKey, Loaded};
+use crate::engine::event::{LedgerKey, LedgerState, LoadedClaim};
 use crate::model::{Claim, Entry, FastMap, Key, Mark, Park, Token};
 
-/// Gathers records in the order of their offsets.
+/// Collects records in the order of their offsets.
 #[derive(Default)]
 pub(super) struct Collector {
     header: Option<Header>,
-    /// Broker's time of the `owner` records that compaction has left, by their offset.
-    owners: FastMap<Token, i64>,
-    /// Broker's time of the first record that was written under each token, `owner` records not counted.
-    written: FastMap<Token, i64>,
+    /// Broker time of the `owner` records that compaction has left, by their offset. Unix milliseconds.
+    owner_times: FastMap<Token, i64>,
+    /// Broker time of the first record written under each token, `owner` records not counted. Unix milliseconds.
+    first_writes: FastMap<Token, i64>,
     marks: FastMap<Token, Mark>,
-    entries: Table<Entry, Entries>,
-    claims: Table<Claim>,
-    parks: Table<Park>,
+    entries: RecordTable<Entry, Entries>,
+    claims: RecordTable<Claim>,
+    parks: RecordTable<Park>,
 }
 
-/// All records of one kind that stand. Nearly every key has one token, so the second costs more than the first.
-struct Table<T, N = FastMap<Key, (Token, T)>> {
+/// The records of one kind. Nearly every key has records of one token only, so `lower` is nearly empty.
+struct RecordTable<T, N = FastMap<Key, (Token, T)>> {
+    /// By key, the record with the highest token.
     newest: N,
-    others: FastMap<Key, Vec<(Token, T)>>,
+    /// By key, the records with lower tokens.
+    lower: FastMap<Key, Vec<(Token, T)>>,
 }
 
-/// Where the records lie that count.
-trait Newest<T>: Default {
+/// Stores the record with the highest token of each key.
+trait NewestRecords<T>: Default {
     fn token(&self, key: &str) -> Option<Token>;
-    /// Puts a record in and answers the one that it replaces.
+    /// Inserts a record and returns the one that it replaces.
     fn put(&mut self, key: Key, token: Token, value: T) -> Option<(Token, T)>;
     fn remove(&mut self, key: &str);
 }
 
-impl<T> Newest<T> for FastMap<Key, (Token, T)> {
+impl<T> NewestRecords<T> for FastMap<Key, (Token, T)> {
     fn token(&self, key: &str) -> Option<Token> {
         self.get(key).map(|(token, _)| *token)
     }
@@ -52,15 +54,15 @@ impl<T> Newest<T> for FastMap<Key, (Token, T)> {
     }
 }
 
-/// There may be millions of entries, so they are packed as they come.
-impl Newest<Entry> for Entries {
+/// There may be millions of entries, so they are packed as they are read.
+impl NewestRecords<Entry> for Entries {
     fn token(&self, key: &str) -> Option<Token> {
         self.get(key).map(|entry| entry.token)
     }
 
     fn put(&mut self, key: Key, token: Token, entry: Entry) -> Option<(Token, Entry)> {
         let old = self.insert(key.clone(), Entry { token, ..entry });
-        self.rest(&key);
+        self.deactivate(&key);
         old.map(|old| (old.token, old))
     }
 
@@ -69,51 +71,51 @@ impl Newest<Entry> for Entries {
     }
 }
 
-impl<T, N: Newest<T>> Default for Table<T, N> {
+impl<T, N: NewestRecords<T>> Default for RecordTable<T, N> {
     fn default() -> Self {
-        Self { newest: N::default(), others: FastMap::default() }
+        Self { newest: N::default(), lower: FastMap::default() }
     }
 }
 
-impl<T, N: Newest<T>> Table<T, N> {
+impl<T, N: NewestRecords<T>> RecordTable<T, N> {
     fn put(&mut self, key: Key, token: Token, value: T) {
         let lower = match self.newest.token(&key) {
             Some(newest) if newest > token => Some((token, value)),
             _ => self.newest.put(key.clone(), token, value).filter(|(old, _)| *old != token),
         };
         if let Some(lower) = lower {
-            let others = self.others.entry(key).or_default();
-            others.retain(|(other, _)| *other != lower.0);
-            others.push(lower);
+            let records = self.lower.entry(key).or_default();
+            records.retain(|(token, _)| *token != lower.0);
+            records.push(lower);
         }
     }
 
     fn remove(&mut self, key: &Key, token: Token) {
-        let mut others = self.others.remove(key).unwrap_or_default();
-        others.retain(|(other, _)| *other != token);
+        let mut lower = self.lower.remove(key).unwrap_or_default();
+        lower.retain(|(other, _)| *other != token);
         if self.newest.token(key) == Some(token) {
             self.newest.remove(key);
-            // A lower one that still stands comes to light; it counts again until it is removed, too.
-            others.sort_by_key(|(other, _)| *other);
-            if let Some((token, next)) = others.pop() {
+            // The record with the next lower token counts again, until it is removed too.
+            lower.sort_by_key(|(other, _)| *other);
+            if let Some((token, next)) = lower.pop() {
                 self.newest.put(key.clone(), token, next);
             }
         }
-        if !others.is_empty() {
-            self.others.insert(key.clone(), others);
+        if !lower.is_empty() {
+            self.lower.insert(key.clone(), lower);
         }
     }
 
     fn stale(&self, name: impl Fn(Key) -> LedgerKey, stale: &mut Vec<(LedgerKey, Token)>) {
-        for (key, others) in &self.others {
-            stale.extend(others.iter().map(|(token, _)| (name(key.clone()), *token)));
+        for (key, records) in &self.lower {
+            stale.extend(records.iter().map(|(token, _)| (name(key.clone()), *token)));
         }
     }
 }
 
 impl Collector {
-    /// Takes one record.
-    pub(super) fn take(
+    /// Adds one record.
+    pub(super) fn add(
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
@@ -121,8 +123,8 @@ impl Collector {
         timestamp: i64,
     ) -> Result<(), WireError> {
         let key = wire::decode_key(key)?;
-        if let WireKey::Tokened(_, token) = &key {
-            self.written.entry(*token).or_insert(timestamp);
+        if let WireKey::WithToken(_, token) = &key {
+            self.first_writes.entry(*token).or_insert(timestamp);
         }
         let Some(bytes) = value else {
             self.remove(key);
@@ -131,21 +133,21 @@ impl Collector {
         match (wire::decode_value(&key, bytes)?, key) {
             (WireValue::Header(header), _) => self.header = Some(header),
             (WireValue::Owner(_), _) => {
-                self.owners.insert(Token(offset), timestamp);
+                self.owner_times.insert(Token(offset), timestamp);
             }
-            (WireValue::Mark(mark), WireKey::Tokened(_, token)) => {
+            (WireValue::Mark(mark), WireKey::WithToken(_, token)) => {
                 self.marks.insert(token, mark);
             }
-            (WireValue::Entry(entry), WireKey::Tokened(LedgerKey::Entry(key), token)) => {
+            (WireValue::Entry(entry), WireKey::WithToken(LedgerKey::Entry(key), token)) => {
                 self.entries.put(key, token, *entry);
             }
-            (WireValue::Claim(claim), WireKey::Tokened(LedgerKey::Claim(key), token)) => {
+            (WireValue::Claim(claim), WireKey::WithToken(LedgerKey::Claim(key), token)) => {
                 self.claims.put(key, token, *claim);
             }
-            (WireValue::Park(park), WireKey::Tokened(LedgerKey::Park(key), token)) => {
+            (WireValue::Park(park), WireKey::WithToken(LedgerKey::Park(key), token)) => {
                 self.parks.put(key, token, park);
             }
-            // A value's kind follows from its key, so the other combinations don't come.
+            // The kind of a value follows from its key, so other combinations do not occur.
             _ => {}
         }
         Ok(())
@@ -155,38 +157,39 @@ impl Collector {
         match key {
             WireKey::Header => self.header = None,
             WireKey::Owner => {}
-            WireKey::Tokened(LedgerKey::Mark, token) => {
+            WireKey::WithToken(LedgerKey::Mark, token) => {
                 self.marks.remove(&token);
             }
-            WireKey::Tokened(LedgerKey::Entry(key), token) => self.entries.remove(&key, token),
-            WireKey::Tokened(LedgerKey::Claim(key), token) => self.claims.remove(&key, token),
-            WireKey::Tokened(LedgerKey::Park(key), token) => self.parks.remove(&key, token),
+            WireKey::WithToken(LedgerKey::Entry(key), token) => self.entries.remove(&key, token),
+            WireKey::WithToken(LedgerKey::Claim(key), token) => self.claims.remove(&key, token),
+            WireKey::WithToken(LedgerKey::Park(key), token) => self.parks.remove(&key, token),
         }
     }
 
-    /// Whether the `owner` record with this token stands.
-    pub(super) fn knows_owner(&self, token: Token) -> bool {
-        self.owners.contains_key(&token)
+    /// Whether the partition contains the `owner` record with this token.
+    pub(super) fn has_owner_record(&self, token: Token) -> bool {
+        self.owner_times.contains_key(&token)
     }
 
     pub(super) fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
-    /// The highest mark, where there is one.
-    pub(super) fn mark(&self) -> Option<i64> {
+    /// Returns the highest watermark of all marks; `None` without a mark.
+    pub(super) fn watermark(&self) -> Option<i64> {
         self.marks.values().map(|mark| mark.watermark).max()
     }
 
-    /// Whether anything but `owner` records stands in it.
-    pub(super) fn knows_something(&self) -> bool {
+    /// Whether the partition contains entries, claims, parks or marks.
+    pub(super) fn has_state(&self) -> bool {
         let keys = self.entries.newest.len() + self.claims.newest.len() + self.parks.newest.len();
         keys > 0 || !self.marks.is_empty()
     }
 
-    /// What it comes to for the owner with this token. `start` and `incomplete` are left to the caller.
-    pub(super) fn finish(mut self, token: Token) -> Loaded {
-        let mark = self.mark().unwrap_or(0);
+    /// Returns the state for the owner with this token. The caller sets `start_offset`, `end_offset`,
+    /// `incomplete` and `topic_generation`.
+    pub(super) fn finish(mut self, token: Token) -> LedgerState {
+        let mark = self.watermark().unwrap_or(0);
         let mut stale = Vec::new();
         self.entries.stale(LedgerKey::Entry, &mut stale);
         self.claims.stale(LedgerKey::Claim, &mut stale);
@@ -199,18 +202,27 @@ impl Collector {
             }
             !released
         });
-        let former = self.marks.iter().max_by_key(|(marked, _)| **marked).map(|(_, mark)| mark.former.clone());
-        let tokens = self.written.keys().chain(self.owners.keys()).copied().collect();
-        let our_time = self.owners.get(&token).copied();
-        let former = former.unwrap_or_default();
-        let mut loaded = Loaded { token, mark, former, tokens, stale, ..Loaded::default() };
+        let previous_owners =
+            self.marks.iter().max_by_key(|(marked, _)| **marked).map(|(_, mark)| mark.previous_owners.clone());
+        let tokens = self.first_writes.keys().chain(self.owner_times.keys()).copied().collect();
+        let our_time = self.owner_times.get(&token).copied();
+        let previous_owners = previous_owners.unwrap_or_default();
+        let mut loaded = LedgerState {
+            token,
+            mark_watermark: mark,
+            previous_owners,
+            seen_tokens: tokens,
+            stale,
+            ..LedgerState::default()
+        };
         let newest = std::mem::take(&mut self.claims.newest);
         for (key, (written, claim)) in newest {
             let entry = self.entries.newest.get(&key);
             if is_settled(&claim, written, entry.as_deref(), mark) {
                 loaded.stale.push((LedgerKey::Claim(key), written));
             } else {
-                loaded.claims.insert(key, (written, claim, doubt_age(&self.written, written, our_time)));
+                let age = age(&self.first_writes, written, our_time);
+                loaded.claims.insert(key, LoadedClaim { token: written, claim, age });
             }
         }
         loaded.entries = self.entries.newest;
@@ -220,27 +232,29 @@ impl Collector {
     }
 }
 
-/// Whether nothing of this claim can be under way: its entry names it, everything it carried is done, or a later
-/// owner has written the key's entry since, so that the claim was landed late by a frozen member and never sent.
+/// Whether the claim is settled, so that its write cannot be in flight (protocol rule 9): the entry names its attempt,
+/// its positions are below the watermark, or a later owner has written the key's entry since. In the last case a frozen
+/// member landed the claim late and never sent the write.
 fn is_settled(claim: &Claim, written: Token, entry: Option<&Entry>, mark: i64) -> bool {
-    // A claim may carry a part of a note beyond the last event that it carries in full.
-    let last = claim.partial.map_or(claim.hi, |(at, _)| at);
+    // A claim can carry a part of a note beyond the last event that it carries completely.
+    let last = claim.partial_note.map_or(claim.last_position, |note| note.position);
     last.offset < mark || entry.is_some_and(|entry| entry.attempt == claim.attempt || written < entry.token)
 }
 
-/// Whether a key was released after this parking: only the success of an opening event writes an entry as far as the
-/// refused one. A parking that a lost member lands late is such a one, too.
+/// Whether the key was released after this park: only a successful opening event writes an entry at or above the park's
+/// position. This also covers a park that a lost member lands late.
 fn is_released(park: &Park, entry: Option<&Entry>) -> bool {
     entry.is_some_and(|entry| park.is_void(entry.position))
 }
 
-/// How long a write announced under this token has certainly been under way, by the broker's time: from the first
-/// record that a higher token *wrote* to our `owner` record. A higher `owner` record alone tells nothing: a former
-/// owner whose load runs late takes a higher token too, while the real owner goes on writing. Whoever has a lease
-/// writes something under its token at once, and has it only after all leases before it have ended. Where compaction
-/// has removed earlier records it comes out shorter, which only waits longer.
-fn doubt_age(first_written: &FastMap<Token, i64>, written: Token, our_time: Option<i64>) -> u64 {
-    let first = first_written.iter().filter(|(token, _)| **token > written).map(|(_, time)| *time).min();
+/// Returns for how many milliseconds a write claimed under this token has certainly been in flight, by broker time:
+/// from the first record *written* under a higher token until our `owner` record (protocol rule 13d). A higher `owner`
+/// record alone proves nothing: a previous owner whose load runs late takes a higher token too, while the real owner
+/// continues to write. An owner with a lease writes a record under its token at once, and gets its lease only after all
+/// earlier leases have ended. If compaction has removed earlier records, the result is too small, which only makes the
+/// wait longer.
+fn age(first_writes: &FastMap<Token, i64>, written: Token, our_time: Option<i64>) -> u64 {
+    let first = first_writes.iter().filter(|(token, _)| **token > written).map(|(_, time)| *time).min();
     match (first, our_time) {
         (Some(first), Some(ours)) => u64::try_from(ours - first).unwrap_or(0),
         _ => 0,

@@ -1,9 +1,9 @@
-//! What counts in a ledger partition.
+//! Which records of a ledger partition count.
 
 use super::*;
 use crate::engine::event::LedgerWrite;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Position, PreviousOwner, Seen};
+use crate::model::{AttemptId, LastSeen, Position, PreviousOwner};
 
 fn position(offset: i64) -> Position {
     Position::new(0, offset, 0)
@@ -21,13 +21,13 @@ fn entry(token: i64, attempt: AttemptId, offset: i64) -> Entry {
         number: "INC1".into(),
         generation: 1,
         position: position(offset),
-        partial: None,
+        partial_note: None,
         fields: Vec::new(),
-        earlier: Vec::new(),
+        earlier_tickets: Vec::new(),
         occurred_at: 0,
         resolved_at: None,
         event_ids: Vec::new(),
-        seen: Seen::default(),
+        last_seen: LastSeen::default(),
         written_at: 0,
     }
 }
@@ -35,11 +35,11 @@ fn entry(token: i64, attempt: AttemptId, offset: i64) -> Entry {
 fn claim(attempt: AttemptId, offset: i64) -> Claim {
     Claim {
         attempt,
-        kind: ClaimKind::Create { known: Vec::new() },
+        kind: ClaimKind::Create { known_sys_ids: Vec::new() },
         generation: 1,
-        lo: position(offset),
-        hi: position(offset),
-        partial: None,
+        first_position: position(offset),
+        last_position: position(offset),
+        partial_note: None,
         fields: Vec::new(),
         state: None,
         markers: Vec::new(),
@@ -65,7 +65,7 @@ impl Log {
     }
 
     fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.collector.take(key, value, self.next, self.time).expect("a record of ours");
+        self.collector.add(key, value, self.next, self.time).expect("a ledger record");
         self.next += 1;
     }
 
@@ -112,12 +112,16 @@ fn a_tombstone_removes_its_own_token_only() {
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
     assert_eq!(loaded.entries.get("k").map(|e| e.token), Some(second));
-    assert!(loaded.stale.contains(&(LedgerKey::Claim("k".into()), first)), "settled: {:?}", loaded.stale);
+    assert!(
+        loaded.stale.contains(&(LedgerKey::Claim("k".into()), first)),
+        "a settled claim is stale: {:?}",
+        loaded.stale
+    );
     assert!(!loaded.stale.contains(&(LedgerKey::Entry("k".into()), first)));
 }
 
 #[test]
-fn settled_claims_are_no_doubts() {
+fn settled_claims_are_not_ambiguous() {
     let mut log = Log::default();
     let owner = log.owner();
     // Its entry names it.
@@ -125,39 +129,39 @@ fn settled_claims_are_no_doubts() {
     log.entry("named", entry(owner.0, attempt(owner.0, 1), 50));
     // Its positions are below the mark.
     log.claim("below", owner, claim(attempt(owner.0, 2), 39));
-    // A doubt, although its position is not above the entry's.
-    log.entry("doubt", entry(owner.0, attempt(owner.0, 3), 60));
-    log.claim("doubt", owner, claim(attempt(owner.0, 4), 60));
-    // At the mark is not below it.
+    // Ambiguous, although its position is not above the entry's.
+    log.entry("ambiguous", entry(owner.0, attempt(owner.0, 3), 60));
+    log.claim("ambiguous", owner, claim(attempt(owner.0, 4), 60));
+    // A position at the mark is not below it.
     log.claim("at", owner, claim(attempt(owner.0, 5), 40));
     log.write(&LedgerWrite::Mark(owner, Mark::at(40)));
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
-    let mut doubts: Vec<_> = loaded.claims.keys().map(ToString::to_string).collect();
-    doubts.sort();
-    assert_eq!(doubts, ["at", "doubt"]);
+    let mut ambiguous: Vec<_> = loaded.claims.keys().map(ToString::to_string).collect();
+    ambiguous.sort();
+    assert_eq!(ambiguous, ["ambiguous", "at"]);
     for key in ["named", "below"] {
-        assert!(loaded.stale.contains(&(LedgerKey::Claim(key.into()), owner)), "{key} is to be removed");
+        assert!(loaded.stale.contains(&(LedgerKey::Claim(key.into()), owner)), "the claim of {key} is stale");
     }
 }
 
 #[test]
-fn former_owners_are_known_by_their_records_by_owner_records_and_by_the_newest_mark() {
+fn previous_owners_are_found_by_their_records_by_owner_records_and_by_the_newest_mark() {
     let mut log = Log::default();
     let (older, newer, silent) = (log.owner(), log.owner(), log.owner());
-    let gone = PreviousOwner { token: Token(-7), since: 1_000 };
+    let gone = PreviousOwner { token: Token(-7), known_since: 1_000 };
     log.write(&LedgerWrite::Mark(older, Mark::at(3)));
-    log.write(&LedgerWrite::Mark(newer, Mark { watermark: 5, former: vec![gone] }));
+    log.write(&LedgerWrite::Mark(newer, Mark { watermark: 5, previous_owners: vec![gone] }));
     let ours = log.owner();
     let mut loaded = log.collector.finish(ours);
-    assert_eq!(loaded.former, [gone]);
-    loaded.tokens.sort();
-    loaded.tokens.dedup();
-    assert_eq!(loaded.tokens, [older, newer, silent, ours], "also of those who wrote nothing else");
+    assert_eq!(loaded.previous_owners, [gone]);
+    loaded.seen_tokens.sort();
+    loaded.seen_tokens.dedup();
+    assert_eq!(loaded.seen_tokens, [older, newer, silent, ours], "an owner record alone is enough");
 }
 
 #[test]
-fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
+fn a_park_that_lands_after_its_key_was_released_is_stale() {
     let mut log = Log::default();
     let (late, owner) = (log.owner(), log.owner());
     log.write(&LedgerWrite::Entry("released".into(), Box::new(entry(owner.0, attempt(owner.0, 2), 9))));
@@ -166,11 +170,11 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
         let park = Park {
             token: late,
             position: Position::new(0, 9, 0),
-            newest: None,
+            newest_letter: None,
             occurred_at: None,
             event_ids: Vec::new(),
-            failed: None,
-            redriving: None,
+            rejected_run: None,
+            active_run: None,
             announced: false,
             code: "business_rule".into(),
             reason: "no".into(),
@@ -184,7 +188,7 @@ fn a_parking_that_lands_after_its_key_was_released_parks_nothing() {
 }
 
 #[test]
-fn the_mark_never_falls() {
+fn the_watermark_never_falls() {
     let mut log = Log::default();
     let first = log.owner();
     let second = log.owner();
@@ -192,21 +196,21 @@ fn the_mark_never_falls() {
     log.write(&LedgerWrite::Mark(second, Mark::at(60)));
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
-    assert_eq!(loaded.mark, 100);
+    assert_eq!(loaded.mark_watermark, 100);
     let mut stale = loaded.stale;
     stale.sort_by_key(|(_, token)| *token);
     assert_eq!(stale, [(LedgerKey::Mark, first), (LedgerKey::Mark, second)]);
 }
 
 #[test]
-fn a_doubt_ages_from_the_first_record_that_a_higher_token_wrote() {
+fn the_age_of_an_ambiguous_claim_counts_from_the_first_record_that_a_higher_token_wrote() {
     let mut log = Log { time: 1_000, ..Log::default() };
     let owner = log.owner();
     log.claim("k", owner, claim(attempt(owner.0, 1), 5));
-    // A former owner whose load runs late: it takes a token and never writes under it.
+    // A previous owner whose load runs late: it takes a token and never writes under it.
     log.time = 20_000;
     log.owner();
-    // A crash loop: each new owner looks a little later, and none starts the span anew.
+    // A crash loop: each new owner loads a little later, and none of them restarts the span.
     log.time = 49_000;
     let second = log.owner();
     log.time = 50_000;
@@ -217,9 +221,9 @@ fn a_doubt_ages_from_the_first_record_that_a_higher_token_wrote() {
     log.time = 95_000;
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
-    assert_eq!(loaded.claims["k"].2, 45_000);
-    assert_eq!(loaded.claims["l"].2, 0, "nothing was written above it");
-    assert_eq!(loaded.claims["k"].0, owner);
+    assert_eq!(loaded.claims["k"].age, 45_000);
+    assert_eq!(loaded.claims["l"].age, 0, "no higher token wrote");
+    assert_eq!(loaded.claims["k"].token, owner);
 }
 
 #[test]
@@ -237,5 +241,5 @@ fn a_million_entries_load_in_seconds() {
     let loaded = log.collector.finish(ours);
     assert_eq!(loaded.entries.len(), count);
     let each = started.elapsed() / 100_000;
-    assert!(each < std::time::Duration::from_micros(50), "{each:?} an entry");
+    assert!(each < std::time::Duration::from_micros(50), "{each:?} per entry");
 }

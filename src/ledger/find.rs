@@ -1,41 +1,40 @@
-//! What stands in a ledger partition about one key, for people, and what the ledger belongs to: read only, nothing is
-//! taken over.
+//! Read-only look-ups in a ledger, for commands and checks: the records of one key, and what the ledger belongs to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::header::Identity;
-use super::survey::LedgerPartition;
+use super::partition::LedgerPartition;
 use super::wire::{self, WireKey};
 use crate::engine::event::LedgerKey;
 use crate::kafka::topics::Topics;
 use crate::kafka::{self, KafkaOptions, table};
 
-/// The records about `key` that stand in a partition, as `{name, offset, value}`, in the order of their offsets.
+/// Returns the records of `key` in a partition, as `{name, offset, value}`, in the order of their offsets.
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn find(place: LedgerPartition, key: &str) -> Result<Vec<serde_json::Value>, kafka::Error> {
-    let (topic, key): (_, Arc<str>) = (Arc::clone(&place.topic), key.into());
+pub async fn find_records(partition: LedgerPartition, key: &str) -> Result<Vec<serde_json::Value>, kafka::Error> {
+    let (topic, key): (_, Arc<str>) = (Arc::clone(&partition.topic), key.into());
     let read = tokio::task::spawn_blocking(move || {
-        let mut standing: BTreeMap<Vec<u8>, (i64, serde_json::Value)> = BTreeMap::new();
-        table::read(&place.options, &place.reading(), &mut |record| {
-            let Some(name) = record.key.filter(|k| is_about(k, &key)) else { return };
+        let mut latest: BTreeMap<Vec<u8>, (i64, serde_json::Value)> = BTreeMap::new();
+        table::read(&partition.options, &partition.table_read(), &mut |record| {
+            let Some(name) = record.key.filter(|k| belongs_to(k, &key)) else { return };
             match record.value {
                 None => {
-                    standing.remove(name);
+                    latest.remove(name);
                 }
                 Some(value) => {
                     let value = serde_json::from_slice(value).unwrap_or(serde_json::Value::Null);
-                    standing.insert(name.to_vec(), (record.offset, value));
+                    latest.insert(name.to_vec(), (record.offset, value));
                 }
             }
         })?;
-        Ok(standing)
+        Ok(latest)
     });
-    let standing = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
-    let mut found: Vec<(i64, serde_json::Value)> = standing
+    let latest = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was interrupted")))??;
+    let mut found: Vec<(i64, serde_json::Value)> = latest
         .into_iter()
         .map(|(name, (offset, value))| {
             let name = String::from_utf8_lossy(&name).into_owned();
@@ -46,12 +45,11 @@ pub async fn find(place: LedgerPartition, key: &str) -> Result<Vec<serde_json::V
     Ok(found.into_iter().map(|(_, value)| value).collect())
 }
 
-/// What the ledger belongs to, by the header of its first partition; `None` where that has none yet, or there is no
-/// ledger.
+/// Returns what the ledger belongs to, from the header of partition 0; `None` if there is no header or no ledger.
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn identity(
+pub async fn read_identity(
     options: &KafkaOptions,
     topic: &str,
     group: &str,
@@ -60,21 +58,21 @@ pub async fn identity(
     if Topics::new(options, timeout).partitions(topic).await?.is_none() {
         return Ok(None);
     }
-    let place = LedgerPartition {
+    let partition = LedgerPartition {
         options: options.clone(),
         topic: topic.into(),
         group: group.to_owned(),
         partition: 0,
         timeout,
     };
-    let read = tokio::task::spawn_blocking(move || place.header());
-    let found = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was cut short")))??;
+    let read = tokio::task::spawn_blocking(move || partition.read_header());
+    let found = read.await.map_err(|_| kafka::Error::Unexpected(format!("reading {topic} was interrupted")))??;
     Ok(found.map(|header| header.identity))
 }
 
-fn is_about(name: &[u8], key: &str) -> bool {
+fn belongs_to(name: &[u8], key: &str) -> bool {
     match wire::decode_key(name) {
-        Ok(WireKey::Tokened(LedgerKey::Entry(k) | LedgerKey::Claim(k) | LedgerKey::Park(k), _)) => &*k == key,
+        Ok(WireKey::WithToken(LedgerKey::Entry(k) | LedgerKey::Claim(k) | LedgerKey::Park(k), _)) => &*k == key,
         _ => false,
     }
 }

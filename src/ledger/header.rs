@@ -1,92 +1,98 @@
-//! The `header` record of a ledger partition: what its positions and entries belong to. Positions of a recreated
-//! topic, or tickets of another instance, must never be taken for ours; so the header is written when a partition is
-//! first taken over and compared at every load after that.
+//! The `header` record of a ledger partition: what its positions and entries belong to.
 //!
-//! A topic's id is not told by the client library, so a topic that was deleted and made anew under its name is
-//! recognised by its offsets (a mark above the end of the log), not by the header.
+//! Positions of a recreated topic, or tickets of another instance, must never be taken for those of this route. So the
+//! header is written when a partition is first taken over, and compared at every later load. The client library does
+//! not expose topic ids, so a topic that was deleted and recreated under its name is recognised by its offsets (a mark
+//! above the end of the log), not by the header.
 
 use serde::{Deserialize, Serialize};
 
-/// What a ledger belongs to, as the running route sees itself.
+/// What a ledger belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The cluster's id, where it tells one.
+    /// Id of the Kafka cluster; `None` if the cluster does not report one.
     pub cluster_id: Option<String>,
-    /// The input topic.
+    /// Input topic.
     pub topic: String,
-    /// Partitions of the input topic.
+    /// Number of partitions of the input topic.
     pub partitions: i32,
-    /// The ServiceNow instance: what identifies it, not merely its address.
+    /// What identifies the ServiceNow instance, not merely its address.
     pub instance: String,
-    /// The route.
+    /// Name of the route.
     pub route: String,
-    /// The table.
+    /// Table of the tickets.
     pub table: String,
-    /// How keys become correlations; changes with the rule.
+    /// How keys become correlations; changes when that rule changes.
     pub key_rule: String,
-    /// 0, or when positions began to count anew, Unix seconds. The ledger alone knows.
+    /// Topic generation: 0, or the time at which positions started to count again, Unix seconds. Known from the ledger
+    /// only.
     #[serde(rename = "reprocess", default)]
     pub topic_generation: u32,
 }
 
-/// The record.
+/// The value of a `header` record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// What the partition belongs to.
     pub identity: Identity,
-    /// True where the ledger was lost and begun anew: it does not know every key.
+    /// True if the ledger was lost or rebuilt, so it may lack keys.
     #[serde(default)]
     pub incomplete: bool,
 }
 
-/// Something in which the route differs from the ledger it found.
+/// A property in which the route differs from the header of its ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// What.
-    pub what: &'static str,
-    /// What the ledger says.
+pub struct IdentityMismatch {
+    /// Name of the property.
+    pub property: &'static str,
+    /// Value in the ledger.
     pub ledger: String,
-    /// What the configuration or the cluster says.
+    /// Value by the configuration or the cluster.
     pub route: String,
-    /// The command that resolves it.
+    /// The command that resolves the mismatch.
     pub command: &'static str,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for IdentityMismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, ledger, route, .. } = self;
-        write!(f, "was written for the {what} `{ledger}`, and this route has `{route}`")
+        let Self { property, ledger, route, .. } = self;
+        write!(f, "was written for the {property} `{ledger}`, but this route has `{route}`")
     }
 }
 
 impl Header {
-    /// The first difference that matters, if any.
-    pub fn differs_from(&self, route: &Identity) -> Option<Difference> {
-        self.differences(route).into_iter().next()
+    /// Returns the first mismatch, if any.
+    pub fn first_mismatch(&self, route: &Identity) -> Option<IdentityMismatch> {
+        self.mismatches(route).into_iter().next()
     }
 
-    /// All differences that matter. More partitions than before are none: keys have moved, which makes the ledger
-    /// unproven, not wrong. What a cluster does not tell of itself differs from nothing.
-    pub fn differences(&self, route: &Identity) -> Vec<Difference> {
+    /// Returns all mismatches. More input partitions than before are no mismatch: keys have moved, so the ledger may
+    /// lack keys, but is not wrong. A cluster that reports no id matches any.
+    pub fn mismatches(&self, route: &Identity) -> Vec<IdentityMismatch> {
         let ledger = &self.identity;
-        let both = |what, ledger: &str, route: &str, command| {
-            (ledger != route).then(|| Difference { what, ledger: ledger.into(), route: route.into(), command })
+        let compare = |property, ledger: &str, route: &str, command| {
+            (ledger != route).then(|| IdentityMismatch {
+                property,
+                ledger: ledger.into(),
+                route: route.into(),
+                command,
+            })
         };
         let clusters = ledger.cluster_id.as_ref().zip(route.cluster_id.as_ref());
         let fewer = route.partitions < ledger.partitions;
-        let (had, has) = (ledger.partitions.to_string(), route.partitions.to_string());
+        let (ledger_count, route_count) = (ledger.partitions.to_string(), route.partitions.to_string());
         [
-            clusters.and_then(|(ledger, route)| both("cluster", ledger, route, REBUILD)),
-            both("input topic", &ledger.topic, &route.topic, REBUILD),
-            both("instance", &ledger.instance, &route.instance, ADOPT),
-            both("table", &ledger.table, &route.table, REBUILD),
-            both("route", &ledger.route, &route.route, RENAME),
-            both("key rule", &ledger.key_rule, &route.key_rule, REBUILD),
-            fewer.then_some(Difference {
-                what: "number of input partitions",
-                ledger: had,
-                route: has,
-                command: REBUILD,
+            clusters.and_then(|(ledger, route)| compare("cluster", ledger, route, REBUILD_COMMAND)),
+            compare("input topic", &ledger.topic, &route.topic, REBUILD_COMMAND),
+            compare("instance", &ledger.instance, &route.instance, ADOPT_COMMAND),
+            compare("table", &ledger.table, &route.table, REBUILD_COMMAND),
+            compare("route", &ledger.route, &route.route, RENAME_COMMAND),
+            compare("key rule", &ledger.key_rule, &route.key_rule, REBUILD_COMMAND),
+            fewer.then_some(IdentityMismatch {
+                property: "number of input partitions",
+                ledger: ledger_count,
+                route: route_count,
+                command: REBUILD_COMMAND,
             }),
         ]
         .into_iter()
@@ -94,30 +100,30 @@ impl Header {
         .collect()
     }
 
-    /// Whether the partition may not know every key of the route, as it stands now.
+    /// Whether the ledger may lack keys of the route.
     pub fn may_lack_keys(&self, route: &Identity) -> bool {
-        self.incomplete || self.has_grown(route)
+        self.incomplete || self.has_new_partitions(route)
     }
 
-    /// Whether keys may have moved here from other partitions since the ledger was begun.
-    pub fn has_grown(&self, route: &Identity) -> bool {
+    /// Whether partitions were added to the input since the header was written, so that keys may have moved.
+    pub fn has_new_partitions(&self, route: &Identity) -> bool {
         route.partitions > self.identity.partitions
     }
 }
 
-/// The command that reads the tickets anew.
-pub const REBUILD: &str = "nowbridge ledger rebuild";
-/// The command that takes a ledger over for another instance.
-pub const ADOPT: &str = "nowbridge ledger adopt";
-/// The command that renames the route in its ledger.
-pub const RENAME: &str = "nowbridge ledger rename";
+/// The command that clears a ledger, so that the bridge looks up every key in the instance.
+pub const REBUILD_COMMAND: &str = "nowbridge ledger rebuild";
+/// The command that adopts a ledger for the instance's new address.
+pub const ADOPT_COMMAND: &str = "nowbridge ledger adopt";
+/// The command that migrates a ledger to the route's new name.
+pub const RENAME_COMMAND: &str = "nowbridge ledger rename";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn all_that_differs_is_told_each_with_its_command() {
+    fn every_mismatch_names_its_command() {
         let before = Identity {
             cluster_id: Some("a".into()),
             topic: "alerts".into(),
@@ -129,17 +135,21 @@ mod tests {
             topic_generation: 7,
         };
         let header = Header { identity: before.clone(), incomplete: false };
-        let told =
-            |route: Identity| header.differences(&route).into_iter().map(|d| (d.what, d.command)).collect::<Vec<_>>();
+        let mismatches_of = |route: Identity| {
+            header.mismatches(&route).into_iter().map(|m| (m.property, m.command)).collect::<Vec<_>>()
+        };
         let moved = Identity { instance: "https://new".into(), route: "new".into(), ..before.clone() };
-        assert_eq!(told(moved), [("instance", ADOPT), ("route", RENAME)]);
+        assert_eq!(mismatches_of(moved), [("instance", ADOPT_COMMAND), ("route", RENAME_COMMAND)]);
         let grown = Identity { partitions: 6, cluster_id: None, topic_generation: 0, ..before.clone() };
         assert_eq!(
-            told(grown.clone()),
+            mismatches_of(grown.clone()),
             [],
-            "more partitions, a cluster that does not say and a count of ours are none"
+            "more partitions, an unknown cluster id and the topic generation are no mismatches"
         );
-        assert!(header.has_grown(&grown));
-        assert_eq!(told(Identity { partitions: 3, ..before }), [("number of input partitions", REBUILD)]);
+        assert!(header.has_new_partitions(&grown));
+        assert_eq!(
+            mismatches_of(Identity { partitions: 3, ..before }),
+            [("number of input partitions", REBUILD_COMMAND)]
+        );
     }
 }

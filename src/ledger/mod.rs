@@ -1,18 +1,19 @@
-//! The ledger: what was done, is about to be done and was refused, per key, in a compacted topic. Partition *p* of
-//! the ledger belongs to partition *p* of the route's input, so whoever owns the one owns the other.
+//! The ledger: a compacted topic that records per key what was done, what is about to be written, and what was
+//! rejected. Partition *p* of the ledger belongs to partition *p* of the route's input, so both have the same owner.
 //!
-//! [`wire`] is the form of its records, [`header`] says which route, instance and topic a partition belongs to, and
-//! [`load`] takes a partition over: a token, everything in it, and where to start reading the input.
+//! [`wire`] has the format of its records, [`header`] says which route, instance and topic a partition belongs to,
+//! [`load`] takes a partition over (token, content, and where to start reading the input), [`partition`] reads a
+//! partition without taking it over, and [`admin`] has the commands.
 
 pub mod admin;
 mod collect;
 pub mod find;
 pub mod header;
 pub mod load;
-pub mod survey;
+pub mod partition;
 pub mod wire;
 
-pub use find::{find, identity};
+pub use find::{find_records, read_identity};
 pub use header::{Header, Identity};
-pub use load::{LoadError, Loader, OnLost, StartAt};
-pub use survey::{LedgerPartition, Remains, Survey, SurveyError};
+pub use load::{LoadError, Loader, OnMissingLedger, StartAt};
+pub use partition::{LedgerContent, LedgerKeys, LedgerPartition, ReadError};

@@ -1,16 +1,15 @@
-//! The form of ledger records: keys that carry kind, alert key and token, values that are versioned JSON, parsed
-//! straight into their types.
+//! The format of ledger records. Keys contain the kind, the alert's key and the token; values are versioned JSON.
 //!
 //! | key | value |
 //! |---|---|
 //! | `header` | what the partition belongs to |
-//! | `owner` | who took it over, and when; its offset is the owner's token |
-//! | `mark:<token>` | every offset below is done |
+//! | `owner` | which member took the partition over, and when; its offset is the owner's token |
+//! | `mark:<token>` | the watermark and the previous owners |
 //! | `entry:K:<token>` | what was done for K |
 //! | `claim:K:<token>` | what is about to be written for K |
-//! | `park:K:<token>` | why K's records are dead letters |
+//! | `park:K:<token>` | why K is parked |
 //!
-//! K is any text, colons included: the kind ends at the first colon, the token begins after the last.
+//! K is any text and may contain colons: the kind ends at the first colon, the token begins after the last.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,23 +18,21 @@ use crate::model::{Claim, Entry, Key, Mark, Park, Token};
 
 use super::header::Header;
 
-/// The version that is written. Versions above it are refused.
+/// The version that this release writes. Records of higher versions are rejected.
 pub const VERSION: u32 = 1;
 
-/// Who took a partition over.
+/// The value of an `owner` record: the member that took the partition over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The member.
+    /// Name of the member: its route and process id.
     pub member: String,
-    /// Its host.
     pub host: String,
-    /// The route.
     pub route: String,
-    /// When, Unix milliseconds of that host.
+    /// When, Unix milliseconds of the member's host.
     pub at: i64,
 }
 
-/// A ledger record's key.
+/// The key of a ledger record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WireKey {
     /// `header`
@@ -43,52 +40,41 @@ pub enum WireKey {
     /// `owner`
     Owner,
     /// `mark:<token>`, `entry:K:<token>`, `claim:K:<token>`, `park:K:<token>`
-    Tokened(LedgerKey, Token),
+    WithToken(LedgerKey, Token),
 }
 
-/// A ledger record's value.
+/// The value of a ledger record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WireValue {
-    /// Of `header`.
     Header(Header),
-    /// Of `owner`.
     Owner(Owner),
-    /// Of `mark`.
     Mark(Mark),
-    /// Of `entry`.
     Entry(Box<Entry>),
-    /// Of `claim`.
     Claim(Box<Claim>),
-    /// Of `park`.
     Park(Park),
 }
 
-/// Why a ledger record can't be read.
+/// Why a ledger record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// Not one of our keys.
-    #[error("`{0}` is no key of a ledger: the topic must hold nothing else")]
+    /// The key is not that of a ledger record.
+    #[error("`{0}` is not the key of a ledger record: the topic must contain nothing but ledger records")]
     Key(String),
-    /// Written by a later release.
-    #[error("`{key}` is of version {version}, and this release reads up to {VERSION}: run the release that wrote it")]
-    Newer {
-        /// The key.
-        key: String,
-        /// Its version.
-        version: u32,
-    },
-    /// Damaged.
-    #[error("the value of `{key}` can't be read")]
+    /// A later release wrote the record.
+    #[error(
+        "`{key}` has version {version}, but this release reads versions up to {VERSION}: run the release that wrote it"
+    )]
+    Newer { key: String, version: u32 },
+    /// The value is damaged.
+    #[error("can't read the value of `{key}`")]
     Value {
-        /// The key.
         key: String,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
 }
 
-/// What stands around every value.
+/// The envelope of every value.
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     v: u32,
@@ -100,7 +86,7 @@ struct VersionOnly {
     v: u32,
 }
 
-/// The key and value to produce. A tombstone's value is `None`.
+/// Returns the key and the value of a ledger record. The value of a tombstone is `None`.
 pub fn encode(write: &LedgerWrite) -> (Vec<u8>, Option<Vec<u8>>) {
     match write {
         LedgerWrite::Entry(key, entry) => (key_of("entry", key, entry.token), Some(value_of(entry))),
@@ -111,7 +97,7 @@ pub fn encode(write: &LedgerWrite) -> (Vec<u8>, Option<Vec<u8>>) {
     }
 }
 
-/// The key bytes of a ledger record.
+/// Returns the key bytes of a ledger record.
 pub fn encode_key(key: &LedgerKey, token: Token) -> Vec<u8> {
     match key {
         LedgerKey::Entry(key) => key_of("entry", key, token),
@@ -121,12 +107,12 @@ pub fn encode_key(key: &LedgerKey, token: Token) -> Vec<u8> {
     }
 }
 
-/// The value bytes of a header.
+/// Returns the value bytes of a `header` record.
 pub fn encode_header(header: &Header) -> Vec<u8> {
     value_of(header)
 }
 
-/// The value bytes of an owner.
+/// Returns the value bytes of an `owner` record.
 pub fn encode_owner(owner: &Owner) -> Vec<u8> {
     value_of(owner)
 }
@@ -140,11 +126,11 @@ fn mark_key(token: Token) -> Vec<u8> {
 }
 
 fn value_of<T: Serialize>(value: &T) -> Vec<u8> {
-    // These types have string keys and finite numbers only, for which serde_json can't fail.
+    // serde_json cannot fail: these types have only string keys and finite numbers.
     serde_json::to_vec(&Versioned { v: VERSION, d: value }).unwrap_or_default()
 }
 
-/// Reads a key.
+/// Parses a key.
 pub fn decode_key(bytes: &[u8]) -> Result<WireKey, WireError> {
     let unknown = || WireError::Key(String::from_utf8_lossy(bytes).into_owned());
     let text = std::str::from_utf8(bytes).map_err(|_| unknown())?;
@@ -156,27 +142,27 @@ pub fn decode_key(bytes: &[u8]) -> Result<WireKey, WireError> {
     let (kind, rest) = text.split_once(':').ok_or_else(unknown)?;
     let token = |digits: &str| digits.parse().map(Token).map_err(|_| unknown());
     if kind == "mark" {
-        return Ok(WireKey::Tokened(LedgerKey::Mark, token(rest)?));
+        return Ok(WireKey::WithToken(LedgerKey::Mark, token(rest)?));
     }
     let (key, digits) = rest.rsplit_once(':').ok_or_else(unknown)?;
-    let named = match kind {
+    let ledger_key = match kind {
         "entry" => LedgerKey::Entry(key.into()),
         "claim" => LedgerKey::Claim(key.into()),
         "park" => LedgerKey::Park(key.into()),
         _ => return Err(unknown()),
     };
-    Ok(WireKey::Tokened(named, token(digits)?))
+    Ok(WireKey::WithToken(ledger_key, token(digits)?))
 }
 
-/// Reads a value; what it must be follows from the key.
+/// Parses a value; its kind follows from the key.
 pub fn decode_value(key: &WireKey, bytes: &[u8]) -> Result<WireValue, WireError> {
     match key {
         WireKey::Header => parse(key, bytes).map(WireValue::Header),
         WireKey::Owner => parse(key, bytes).map(WireValue::Owner),
-        WireKey::Tokened(LedgerKey::Mark, _) => parse(key, bytes).map(WireValue::Mark),
-        WireKey::Tokened(LedgerKey::Entry(_), _) => parse(key, bytes).map(WireValue::Entry),
-        WireKey::Tokened(LedgerKey::Claim(_), _) => parse(key, bytes).map(WireValue::Claim),
-        WireKey::Tokened(LedgerKey::Park(_), _) => parse(key, bytes).map(WireValue::Park),
+        WireKey::WithToken(LedgerKey::Mark, _) => parse(key, bytes).map(WireValue::Mark),
+        WireKey::WithToken(LedgerKey::Entry(_), _) => parse(key, bytes).map(WireValue::Entry),
+        WireKey::WithToken(LedgerKey::Claim(_), _) => parse(key, bytes).map(WireValue::Claim),
+        WireKey::WithToken(LedgerKey::Park(_), _) => parse(key, bytes).map(WireValue::Park),
     }
 }
 
@@ -184,7 +170,7 @@ fn parse<T: for<'a> Deserialize<'a>>(key: &WireKey, bytes: &[u8]) -> Result<T, W
     match serde_json::from_slice::<Versioned<T>>(bytes) {
         Ok(versioned) if versioned.v <= VERSION => Ok(versioned.d),
         Ok(versioned) => Err(WireError::Newer { key: key.to_string(), version: versioned.v }),
-        // A later version may have another shape: its number says more than the parser's complaint.
+        // A later version may have another structure: its version number explains more than the parser's error.
         Err(source) => match serde_json::from_slice::<VersionOnly>(bytes) {
             Ok(VersionOnly { v }) if v > VERSION => Err(WireError::Newer { key: key.to_string(), version: v }),
             _ => Err(WireError::Value { key: key.to_string(), source }),
@@ -197,7 +183,7 @@ impl std::fmt::Display for WireKey {
         match self {
             Self::Header => f.write_str("header"),
             Self::Owner => f.write_str("owner"),
-            Self::Tokened(key, token) => f.write_str(&String::from_utf8_lossy(&encode_key(key, *token))),
+            Self::WithToken(key, token) => f.write_str(&String::from_utf8_lossy(&encode_key(key, *token))),
         }
     }
 }
@@ -208,29 +194,29 @@ mod tests {
     use crate::model::Position;
 
     #[test]
-    fn keys_may_hold_colons() {
+    fn keys_may_contain_colons() {
         for key in ["k", "", ":", "a:b:c", "entry:x:7", "ünïcode:9", "mark"] {
             for name in [LedgerKey::Entry(key.into()), LedgerKey::Claim(key.into()), LedgerKey::Park(key.into())] {
                 let bytes = encode_key(&name, Token(12));
-                assert_eq!(decode_key(&bytes).expect("ours"), WireKey::Tokened(name, Token(12)));
+                assert_eq!(decode_key(&bytes).expect("a ledger record"), WireKey::WithToken(name, Token(12)));
             }
         }
-        assert_eq!(decode_key(b"mark:3").expect("ours"), WireKey::Tokened(LedgerKey::Mark, Token(3)));
+        assert_eq!(decode_key(b"mark:3").expect("a ledger record"), WireKey::WithToken(LedgerKey::Mark, Token(3)));
         for foreign in [&b"greeting"[..], b"entry:k", b"entry:k:x", b"mark:", b"other:k:1", b"\xff:k:1"] {
             assert!(matches!(decode_key(foreign), Err(WireError::Key(_))), "{foreign:?}");
         }
     }
 
     #[test]
-    fn values_come_back_and_the_golden_form_stands() {
+    fn values_round_trip_and_their_format_is_fixed() {
         let park = Park {
             token: Token(4),
             position: Position::new(1, 2, 0),
-            newest: None,
+            newest_letter: None,
             occurred_at: None,
             event_ids: Vec::new(),
-            failed: None,
-            redriving: None,
+            rejected_run: None,
+            active_run: None,
             announced: false,
             code: "business_rule".into(),
             reason: "no".into(),
@@ -240,18 +226,18 @@ mod tests {
         let value = value.expect("a value");
         let golden = r#"{"v":1,"d":{"t":4,"p":{"partition":1,"offset":2,"index":0},"c":"business_rule","why":"no"}}"#;
         assert_eq!(String::from_utf8_lossy(&value), golden);
-        let key = decode_key(&key).expect("ours");
-        assert_eq!(decode_value(&key, &value).expect("ours"), WireValue::Park(park));
+        let key = decode_key(&key).expect("a ledger record");
+        assert_eq!(decode_value(&key, &value).expect("a ledger record"), WireValue::Park(park));
         let (key, value) = encode(&LedgerWrite::Mark(Token(4), Mark::at(77)));
         assert_eq!((key.as_slice(), value.as_deref()), (&b"mark:4"[..], Some(&br#"{"v":1,"d":{"w":77}}"#[..])));
     }
 
     #[test]
-    fn a_later_version_is_refused_whatever_its_shape() {
-        let key = decode_key(b"park:k:4").expect("ours");
+    fn a_later_version_is_rejected_whatever_its_structure() {
+        let key = decode_key(b"park:k:4").expect("a ledger record");
         for value in [r#"{"v":2,"d":{"t":4}}"#, r#"{"v":9,"other":[]}"#] {
-            let refused = decode_value(&key, value.as_bytes()).expect_err("too new");
-            assert!(matches!(refused, WireError::Newer { version: 2 | 9, .. }), "{refused}");
+            let rejected = decode_value(&key, value.as_bytes()).expect_err("too new");
+            assert!(matches!(rejected, WireError::Newer { version: 2 | 9, .. }), "{rejected}");
         }
         assert!(matches!(decode_value(&key, b"{}"), Err(WireError::Value { .. })));
     }

@@ -1,46 +1,46 @@
-//! What stands in `correlation_id` for an alert's key.
+//! Computes the `correlation_id` of an alert's key.
 //!
-//! The column holds 100 characters, and look-ups put the value into an encoded query, where `^` separates conditions
-//! and a leading `javascript:` is evaluated by the instance. A key that fits and is harmless is used as it is, so
-//! that people can search for it; any other becomes `nb:` and the SHA-256 of its bytes. Keys that differ only by
-//! case keep different lanes; the rows found for them are compared byte for byte by whoever looks.
+//! The column has 100 characters, and look-ups put the value into an encoded query, where `^` separates conditions and
+//! the instance evaluates a leading `javascript:`. A key that is short and safe enough is used unchanged, so that users
+//! can search for it. Any other key becomes `nb:` and the SHA-256 of its bytes. Keys that differ only in case have
+//! different lanes; a look-up compares the correlations of the rows that it finds byte by byte.
 
 use sha2::{Digest, Sha256};
 
-/// Characters that `correlation_id` holds (`sys_dictionary` of a standard instance).
+/// Length of `correlation_id` in characters (`sys_dictionary` of a standard instance).
 pub const CORRELATION_LENGTH: usize = 100;
 
-/// Name of the rule by which keys become correlations. The header of a ledger contains it, and a ledger that was written
-/// with another rule is refused.
+/// Name of the rule that computes correlations. The header of a ledger contains it, and a ledger that was written with
+/// another rule is rejected.
 pub const KEY_RULE: &str = "plain-or-sha256/1";
 
-/// Prefix of hashed keys. A key that begins with it is hashed too, so that nobody can forge another key's hash.
-const HASHED: &str = "nb:";
+/// Prefix of hashed keys. A key with this prefix is hashed too, so that no key can equal the hash of another.
+const HASH_PREFIX: &str = "nb:";
 
-/// The correlation of a key: the key itself where that is safe, else `nb:` and 64 hex digits.
+/// Returns the correlation of a key: the key itself if it is safe, otherwise `nb:` and 64 hex digits.
 ///
-/// **Do not change what this returns for any key, ever.** Tickets made by earlier releases are found by it; a changed
-/// rule would make a second ticket for every alert that is open during the upgrade.
+/// **Never change the result for any key.** Tickets of earlier releases are found by it; a changed rule would create a
+/// second ticket for every alert that is open during the upgrade.
 pub fn correlation(key: &str) -> String {
-    if is_plain(key) { key.to_owned() } else { format!("{HASHED}{}", hex::encode(Sha256::digest(key.as_bytes()))) }
+    if is_plain(key) { key.to_owned() } else { format!("{HASH_PREFIX}{}", hex::encode(Sha256::digest(key.as_bytes()))) }
 }
 
 fn is_plain(key: &str) -> bool {
-    // The instance trims values and compares without case, so the guard does too where it looks at a prefix.
-    let starts = |prefix: &str| key.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+    // The instance trims values and ignores case, so the check of a prefix ignores case too.
+    let starts_with = |prefix: &str| key.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
     !key.is_empty()
         && key.chars().count() <= CORRELATION_LENGTH
         && key.trim() == key
         && !key.chars().any(|c| c == '^' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
-        && !starts("javascript:")
-        && !starts(HASHED)
+        && !starts_with("javascript:")
+        && !starts_with(HASH_PREFIX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// These strings stand in customers' tickets. If this test fails, the code is wrong, not the test.
+    /// Tickets contain these strings. If this test fails, fix the code, not the test.
     #[test]
     fn golden_values_never_change() {
         for (key, expected) in [

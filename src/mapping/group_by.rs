@@ -1,26 +1,26 @@
-//! Which alerts share a ticket: the rule of a route's digest. Pure and total: an alert of which the rule makes nothing, or
-//! which lacks what the rule names, belongs to no group and keeps a ticket of its own.
+//! The `group_by` rule of a route: which alerts share a ticket. Pure and total: an alert for which the template renders
+//! nothing, or fails because a label is missing, belongs to no group and gets its own ticket.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::scope::Scope;
+use super::context::TemplateContext;
 use super::template::{Template, Templates};
 use crate::model::{Action, AlertEvent};
 
-/// Before the group's text in the key of its ticket.
-const PREFIX: &str = "digest:";
+/// Prefix of the key of a group's ticket, before the group's name.
+const PREFIX: &str = "group:";
 
-/// Characters of a group's text that stand in its key; of a longer one the rest is a hash.
-const LENGTH: usize = 200;
+/// Characters of a group's name that its key contains. Longer names are truncated and get a hash.
+const MAX_NAME_LENGTH: usize = 200;
 
-/// The group's text in the key of its ticket.
+/// Returns the group's name in the key of its ticket.
 pub fn group_name(key: &str) -> &str {
     key.strip_prefix(PREFIX).unwrap_or(key)
 }
 
-/// The rule, compiled.
+/// A compiled rule.
 #[derive(Debug, Clone)]
 pub struct GroupBy {
     templates: Templates,
@@ -29,7 +29,7 @@ pub struct GroupBy {
 }
 
 impl GroupBy {
-    /// Each alert is a group of its own: a stand-in where the rule is wrong, which is reported.
+    /// A rule that gives each alert its own group: a placeholder for an invalid rule, which is reported.
     pub fn by_key() -> Self {
         Self { templates: Templates::default(), template: Template::Variable("key"), text: "{{ key }}".into() }
     }
@@ -37,37 +37,39 @@ impl GroupBy {
     /// Compiles a template.
     ///
     /// # Errors
-    /// It can't be read, or is the same for all alerts.
+    /// The template is invalid, or renders the same text for all alerts.
     pub fn compile(text: &str) -> Result<Self, String> {
         let mut templates = Templates::default();
         let template = templates.add("group_by", text)?;
         if matches!(template, Template::Literal(_)) {
-            return Err("it names nothing of the alert, so that all would share one ticket; write for example \
+            return Err(
+                "the template contains no variable, so that all alerts would share one ticket; use for example \
                         `{{ labels.service }}`"
-                .into());
+                    .into(),
+            );
         }
         Ok(Self { templates, template, text: text.into() })
     }
 
-    /// The rule as it stands in the configuration.
+    /// Returns the template as written in the configuration.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The key of the group's ticket; `None` where the alert belongs to no group.
+    /// Returns the key of the group's ticket; `None` if the alert belongs to no group.
     pub fn key(&self, event: &Arc<AlertEvent>) -> Option<String> {
         let action = event.action.unwrap_or(Action::Update);
-        let scope = Arc::new(Scope { event: Arc::clone(event), action, impact: None, urgency: None });
-        let text = self.templates.render(&self.template, &scope).ok()?;
+        let context = Arc::new(TemplateContext { event: Arc::clone(event), action, impact: None, urgency: None });
+        let text = self.templates.render(&self.template, &context).ok()?;
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let text = text.trim();
         if text.is_empty() {
             return None;
         }
-        if text.chars().nth(LENGTH).is_none() {
+        if text.chars().nth(MAX_NAME_LENGTH).is_none() {
             return Some(format!("{PREFIX}{text}"));
         }
-        let head: String = text.chars().take(LENGTH).collect();
+        let head: String = text.chars().take(MAX_NAME_LENGTH).collect();
         let hash = hex::encode(Sha256::digest(text.as_bytes()).get(..8).unwrap_or_default());
         Some(format!("{PREFIX}{head}…{hash}"))
     }
@@ -83,17 +85,17 @@ mod tests {
     }
 
     #[test]
-    fn alerts_with_the_same_text_share_a_group_and_those_without_have_none() {
+    fn alerts_with_the_same_text_share_a_group_and_alerts_without_text_have_none() {
         let rule = GroupBy::compile("{{ labels.service }}/{{ labels.site | default('here') }}").expect("a rule");
-        assert_eq!(rule.key(&event(&[("service", "shop")])).as_deref(), Some("digest:shop/here"));
-        assert_eq!(rule.key(&event(&[("service", "shop"), ("site", "b\n")])).as_deref(), Some("digest:shop/b"));
-        assert_eq!(rule.key(&event(&[("site", "b")])), None, "it lacks what the rule names");
+        assert_eq!(rule.key(&event(&[("service", "shop")])).as_deref(), Some("group:shop/here"));
+        assert_eq!(rule.key(&event(&[("service", "shop"), ("site", "b\n")])).as_deref(), Some("group:shop/b"));
+        assert_eq!(rule.key(&event(&[("site", "b")])), None, "the label is missing");
         let rule = GroupBy::compile("{{ labels.service | default('') }}").expect("a rule");
         assert_eq!(rule.key(&event(&[])), None);
     }
 
     #[test]
-    fn long_groups_stay_apart_and_their_keys_short() {
+    fn long_group_names_have_different_and_short_keys() {
         let rule = GroupBy::compile("{{ labels.service }}").expect("a rule");
         let key =
             |end: &str| rule.key(&event(&[("service", &format!("{}{end}", "x".repeat(5_000)))])).expect("a group");
@@ -102,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_must_tell_alerts_apart() {
-        assert!(GroupBy::compile("shop").expect_err("refused").contains("share one ticket"));
-        assert!(GroupBy::compile("{{ service }}").expect_err("refused").contains("nothing a template knows"));
+    fn a_rule_must_depend_on_the_alert() {
+        assert!(GroupBy::compile("shop").expect_err("rejected").contains("share one ticket"));
+        assert!(GroupBy::compile("{{ service }}").expect_err("rejected").contains("unknown variable"));
     }
 }

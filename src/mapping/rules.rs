@@ -1,75 +1,75 @@
-//! The rules of a sink route as plain values, before they are compiled.
+//! The mapping rules of a sink route as plain values, before they are compiled.
 //!
-//! The defaults are those of `incident` on a standard instance; a configuration overrides them one by one.
+//! The defaults suit `incident` on a standard instance. A configuration overrides single rules.
 
 use std::collections::BTreeMap;
 
 use crate::model::Action;
 
-/// What a severity means for a ticket.
+/// Values and processing order of alerts of a severity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Weight {
-    /// Raw value of `impact`; `None` writes none.
+pub struct SeverityRule {
+    /// Raw value of `impact`; `None`: not written.
     pub impact: Option<String>,
-    /// Raw value of `urgency`; `None` writes none.
+    /// Raw value of `urgency`; `None`: not written.
     pub urgency: Option<String>,
-    /// Order in which lanes are drawn; 0 first.
+    /// Order in which lanes are processed; 0 first.
     pub priority: u8,
-    /// How long an alert of this severity must stay open before it gets a ticket, milliseconds; `None`: the route's.
+    /// How long an alert must stay open before it gets a ticket, milliseconds; `None`: as for the route.
     pub hold_down: Option<u64>,
 }
 
-/// What is done with an action.
+/// How an action is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionRule {
-    /// Taken as this action.
+    /// Handled as this action.
     As(Action),
-    /// Left out; nothing is written.
+    /// Skipped; nothing is written.
     Ignore,
 }
 
 /// Rules of one sink route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    /// Column to template; `None` takes a default away.
+    /// Templates by column; `None` removes a default.
     pub fields: BTreeMap<String, Option<String>>,
-    /// Columns written only when the ticket is resolved, and their templates.
+    /// Templates of columns that are written only when the ticket is resolved.
     pub closing: BTreeMap<String, Option<String>>,
-    /// Template of the work note for any action; where it renders to nothing, there is no note.
+    /// Default template of the work note. No note is written if it renders to nothing.
     pub note: Option<String>,
-    /// Templates of the work note for single actions, instead of `note`.
+    /// Templates of the work note by action, which replace `note`; `None`: no note.
     pub notes: Vec<(Action, Option<String>)>,
-    /// Severity to weight; a severity that is not named is taken as `unknown`.
-    pub severity: BTreeMap<String, Weight>,
+    /// Rules by severity. A severity without a rule is handled as `unknown`.
+    pub severity: BTreeMap<String, SeverityRule>,
     /// How long an alert must stay open before it gets a ticket, milliseconds.
     pub hold_down: u64,
-    /// Actions taken as others, or left out.
+    /// Actions that are handled as other actions, or skipped.
     pub actions: Vec<(Action, ActionRule)>,
-    /// Length of columns in characters, where known; longer values are cut.
+    /// Lengths of columns in characters, if known. Longer values are truncated.
     pub lengths: BTreeMap<String, usize>,
-    /// Only alerts whose key matches one of these patterns (`*` stands for any text); empty: all.
-    pub only: Vec<String>,
-    /// The state column, which the engine writes and rules may not.
+    /// Only alerts whose key matches one of these patterns are processed (`*` matches any text); empty: all alerts.
+    pub key_filter: Vec<String>,
+    /// The state column. The engine writes it; rules may not.
     pub state_column: String,
     /// Further columns that rules may not write.
     pub reserved: Vec<&'static str>,
-    /// Begins the names of columns that are parts of one (`additional_info.`), if there is one.
-    pub parted: Option<&'static str>,
+    /// Prefix of columns that are subfields of a column with a map (`additional_info.`), if there is one.
+    pub subfield_prefix: Option<&'static str>,
 }
 
-/// Something wrong with the rules.
+/// An error in the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which rule, as path below the route: `fields.short_description`.
-    pub at: String,
-    /// What is wrong and what to do.
+pub struct RuleError {
+    /// The rule, as a path below the route: `fields.short_description`.
+    pub path: String,
+    /// The problem and the remedy.
     pub message: String,
 }
 
-/// Journal columns: they append and are written as notes only.
+/// Journal columns. A write appends to them; the bridge writes them only as notes.
 pub const JOURNAL_COLUMNS: [&str; 4] = ["work_notes", "comments", "work_notes_list", "comments_and_work_notes"];
 
-/// Columns that the bridge or the instance itself keeps.
+/// Columns that the bridge or the instance writes.
 pub const RESERVED_COLUMNS: [&str; 10] = [
     "correlation_id",
     "correlation_display",
@@ -83,7 +83,7 @@ pub const RESERVED_COLUMNS: [&str; 10] = [
     "sys_class_name",
 ];
 
-/// Every action and its name, as it stands in events and in configurations.
+/// Returns every action with its name in events and configurations.
 pub fn action_names() -> impl Iterator<Item = (&'static str, Action)> {
     const ALL: [Action; 13] = [
         Action::Open,
@@ -103,7 +103,7 @@ pub fn action_names() -> impl Iterator<Item = (&'static str, Action)> {
     ALL.into_iter().map(|action| (action_name(action), action))
 }
 
-/// The name of an action.
+/// Returns the name of an action.
 pub fn action_name(action: Action) -> &'static str {
     match action {
         Action::Open => "open",
@@ -128,7 +128,7 @@ fn template(text: &str) -> Option<String> {
 
 impl Default for Rules {
     fn default() -> Self {
-        let weight = |impact: &str, urgency: &str, priority| Weight {
+        let rule = |impact: &str, urgency: &str, priority| SeverityRule {
             impact: Some(impact.into()),
             urgency: Some(urgency.into()),
             priority,
@@ -148,12 +148,12 @@ impl Default for Rules {
             note: template(NOTE),
             notes: Vec::new(),
             severity: BTreeMap::from([
-                ("critical".into(), weight("1", "1", 0)),
-                ("high".into(), weight("2", "1", 1)),
-                ("medium".into(), weight("2", "2", 2)),
-                ("low".into(), weight("3", "2", 3)),
-                ("info".into(), weight("3", "3", 4)),
-                ("unknown".into(), weight("2", "2", 2)),
+                ("critical".into(), rule("1", "1", 0)),
+                ("high".into(), rule("2", "1", 1)),
+                ("medium".into(), rule("2", "2", 2)),
+                ("low".into(), rule("3", "2", 3)),
+                ("info".into(), rule("3", "3", 4)),
+                ("unknown".into(), rule("2", "2", 2)),
             ]),
             hold_down: 0,
             actions: vec![(Action::Suppress, ActionRule::Ignore), (Action::Unsuppress, ActionRule::Ignore)],
@@ -172,19 +172,19 @@ impl Default for Rules {
             .into_iter()
             .map(|(column, length)| (column.to_owned(), length))
             .collect(),
-            only: Vec::new(),
+            key_filter: Vec::new(),
             state_column: "state".into(),
             reserved: Vec::new(),
-            parted: None,
+            subfield_prefix: None,
         }
     }
 }
 
-/// An event without a description leaves the ticket's as it is: a value that renders to nothing is not written.
+/// An event without a description keeps the ticket's description: a value that renders to nothing is not written.
 const DESCRIPTION: &str = "{{ description }}";
 
-/// `Solved (Permanently)` is the close code that every release up to Quebec has; newer ones know `Resolved by caller`
-/// and others beside it. It can be set per route.
+/// Every ServiceNow release up to Quebec has the close code `Solved (Permanently)`; newer ones also have `Resolved by
+/// caller` and others. Routes can override it.
 const CLOSE_CODE: &str = r#"{{ resolution.code or "Solved (Permanently)" }}"#;
 
 const CLOSE_NOTES: &str = r#"{{ resolution.notes or ("Resolved by " ~ (actor or source) ~ (" (" ~ resolution.reason ~ ")" if resolution.reason else "") ~ ".") }}"#;

@@ -1,21 +1,21 @@
 //! Templates of values, compiled when the configuration is loaded.
 //!
-//! They are minijinja, strict: printing what an event lacks is an error (`labels.team | default("none")` is the way
-//! to allow for it), while testing for it (`if labels.team`) is not. Null prints as nothing. Each rendering has a
-//! budget of work, so that no event can hold up the route. Plain text and a single variable, which most rules are,
-//! never reach the template engine.
+//! They are strict minijinja templates: rendering an undefined value is an error (`labels.team | default("none")`
+//! prevents it), testing for it (`if labels.team`) is not. Null renders as nothing. The work of each rendering is
+//! limited, so that no event can delay the route. Plain texts and single variables, which most rules are, don't use the
+//! template engine.
 
 use std::sync::Arc;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
-use super::scope::Scope;
+use super::context::TemplateContext;
 
-/// Work that one rendering may do: about as many instructions, and 64 bytes each of text.
+/// Fuel of one rendering: about this many instructions, each with 64 bytes of text.
 const FUEL: u64 = 100_000;
 
-/// What templates may use, and nothing else at the top level.
-const NAMES: [&str; 21] = [
+/// Variables of templates.
+const VARIABLES: [&str; 21] = [
     "action",
     "actor",
     "description",
@@ -39,29 +39,29 @@ const NAMES: [&str; 21] = [
     "urgency",
 ];
 
-/// Names beside [`NAMES`]: the two that clash with nothing but read better.
-const MORE_NAMES: [&str; 2] = ["source", "url"];
+/// Two more variables of templates.
+const MORE_VARIABLES: [&str; 2] = ["source", "url"];
 
-/// Functions of the engine that count as names.
+/// Functions of the template engine, which it reports as variables.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
-/// All of them.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.into_iter().chain(MORE_NAMES)
+/// Returns the names of all variables.
+pub(super) fn variables() -> impl Iterator<Item = &'static str> {
+    VARIABLES.into_iter().chain(MORE_VARIABLES)
 }
 
-/// One template.
+/// A compiled template.
 #[derive(Debug, Clone)]
 pub(super) enum Template {
-    /// The text itself.
+    /// Plain text.
     Literal(Arc<str>),
-    /// `{{ name }}`.
+    /// A single variable, `{{ name }}`.
     Variable(&'static str),
-    /// Anything else: its name in the environment.
+    /// Any other template, by its name in the environment.
     Compiled(Arc<str>),
 }
 
-/// All templates of a route.
+/// The templates of a route.
 #[derive(Debug, Clone)]
 pub(super) struct Templates {
     environment: Environment<'static>,
@@ -81,7 +81,7 @@ impl Default for Templates {
 }
 
 impl Templates {
-    /// Compiles one template, named by its rule.
+    /// Compiles a template. `name` is the path of its rule.
     pub(super) fn add(&mut self, name: &str, text: &str) -> Result<Template, String> {
         if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
             return Ok(Template::Literal(text.trim().into()));
@@ -91,42 +91,44 @@ impl Templates {
         }
         self.environment.add_template_owned(name.to_owned(), text.to_owned()).map_err(|error| {
             let line = error.line().filter(|line| *line > 1).map(|l| format!(" (line {l} of the template)"));
-            format!("the template can't be read: {}{}", describe(&error), line.unwrap_or_default())
+            format!("invalid template: {}{}", describe(&error), line.unwrap_or_default())
         })?;
         let template = self.environment.get_template(name).map_err(|error| describe(&error))?;
         let used = template.undeclared_variables(false);
         let mut unknown: Vec<String> = used
             .into_iter()
-            .filter(|name| ![&NAMES[..], &MORE_NAMES, &FUNCTIONS].iter().any(|known| known.contains(&name.as_str())))
+            .filter(|name| {
+                ![&VARIABLES[..], &MORE_VARIABLES, &FUNCTIONS].iter().any(|known| known.contains(&name.as_str()))
+            })
             .collect();
         unknown.sort();
         match unknown.first() {
             None => Ok(Template::Compiled(name.into())),
             Some(first) => Err(format!(
-                "`{first}` is nothing a template knows; it may use {}, {}; other parts of the event as `event.{first}`",
-                NAMES.join(", "),
-                MORE_NAMES.join(", ")
+                "unknown variable `{first}`; templates may use {}, {}; for other fields of the event use `event.{first}`",
+                VARIABLES.join(", "),
+                MORE_VARIABLES.join(", ")
             )),
         }
     }
 
-    /// Renders; blanks around the result are cut off.
-    pub(super) fn render(&self, template: &Template, scope: &Arc<Scope>) -> Result<String, String> {
+    /// Renders a template and trims the result.
+    pub(super) fn render(&self, template: &Template, context: &Arc<TemplateContext>) -> Result<String, String> {
         match template {
             Template::Literal(text) => Ok(text.to_string()),
-            Template::Variable(name) => Ok(scope.text(name).map_or_else(String::new, |text| text.trim().to_owned())),
+            Template::Variable(name) => Ok(context.text(name).map_or_else(String::new, |text| text.trim().to_owned())),
             Template::Compiled(name) => {
                 let template = self.environment.get_template(name).map_err(|error| describe(&error))?;
-                template.render(Value::from_dyn_object(Arc::clone(scope))).map(|text| text.trim().to_owned()).map_err(
+                template.render(Value::from_dyn_object(Arc::clone(context))).map(|text| text.trim().to_owned()).map_err(
                     |error| {
                         let hint = match error.kind() {
                             ErrorKind::UndefinedError => {
-                                "; allow for events without it, as in `labels.x | default(\"\")`"
+                                "; add a default for events without it, as in `labels.x | default(\"\")`"
                             }
-                            ErrorKind::OutOfFuel => "; the template does too much work for one value",
+                            ErrorKind::OutOfFuel => "; the template needs too much work for one value",
                             _ => "",
                         };
-                        format!("the template failed on this event: {}{hint}", describe(&error))
+                        format!("the template failed for this event: {}{hint}", describe(&error))
                     },
                 )
             }
@@ -141,12 +143,12 @@ fn describe(error: &minijinja::Error) -> String {
     }
 }
 
-/// The name in `{{ name }}`, where that is all there is.
+/// Returns the name of the variable if the template is a single `{{ name }}`.
 fn single_variable(text: &str) -> Option<&'static str> {
     let name = text.trim().strip_prefix("{{")?.strip_suffix("}}")?.trim();
-    NAMES
+    VARIABLES
         .iter()
-        .chain(&MORE_NAMES)
+        .chain(&MORE_VARIABLES)
         .find(|known| **known == name && **known != "event" && **known != "labels" && **known != "resolution")
         .copied()
 }

@@ -1,4 +1,4 @@
-//! What becomes of alert events by the default rules, and by a person's.
+//! Mapping of alert events by the default rules and by configured ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ fn event() -> AlertEvent {
 fn map_with(change: impl FnOnce(&mut Rules), event: &AlertEvent) -> Result<Option<Intent>, MappingError> {
     let mut rules = Rules::default();
     change(&mut rules);
-    let mapping = SinkMapping::compile(rules).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let mapping = SinkMapping::compile(rules).unwrap_or_else(|errors| panic!("{errors:?}"));
     mapping.map(&Arc::new(event.clone()), Position::new(1, 2, 0))
 }
 
 fn map(event: &AlertEvent) -> Intent {
-    map_with(|_| {}, event).expect("maps").expect("is not left out")
+    map_with(|_| {}, event).expect("maps").expect("is not skipped")
 }
 
 fn pairs(values: &[(crate::model::Column, String)]) -> Vec<(&str, &str)> {
@@ -49,7 +49,7 @@ fn field(rules: &mut Rules, column: &str, template: &str) {
 }
 
 #[test]
-fn an_alert_that_opens() {
+fn an_open_event_writes_fields() {
     let intent = map(&event());
     assert_eq!(
         pairs(&intent.fields),
@@ -62,26 +62,26 @@ fn an_alert_that_opens() {
     );
     assert_eq!((intent.closing.len(), intent.note.as_deref(), intent.priority), (0, None, 0));
     assert_eq!((intent.action, intent.position), (Action::Open, Position::new(1, 2, 0)));
-    assert_eq!((intent.event_id, intent.occurred_at), (Some(event_id_digest("01JDX")), 1_700_000_000_000));
+    assert_eq!((intent.event_id, intent.occurred_at), (Some(event_id_hash("01JDX")), 1_700_000_000_000));
 }
 
 #[test]
-fn an_alert_that_ends() {
+fn a_resolve_event_writes_closing_fields() {
     let resolve = AlertEvent { action: Some(Action::Resolve), ..event() };
     assert_eq!(
         pairs(&map(&resolve).closing),
         [("close_code", "Solved (Permanently)"), ("close_notes", "Resolved by alertmanager.")]
     );
     let resolution = Resolution { reason: Some("false_positive".into()), code: Some("Not Solved".into()), notes: None };
-    let told = AlertEvent { resolution: Some(resolution), actor: Some("Ann".into()), ..resolve };
+    let with_resolution = AlertEvent { resolution: Some(resolution), actor: Some("Ann".into()), ..resolve };
     assert_eq!(
-        pairs(&map(&told).closing),
+        pairs(&map(&with_resolution).closing),
         [("close_code", "Not Solved"), ("close_notes", "Resolved by Ann (false_positive).")]
     );
 }
 
 #[test]
-fn notes_name_their_author_and_write_no_fields() {
+fn notes_contain_their_author_and_write_no_fields() {
     let note = AlertEvent {
         action: Some(Action::Note),
         note: Some("looking\ninto it ".into()),
@@ -96,29 +96,30 @@ fn notes_name_their_author_and_write_no_fields() {
 }
 
 #[test]
-fn severities_weigh() {
-    let weight = |severity: Option<&str>| {
+fn impact_urgency_and_priority_follow_from_the_severity() {
+    let values = |severity: Option<&str>| {
         let intent = map(&AlertEvent { severity: severity.map(Into::into), ..event() });
-        let of = |column| intent.fields.iter().find(|(c, _)| &**c == column).map(|(_, v)| v.clone()).unwrap();
-        (of("impact"), of("urgency"), intent.priority)
+        let field = |column| intent.fields.iter().find(|(c, _)| &**c == column).map(|(_, v)| v.clone()).unwrap();
+        (field("impact"), field("urgency"), intent.priority)
     };
-    let is = |impact: &str, urgency: &str, priority| (impact.to_owned(), urgency.to_owned(), priority);
-    assert_eq!(weight(Some("high")), is("2", "1", 1));
-    assert_eq!(weight(Some("medium")), is("2", "2", 2));
-    assert_eq!(weight(Some("low")), is("3", "2", 3));
-    assert_eq!(weight(Some("info")), is("3", "3", 4));
-    assert_eq!(weight(Some("never heard")), is("2", "2", 2));
-    assert_eq!(weight(None), is("2", "2", 2));
+    let expected = |impact: &str, urgency: &str, priority| (impact.to_owned(), urgency.to_owned(), priority);
+    assert_eq!(values(Some("high")), expected("2", "1", 1));
+    assert_eq!(values(Some("medium")), expected("2", "2", 2));
+    assert_eq!(values(Some("low")), expected("3", "2", 3));
+    assert_eq!(values(Some("info")), expected("3", "3", 4));
+    assert_eq!(values(Some("other")), expected("2", "2", 2));
+    assert_eq!(values(None), expected("2", "2", 2));
 }
 
 #[test]
-fn actions_may_be_left_out_or_taken_as_others() {
+fn actions_can_be_skipped_or_handled_as_others() {
     let suppress = AlertEvent { action: Some(Action::Suppress), ..event() };
     assert_eq!(map_with(|_| {}, &suppress), Ok(None));
-    let taken = map_with(|rules| rules.actions = vec![(Action::Suppress, ActionRule::As(Action::Resolve))], &suppress);
-    assert_eq!(taken.unwrap().map(|i| i.action), Some(Action::Resolve));
-    let only = |pattern: &str| map_with(|rules| rules.only = vec![pattern.into()], &event()).unwrap().is_some();
-    for (pattern, kept) in [
+    let mapped = map_with(|rules| rules.actions = vec![(Action::Suppress, ActionRule::As(Action::Resolve))], &suppress);
+    assert_eq!(mapped.unwrap().map(|i| i.action), Some(Action::Resolve));
+    let is_mapped =
+        |pattern: &str| map_with(|rules| rules.key_filter = vec![pattern.into()], &event()).unwrap().is_some();
+    for (pattern, expected) in [
         ("alertmanager:*", true),
         ("*:alert:*", true),
         ("*abcdef", true),
@@ -127,12 +128,12 @@ fn actions_may_be_left_out_or_taken_as_others() {
         ("backup:*", false),
         ("*:alert", false),
     ] {
-        assert_eq!(only(pattern), kept, "{pattern}");
+        assert_eq!(is_mapped(pattern), expected, "{pattern}");
     }
 }
 
 #[test]
-fn values_are_cut_at_characters_and_nothing_is_not_written() {
+fn values_are_truncated_at_characters_and_empty_values_are_not_written() {
     let long = AlertEvent { title: Some("ü🔑".repeat(200)), description: None, ..event() };
     let intent = map(&long);
     let columns: Vec<&str> = intent.fields.iter().map(|(column, _)| &**column).collect();
@@ -141,24 +142,24 @@ fn values_are_cut_at_characters_and_nothing_is_not_written() {
 }
 
 #[test]
-fn templates_see_the_event_and_fail_clearly() {
+fn templates_can_use_the_event_and_fail_with_clear_errors() {
     let mapped = |template: &str| {
-        let intent = map_with(|rules| field(rules, "u_x", template), &event())?.expect("is not left out");
+        let intent = map_with(|rules| field(rules, "u_x", template), &event())?.expect("is not skipped");
         Ok::<_, MappingError>(intent.fields.iter().find(|(c, _)| &**c == "u_x").map(|(_, v)| v.clone()))
     };
     assert_eq!(mapped("{{ labels.team|upper }}/{{ event.service.name }}").unwrap().as_deref(), Some("STORAGE/db"));
     assert_eq!(mapped("{{ labels.owner | default('nobody') }}").unwrap().as_deref(), Some("nobody"));
     assert_eq!(mapped("{% if labels.owner %}{{ labels.owner }}{% endif %}").unwrap(), None);
-    assert_eq!(mapped("{{ number }}{{ url }}").unwrap(), None, "null prints as nothing");
+    assert_eq!(mapped("{{ number }}{{ url }}").unwrap(), None, "null renders as nothing");
     let error = mapped("{{ labels.owner }}!").unwrap_err();
-    assert_eq!((error.code, error.at.as_str()), ("mapping", "fields.u_x"));
+    assert_eq!((error.code, error.path.as_str()), ("mapping", "fields.u_x"));
     assert!(error.message.contains("default(\"\")"), "{error}");
     let error = mapped("{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}").unwrap_err();
     assert!(error.message.contains("too much work"), "{error}");
 }
 
 #[test]
-fn every_wrong_rule_is_told_at_once() {
+fn all_invalid_rules_are_reported_at_once() {
     let mut rules = Rules::default();
     for (column, template) in
         [("state", "6"), ("work_notes", "x"), ("sys_id", "x"), ("u_a", "{{ a b }}"), ("u_b", "{{ nonsense }} x")]
@@ -167,10 +168,10 @@ fn every_wrong_rule_is_told_at_once() {
     }
     rules.closing.insert("urgency".into(), Some("3".into()));
     rules.notes.push((Action::Open, Some("{% bad %}".into())));
-    let problems = SinkMapping::compile(rules).expect_err("refused");
-    let at: Vec<&str> = problems.iter().map(|p| p.at.as_str()).collect();
+    let errors = SinkMapping::compile(rules).expect_err("rejected");
+    let paths: Vec<&str> = errors.iter().map(|e| e.path.as_str()).collect();
     assert_eq!(
-        at,
+        paths,
         [
             "fields.state",
             "fields.sys_id",
@@ -185,7 +186,7 @@ fn every_wrong_rule_is_told_at_once() {
 
 proptest! {
     #[test]
-    fn mapping_is_total_and_its_values_fit(title in "\\PC{0,400}|[\\x00-\\x20]{0,20}", severity in ".{0,9}", key in ".{1,150}") {
+    fn mapping_is_total_and_its_values_fit_the_columns(title in "\\PC{0,400}|[\\x00-\\x20]{0,20}", severity in ".{0,9}", key in ".{1,150}") {
         let event = AlertEvent { title: Some(title), severity: Some(severity), key, ..event() };
         let intent = map(&event);
         prop_assert!(intent.fields.is_sorted_by(|a, b| a.0 < b.0));

@@ -1,18 +1,18 @@
-//! The canonical alert event: what every decoder produces and what people publish by hand. Its reference is
-//! `schemas/alert-event.avsc`; unknown fields are refused nowhere and kept in `raw` by the decoders.
+//! The canonical alert event: what every decoder produces, and what users publish by hand. Its schema is
+//! `schemas/alert-event.avsc`. Unknown fields are never rejected; the decoders keep them in `raw`.
 
 use std::collections::BTreeMap;
 
 use super::Action;
 
-/// A decoded alert or incident event in the canonical form (`alert-lifecycle/1`), short form already expanded.
+/// A decoded alert or incident event in the canonical form (`alert-lifecycle/1`); the short form is already expanded.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AlertEvent {
-    /// The publisher's id of this event; empty where there is none.
+    /// The publisher's id of the event; empty if it gives none.
     pub event_id: String,
-    /// False where `event_id` was derived from content: it then tells nothing about repetition.
+    /// False if `event_id` was derived from content and so does not identify repetitions.
     pub event_id_native: bool,
-    /// The system that raised it, such as `alertmanager`.
+    /// The system that raised the alert, such as `alertmanager`.
     pub system: String,
     /// Account, organisation or server of that system.
     pub instance: Option<String>,
@@ -20,29 +20,29 @@ pub struct AlertEvent {
     pub kind: String,
     /// The vendor's id of the object.
     pub object_id: String,
-    /// The vendor's human number of the object.
+    /// The vendor's number of the object, for users.
     pub number: Option<String>,
     /// Permalink of the object.
     pub url: Option<String>,
-    /// The alert's key: `<system>[@instance]:<kind>:<object id>`, or what a person chose.
+    /// The alert's key: `<system>[@instance]:<kind>:<object id>`, or the key that the publisher set.
     pub key: String,
-    /// The lifecycle step; `None` only while a decoder works.
+    /// The lifecycle step; `None` only while a decoder builds the event.
     pub action: Option<Action>,
-    /// open, acknowledged, suppressed, resolved, closed or unknown: the state after the event.
+    /// The state after the event: open, acknowledged, suppressed, resolved, closed or unknown.
     pub status: String,
-    /// Unix milliseconds at the source.
+    /// When the event happened at the source, Unix milliseconds.
     pub occurred_at: i64,
-    /// One line for people.
+    /// One line.
     pub title: Option<String>,
     /// Longer text.
     pub description: Option<String>,
     /// critical, high, medium, low, info or unknown.
     pub severity: Option<String>,
-    /// Native priority name.
+    /// The vendor's name of the priority.
     pub priority: Option<String>,
-    /// Name or e-mail of who did it.
+    /// Name or e-mail address of the user who acted.
     pub actor: Option<String>,
-    /// Text of the note, where the event carries one.
+    /// Text of the note, if the event carries one.
     pub note: Option<String>,
     /// Reason, code and notes of a resolution.
     pub resolution: Option<Resolution>,

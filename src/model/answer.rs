@@ -1,14 +1,14 @@
-//! What came back from the instance, classified once at the boundary. The engine matches on these and never on a
+//! The instance's answer to a request, classified once at the boundary. The engine matches on these types, never on a
 //! status code or a text.
 
 use std::collections::BTreeMap;
 
-/// A row as the instance showed it: raw values, UTC.
+/// A row as the instance showed it: raw values, times in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row {
     /// `sys_id`, 32 lower-case hex digits.
     pub sys_id: String,
-    /// `number`; empty where the table has none.
+    /// `number`; empty if the table has none.
     pub number: String,
     /// Raw value of the state column.
     pub state: String,
@@ -20,14 +20,14 @@ pub struct Row {
     pub updated_on: i64,
     /// `sys_created_on`, Unix seconds.
     pub created_on: i64,
-    /// Raw values of the columns that were asked for; a column the user may not read is absent.
+    /// Raw values of the requested columns; a column that the user may not read is absent.
     pub values: BTreeMap<String, String>,
 }
 
-/// Whether a look at the journal could tell anything.
+/// The result of reading a row's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Journal {
-    /// The journal was readable; these of the markers asked for stand in it.
+    /// The journal was readable; it contains these of the requested markers.
     Read(Vec<String>),
     /// Neither `sys_journal_field` nor the row's own journal could be trusted: an empty list proves nothing.
     Inconclusive,
@@ -36,65 +36,65 @@ pub enum Journal {
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing left this machine: the lease had ended, or no connection could be made.
+    /// The request did not leave this machine: the lease had ended, or no connection could be made.
     NotSent {
-        /// Why, for the log.
+        /// The cause, for the log.
         reason: String,
     },
-    /// A write was applied, and its answer checked: this is the row after it.
+    /// A write was applied, and its answer checked.
     Applied {
-        /// The row as answered.
+        /// The row after the write.
         row: Box<Row>,
-        /// Differences between what was sent and what stands, for people: business rules, cuts, blanked choices.
+        /// Differences between the row and the write (business rules, truncations, blanked choices), for the log.
         warnings: Vec<String>,
     },
-    /// A look or a read found these rows, each verified to be what was asked for. Empty is an answer: there is none.
+    /// A read or a look-up found these rows, each verified to be what was requested. Empty: there is none.
     Rows {
-        /// The rows, oldest first.
+        /// Oldest first.
         rows: Vec<Row>,
-        /// The journal of the (single) row, where markers were asked for.
+        /// The journal of the (single) row, if markers were requested.
         journal: Option<Journal>,
     },
-    /// No row, and why.
+    /// The request failed.
     Failed(Failure),
 }
 
 /// Why a request failed, in a form that decides what happens next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The closed class; decides.
-    pub class: Class,
-    /// A stable code for people and metrics, such as `http_503` or `data_policy`.
+    /// Decides what the engine does.
+    pub class: FailureClass,
+    /// A stable code for users and metrics, such as `http_503` or `data_policy`.
     pub code: String,
-    /// What the instance or the network said, bounded in length and free of secrets.
+    /// The message of the instance or the network, bounded in length and without secrets.
     pub message: String,
 }
 
-/// Every way a request can fail.
+/// The closed list of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Certainly not applied, and worth trying again soon.
+pub enum FailureClass {
+    /// Certainly not applied; worth a retry soon.
     Transient,
-    /// Certainly not applied: the instance asks for less (429).
+    /// Certainly not applied: the instance limits the rate (429).
     Throttled {
-        /// Milliseconds to wait, where the instance said so. Any length.
+        /// Milliseconds to wait, if the instance named them. Any length.
         retry_after: Option<u64>,
     },
-    /// Certainly not applied: the instance is down for everybody (maintenance, hibernation) and answered a look or
+    /// Certainly not applied: the instance is down for everybody (maintenance, hibernation) and answered a read, or
     /// refused the connection.
     Unavailable,
-    /// 401: the credentials do not work.
-    Unauthorised,
-    /// The instance refused the content, and will again (data policy, ACL, invalid).
+    /// 401: the instance rejects the credentials.
+    Unauthorized,
+    /// The instance rejects the content, and will reject it again (data policy, ACL, invalid value).
     Rejected,
-    /// 404 on a row: deleted, or no longer visible.
+    /// 404 for a row: deleted, or no longer visible.
     Gone,
     /// A unique key is already taken.
     Conflict,
-    /// The request was sent, and nothing trustworthy came back.
+    /// The request was sent, and no trustworthy answer came back.
     Ambiguous {
-        /// True where the application itself answered, so its transaction has ended: the write is there or never
-        /// will be. False where it may still be running.
-        ended: bool,
+        /// True if the application itself answered, so its transaction has ended: the write is applied by now, or
+        /// never. False if the transaction may still be running.
+        transaction_ended: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! A change of a ServiceNow row as it is published: the `servicenow-change/1` event of `schemas/`.
+//! A published change of a ServiceNow row: the `servicenow-change/1` event of `schemas/`.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// First time this row was seen.
+    /// The source sees the row for the first time.
     Insert,
     /// A later version.
     Update,
-    /// The row is gone.
+    /// The row was deleted.
     Delete,
 }
 
@@ -20,17 +20,17 @@ pub enum Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeOrigin {
-    /// A person.
-    Person,
-    /// This bridge, and nobody else since the last version seen.
+    /// A user.
+    User,
+    /// This bridge, and nobody else since the last published version.
     Bridge,
-    /// Another integration user named in the configuration.
+    /// Another integration user, named in the configuration.
     Integration,
-    /// The bridge wrote last, but versions in between were not seen: a person's change may hide behind it.
+    /// The bridge wrote last, but versions in between were not seen: one of them may be a user's.
     Mixed,
 }
 
-/// A journal entry that came with the change.
+/// A published journal entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalNote {
     /// sys_id of the `sys_journal_field` row.
@@ -46,13 +46,13 @@ pub struct JournalNote {
     pub created_at: String,
 }
 
-/// From and to of one watched field.
+/// The old and the new value of one watched field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
-    /// Value before, where the last published version is known.
+    /// The old value, if the last published version is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Value now.
+    /// The new value.
     pub to: String,
 }
 
@@ -61,15 +61,16 @@ pub struct FieldChange {
 pub struct Change {
     /// Always `servicenow-change/1`.
     pub schema: String,
-    /// `<instance>:<table>:<sys_id>:<sys_mod_count>`; for a journal entry `<instance>:<table>:<sys_id>:journal:<sys_id>`.
+    /// `<instance>:<table>:<sys_id>:<sys_mod_count>`; for a journal entry
+    /// `<instance>:<table>:<sys_id>:journal:<sys_id>`.
     pub change_id: String,
     /// Name of the instance in the configuration.
     pub instance: String,
-    /// Real class of the row (`sys_class_name`).
+    /// Class of the row (`sys_class_name`).
     pub table: String,
-    /// The row.
+    /// sys_id of the row.
     pub sys_id: String,
-    /// Its number, where the table has one.
+    /// Number of the row, if the table has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
     /// insert, update or delete.
@@ -79,25 +80,25 @@ pub struct Change {
     pub kinds: Vec<String>,
     /// `sys_updated_on`, RFC 3339, UTC.
     pub occurred_at: String,
-    /// User name of who wrote this version.
+    /// Name of the user who wrote this version.
     pub updated_by: String,
-    /// Version of the row.
+    /// Version number of the row.
     pub sys_mod_count: u64,
-    /// Versions between the last published one and this that no poll saw.
+    /// How many versions between the last published one and this one no poll saw.
     #[serde(default)]
     pub versions_skipped: u64,
-    /// Who made it.
+    /// Who made the change.
     pub origin: ChangeOrigin,
-    /// Watched fields as last published; empty for a first sight.
+    /// Watched fields as last published; empty for the first published version.
     pub before: BTreeMap<String, String>,
-    /// Watched fields now.
+    /// Watched fields in this version.
     pub after: BTreeMap<String, String>,
     /// Watched fields that differ.
     pub changed_fields: BTreeMap<String, FieldChange>,
-    /// The alert's key, where the row carries one of ours.
+    /// The alert's key, if the row has a correlation of the bridge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<String>,
-    /// The journal entry, where the change is one.
+    /// The journal entry, if the change is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<JournalNote>,
 }

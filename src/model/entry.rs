@@ -1,17 +1,17 @@
-//! What the ledger remembers of a key: the entry (what was done), the claim (what is about to be done) and the
-//! parking (what was refused). Their wire form is in `ledger/`.
+//! What the ledger records about a key: the entry (what was done), the claim (what is about to be done) and the park
+//! (what was rejected). `ledger::wire` has their wire format.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Position, RecordOrigin, RedriveId, Token};
 
-/// Names one attempt for ever: the owner's token and a counter of that owner.
+/// Identifies one attempt, for all time: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptId {
     /// Token of the owner that made the attempt.
     #[serde(rename = "t")]
     pub token: Token,
-    /// Counts the owner's attempts in this partition.
+    /// Counts the attempts of that owner in the partition.
     #[serde(rename = "n")]
     pub number: u64,
 }
@@ -22,23 +22,23 @@ impl std::fmt::Display for AttemptId {
     }
 }
 
-/// A value that was last written to a column, as a digest.
+/// Hash of the value last written to a column.
 ///
-/// `sent` is what we sent, `stood` what the row showed right afterwards where that differed (a business rule, a
-/// blanked choice, a cut). A row value that matches neither was put there by somebody else.
+/// A row value that matches neither `sent` nor `stored` was written by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct FieldDigest {
-    /// Digest of the value that was sent.
+pub struct FieldHash {
+    /// Hash of the value that the bridge sent.
     #[serde(rename = "s")]
     pub sent: u64,
-    /// Digest of what stood in the row after it, where different.
+    /// Hash of the value that the row showed right after the write, if it differed (a business rule, a blanked choice,
+    /// a truncation).
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
-    pub stood: Option<u64>,
+    pub stored: Option<u64>,
 }
 
-/// What the last answer or read said of the row.
+/// The state of a row in the last response that showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Seen {
+pub struct LastSeen {
     /// Raw value of the state column.
     #[serde(rename = "st")]
     pub state: String,
@@ -48,61 +48,84 @@ pub struct Seen {
     /// `sys_updated_by`.
     #[serde(rename = "by", default)]
     pub updated_by: String,
-    /// When we saw it, Unix milliseconds of our host.
+    /// When the response came, Unix milliseconds of the bridge's host.
     #[serde(rename = "at")]
     pub at: i64,
 }
 
-/// What was done for a key: protocol rule 6.
+/// How far a note is written that is split into several parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Position, u32)", into = "(Position, u32)")]
+pub struct PartialNote {
+    /// Position of the event that carries the note.
+    pub position: Position,
+    /// Parts that are written.
+    pub parts: u32,
+}
+
+impl From<(Position, u32)> for PartialNote {
+    fn from((position, parts): (Position, u32)) -> Self {
+        Self { position, parts }
+    }
+}
+
+impl From<PartialNote> for (Position, u32) {
+    fn from(note: PartialNote) -> Self {
+        (note.position, note.parts)
+    }
+}
+
+/// What was done for a key (protocol rule 9).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Token of the owner that wrote it.
+    /// Token of the owner that wrote the entry.
     #[serde(rename = "t")]
     pub token: Token,
-    /// The attempt that it settles.
+    /// The attempt that the entry settles.
     #[serde(rename = "a")]
     pub attempt: AttemptId,
-    /// The ticket.
+    /// sys_id of the ticket.
     #[serde(rename = "id")]
     pub sys_id: String,
-    /// The ticket's number, for people.
+    /// Number of the ticket.
     #[serde(rename = "no")]
     pub number: String,
-    /// How many tickets this key has had, from 1.
+    /// Ticket generation: how many tickets the key has had, from 1.
     #[serde(rename = "g")]
     pub generation: u32,
-    /// Every event of this key up to here is applied.
+    /// Every event of the key up to this position is applied.
     #[serde(rename = "p")]
     pub position: Position,
-    /// Parts already written of the note that follows `position`, where a long note is split: (its position, parts).
+    /// Progress of the note after `position`, if a long note is split and some of its parts are written.
     #[serde(rename = "pt", default, skip_serializing_if = "Option::is_none")]
-    pub partial: Option<(Position, u32)>,
-    /// Digests of the columns last written, sorted by column.
+    pub partial_note: Option<PartialNote>,
+    /// Field hashes of the columns last written, sorted by column.
     #[serde(rename = "f")]
-    pub fields: Vec<(Column, FieldDigest)>,
-    /// Earlier tickets of this key.
+    pub fields: Vec<(Column, FieldHash)>,
+    /// sys_ids of earlier tickets of the key.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<String>,
-    /// `occurred_at` of the newest state-bearing event applied, Unix milliseconds.
+    pub earlier_tickets: Vec<String>,
+    /// `occurred_at` of the newest state-affecting event applied, Unix milliseconds.
     #[serde(rename = "o")]
     pub occurred_at: i64,
-    /// `occurred_at` of the event that resolved the ticket, or the time a person did, where it is resolved.
+    /// When the ticket was resolved, Unix milliseconds: `occurred_at` of the resolving event, or the time at which a
+    /// user resolved it. `None` if it is not resolved.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<i64>,
-    /// Digests of the last 16 native event ids.
+    /// Hashes of the last 16 native event ids.
     #[serde(rename = "ev", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,
-    /// What the last answer or read said of the row.
+    /// The row as last seen.
     #[serde(rename = "s")]
-    pub seen: Seen,
-    /// When the entry was made, Unix milliseconds of our host; expiry counts from here.
+    pub last_seen: LastSeen,
+    /// When the entry was written, Unix milliseconds of the bridge's host. Expiry counts from this time.
     #[serde(rename = "w")]
     pub written_at: i64,
 }
 
 impl Entry {
-    /// What was last written to a column.
-    pub fn field(&self, column: &str) -> Option<FieldDigest> {
+    /// Returns the hash of the value last written to a column.
+    pub fn field(&self, column: &str) -> Option<FieldHash> {
         let at = self.fields.binary_search_by(|(known, _)| (**known).cmp(column)).ok()?;
         self.fields.get(at).map(|(_, value)| *value)
     }
@@ -112,179 +135,185 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimKind {
-    /// A new ticket; the tickets already known for this key are not it.
+    /// Creates a ticket.
     Create {
-        /// sys_ids of this key's earlier tickets.
-        known: Vec<String>,
+        /// sys_ids of the key's earlier tickets: verification must not take one of them for the new ticket.
+        #[serde(rename = "known")]
+        known_sys_ids: Vec<String>,
     },
-    /// A write to a ticket.
+    /// Updates a ticket.
     Update {
-        /// The ticket.
+        /// sys_id of the ticket.
         sys_id: String,
     },
 }
 
-/// What is about to be written, acked before the request leaves: protocol rule 5.
+/// What is about to be written; acked before the request is sent (protocol rule 6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The attempt it announces.
+    /// The attempt that the claim announces.
     #[serde(rename = "a")]
     pub attempt: AttemptId,
     /// Create or update.
     #[serde(rename = "k")]
     pub kind: ClaimKind,
-    /// The ticket's generation after the write.
+    /// Ticket generation after the write.
     #[serde(rename = "g")]
     pub generation: u32,
     /// First position that the write carries.
     #[serde(rename = "lo")]
-    pub lo: Position,
-    /// Last position that the write carries in full: the entry's position if it is there.
+    pub first_position: Position,
+    /// Last position that the write carries completely: the entry's position once the write is applied.
     #[serde(rename = "hi")]
-    pub hi: Position,
-    /// See [`Entry::partial`]: what it will be if the write is there.
+    pub last_position: Position,
+    /// The entry's [`Entry::partial_note`] once the write is applied.
     #[serde(rename = "pt", default, skip_serializing_if = "Option::is_none")]
-    pub partial: Option<(Position, u32)>,
-    /// Digests of the values, sorted by column, the state column included.
+    pub partial_note: Option<PartialNote>,
+    /// Field hashes of the written values, sorted by column, including the state column.
     #[serde(rename = "f")]
     pub fields: Vec<(Column, u64)>,
-    /// Raw state that is written, if any.
+    /// Raw value of the state column, if the write changes it.
     #[serde(rename = "st", default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Markers of the notes it carries, in order.
+    /// Markers of the notes that the write carries, in order.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<String>,
-    /// `occurred_at` of the newest state-bearing event in it.
+    /// `occurred_at` of the newest state-affecting event in the write, Unix milliseconds.
     #[serde(rename = "o")]
     pub occurred_at: i64,
-    /// When the event that resolves the ticket occurred, where it does.
+    /// `occurred_at` of the event that resolves the ticket, Unix milliseconds; `None` if the write does not resolve it.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<i64>,
-    /// Native event ids it carries.
+    /// Hashes of the native event ids that the write carries.
     #[serde(rename = "ev", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,
-    /// The instance's clock when the claim was made, Unix milliseconds, lower bound.
+    /// A lower bound of the instance's clock when the claim was made, Unix milliseconds.
     #[serde(rename = "it")]
     pub instance_time: i64,
-    /// Milliseconds after sending during which the instance may still commit the write.
+    /// Milliseconds after sending for which the instance may still commit the write.
     #[serde(rename = "sp")]
     pub span: u64,
 }
 
-/// How far a partition's input is done, and who owned the partition before (protocol rules 7 and 15).
+/// The watermark of a partition and its previous owners (protocol rules 10 and 17).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// Every offset below is done.
+    /// The offset below which every record is resolved.
     #[serde(rename = "w")]
     pub watermark: i64,
-    /// Former owners, newest first. What one of them lands late must not come to light when an entry is forgotten, and
-    /// nothing else in the ledger may tell of them any more.
+    /// Previous owners, newest first. A record that one of them lands late must not count again when an entry expires,
+    /// and nothing else in the ledger may name that owner any more.
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<PreviousOwner>,
+    pub previous_owners: Vec<PreviousOwner>,
 }
 
 impl Mark {
-    /// A mark that names no former owner.
+    /// A mark without previous owners.
     pub fn at(watermark: i64) -> Self {
-        Self { watermark, former: Vec::new() }
+        Self { watermark, previous_owners: Vec::new() }
     }
 }
 
-/// A former owner of a partition.
+/// A previous owner of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousOwner {
     /// Its token.
     #[serde(rename = "t")]
     pub token: Token,
-    /// When a successor first knew of it, Unix milliseconds of that successor's host.
+    /// When a later owner first learned of it, Unix milliseconds of that owner's host.
     #[serde(rename = "s")]
-    pub since: i64,
+    pub known_since: i64,
 }
 
-/// A key whose record was refused: later records are dead-lettered behind it (protocol rule 16).
+/// Parks a key because one of its records was rejected: its later records become dead letters (protocol rule 18).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Park {
-    /// Token of the owner that parked it.
+    /// Token of the owner that wrote the park.
     #[serde(rename = "t")]
     pub token: Token,
-    /// Every event of this key up to here is refused, lies behind a refused one, or was redriven. An entry that goes
-    /// beyond it makes the parking void.
+    /// Every event of the key up to this position was rejected, came after a rejected one, or was redriven. An entry
+    /// that reaches this position makes the park void.
     #[serde(rename = "p")]
     pub position: Position,
-    /// The newest event of this key among the dead letters.
+    /// Position of the newest event of the key in the dead-letter topic; `None` if it is `position`.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
-    pub newest: Option<Position>,
-    /// `occurred_at` of the newest state-bearing event among them, Unix milliseconds: what is older, and comes later, is as
-    /// old as it was when it was read first.
+    pub newest_letter: Option<Position>,
+    /// `occurred_at` of the newest state-affecting event among the dead letters, Unix milliseconds. A later record with
+    /// an older event is as outdated as it was when it was first read.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub occurred_at: Option<i64>,
-    /// The ids of the last events among them: what repeats one, and comes later, is as known as it was then.
+    /// Hashes of the last event ids among the dead letters: a later record that repeats one of them is a repetition.
     #[serde(rename = "i", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,
-    /// The redrive in which a letter of this key was refused again.
+    /// The redrive run in which a dead letter of the key was rejected again.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
-    pub failed: Option<RedriveId>,
-    /// The redrive that is under way: until its release has had its turn nothing of the source passes.
+    pub rejected_run: Option<RedriveId>,
+    /// The redrive run under way: until its release has had its turn, no event of the source passes.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    pub redriving: Option<RedriveId>,
-    /// The dead letters may not stand yet: whoever takes over writes them again, and tries nothing of them.
+    pub active_run: Option<RedriveId>,
+    /// True if the dead letters may not be in the topic yet. The next owner writes them again and applies none of them.
     #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
     pub announced: bool,
-    /// Why, as a stable code; empty in records of releases that did not keep it.
+    /// Stable error code; empty in records of releases that did not store it.
     #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
     pub code: String,
-    /// Why, in the instance's words.
+    /// The reason, as the instance gave it.
     #[serde(rename = "why")]
     pub reason: String,
 }
 
 impl Park {
-    /// Why, as a stable code.
+    /// Returns the stable error code, `rejected` if none is stored.
     pub fn code(&self) -> &str {
         if self.code.is_empty() { "rejected" } else { &self.code }
     }
 
-    /// The newest event of this key among the dead letters.
-    pub fn newest(&self) -> Position {
-        self.newest.unwrap_or(self.position)
+    /// Returns the position of the newest event of the key in the dead-letter topic.
+    pub fn newest_letter(&self) -> Position {
+        self.newest_letter.unwrap_or(self.position)
     }
 
-    /// Whether it holds events of this origin back: those of a redrive pass, unless it is the one that was refused again.
-    pub fn bars(&self, origin: RecordOrigin) -> bool {
-        origin.redrive().is_none_or(|id| self.failed == Some(id))
+    /// Whether the park blocks events of this origin. Events of a redrive pass, except those of the run that was
+    /// rejected again.
+    pub fn blocks(&self, origin: RecordOrigin) -> bool {
+        origin.redrive().is_none_or(|id| self.rejected_run == Some(id))
     }
 
-    /// Whether an event here, of such an origin, has had its turn: its dead letter stands, or it was applied. All of the
-    /// key have up to here but those of the redrive under way, past which the parking is carried before they are applied.
+    /// Whether an event at this position and of this origin has had its turn: its dead letter is in the topic, or it
+    /// was applied. That holds for every event of the key up to the park's position, except those of the run under way:
+    /// the park is moved past them before they are applied.
     pub fn covers(&self, at: Position, origin: RecordOrigin) -> bool {
-        let under_way = origin.redrive().is_some_and(|id| self.redriving == Some(id));
+        let under_way = origin.redrive().is_some_and(|id| self.active_run == Some(id));
         !self.announced && !under_way && at <= self.position
     }
 
-    /// Whether a dead letter of an event here may stand already, so that it must not be tried.
-    pub fn may_have_buried(&self, at: Position) -> bool {
+    /// Whether a dead letter of an event at this position may be in the topic already, so that the event must not be
+    /// applied.
+    pub fn may_be_dead_lettered(&self, at: Position) -> bool {
         self.announced && at <= self.position
     }
 
-    /// Whether an entry at this position makes it void: the key was released after it.
+    /// Whether an entry at this position makes the park void: the key was released after it was parked.
     pub fn is_void(&self, entry: Position) -> bool {
         entry >= self.position
     }
 
-    /// The same parking once a redriven write up to `hi` is about to be made: an entry that gets as far as that does not
-    /// release the key, for newer letters may lie behind it.
-    pub fn passed(&self, token: Token, hi: Position, id: RedriveId) -> Self {
-        let position = self.position.max(Position { index: u32::MAX, ..hi });
-        Self { token, position, newest: Some(self.newest()), redriving: Some(id), announced: false, ..self.clone() }
+    /// Returns the park as it must be before a redriven write up to `last` is made: its position is above `last`, so
+    /// that the entry of the write does not release the key. There may be newer dead letters.
+    pub fn moved_past(&self, token: Token, last: Position, id: RedriveId) -> Self {
+        let position = self.position.max(Position { index: u32::MAX, ..last });
+        let newest_letter = Some(self.newest_letter());
+        Self { token, position, newest_letter, active_run: Some(id), announced: false, ..self.clone() }
     }
 
-    /// Whether the parking stands so already that an event of this run at `hi` may be written.
-    pub fn has_passed(&self, hi: Position, id: RedriveId) -> bool {
-        self.position > hi && self.redriving == Some(id)
+    /// Whether the park is already moved past `last` for this run, so that an event of the run at `last` may be
+    /// written.
+    pub fn is_past(&self, last: Position, id: RedriveId) -> bool {
+        self.position > last && self.active_run == Some(id)
     }
 
-    /// The same parking after a run that did not release the key.
+    /// Returns the park after a redrive run that did not release the key.
     pub fn after_redrive(&self, token: Token) -> Self {
-        Self { token, redriving: None, announced: false, ..self.clone() }
+        Self { token, active_run: None, announced: false, ..self.clone() }
     }
 }

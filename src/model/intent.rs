@@ -1,38 +1,38 @@
-//! What one alert event wants written, after the route's mapping and before the engine folds it with others.
+//! The intent: the write that one alert event asks for, after the route's mapping and before the engine folds it.
 
 use std::sync::Arc;
 
 use super::{Action, Position};
 
-/// The alert's key: one key, one ticket, one lane. Compared byte for byte.
+/// The alert's key: one key, one ticket, one lane. Keys are compared byte for byte.
 pub type Key = Arc<str>;
 
 /// A column name of the route's table.
 pub type Column = Arc<str>;
 
-/// One alert event, mapped: the values it wants in the ticket, and what it does to the ticket's life.
+/// A mapped alert event: the values that it writes to the ticket, and its lifecycle step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// Where it came from.
+    /// Position of the alert event.
     pub position: Position,
     /// The alert's key.
     pub key: Key,
     /// The lifecycle step.
     pub action: Action,
-    /// Columns and values, sorted by column, already cut to the column's length. Never the state column, and never a
-    /// journal column.
+    /// Columns and values, sorted by column, already truncated to the column's length. Never contains the state column
+    /// or a journal column.
     pub fields: Vec<(Column, String)>,
-    /// Columns written only when this event ends up resolving the ticket (`close_code`, `close_notes`).
+    /// Columns written only if this event resolves the ticket (`close_code`, `close_notes`).
     pub closing: Vec<(Column, String)>,
     /// Text for the ticket's work notes, without a marker.
     pub note: Option<String>,
-    /// Digest of the publisher's own event id, where it gives one that is unique per event. Ids that we derived from
-    /// content are `None`: they would swallow the second of two equal events.
+    /// Hash of the publisher's event id, if it gives one that is unique per event. `None` for an id derived from
+    /// content: the second of two equal events would be lost.
     pub event_id: Option<u64>,
-    /// When it happened at the source, Unix milliseconds.
+    /// When the event happened at the source, Unix milliseconds.
     pub occurred_at: i64,
-    /// 0 is the most urgent; drawn first.
+    /// 0 is the most urgent.
     pub priority: u8,
-    /// An alert that this opens must stay open so long before a ticket is made or reopened, milliseconds.
+    /// How long an alert that this event opens must stay open before a ticket is created or reopened, milliseconds.
     pub hold_down: u64,
 }

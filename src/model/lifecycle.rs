@@ -1,75 +1,74 @@
-//! The life of an alert and of a ticket: the actions an alert event can ask for, the phases a ticket can be in,
-//! and the table that says what an action does in a phase. The table is pure data, so that folding several actions
-//! gives the same ticket as applying them one by one.
+//! The lifecycle of alerts and tickets: the actions of alert events, the phases of a ticket, and the transition table.
+//! Folding several actions gives the same phase as applying them one by one.
 
 use serde::{Deserialize, Serialize};
 
-/// What an alert event asks for. The names are those of the canonical event.
+/// The lifecycle step of an alert event. The names are those of the canonical event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// The alert fires: make a ticket if none is open, else update it.
+    /// The alert fires: creates a ticket if none is open, otherwise updates it.
     Open,
-    /// Fields changed; never makes a ticket.
+    /// Fields changed; never creates a ticket.
     Update,
-    /// Somebody works on it: a new ticket moves to in progress.
+    /// Somebody works on the alert: a new ticket moves to in progress.
     Acknowledge,
-    /// Nobody works on it any more: an in-progress ticket moves back to new.
+    /// Work on the alert has stopped: a ticket in progress moves back to new.
     Unacknowledge,
     /// Assignment fields changed; the state stays.
     Assign,
     /// Only a work note.
     Note,
-    /// Silenced or snoozed; by default nothing is written.
+    /// The alert was silenced or snoozed; by default nothing is written.
     Suppress,
     /// The end of a suppression.
     Unsuppress,
     /// The alert is over.
     Resolve,
-    /// The alert is back: reopen within the window, else a new ticket.
+    /// The alert is back: reopens the ticket within the reopen window, otherwise creates a new one.
     Reopen,
-    /// Merged into another alert: a note, and the ticket is resolved.
+    /// The alert was merged into another one: writes a note and resolves the ticket.
     Merge,
-    /// Split off: a note.
+    /// The alert was split: writes a note.
     Split,
-    /// A follow-up task: a note.
+    /// A follow-up task: writes a note.
     FollowUp,
 }
 
 impl Action {
-    /// True where the action may make a ticket when the key has none that is open.
+    /// Whether the action may create a ticket if the key has no open one.
     pub fn opens(self) -> bool {
         matches!(self, Action::Open | Action::Reopen)
     }
 
-    /// True where the action ends the alert.
+    /// Whether the action ends the alert.
     pub fn closes(self) -> bool {
         matches!(self, Action::Resolve | Action::Merge)
     }
 
-    /// True where the action says something about the state of the alert, so that an event older than what has been
-    /// applied must not be applied any more. Notes are always worth keeping.
+    /// Whether the action says something about the state of the alert. Such an event is skipped if it is older than the
+    /// newest one applied; notes are always applied.
     pub fn affects_state(self) -> bool {
         !matches!(self, Action::Note | Action::Split | Action::FollowUp)
     }
 }
 
-/// What phase a ticket is in, independent of the state values of an instance.
+/// The phase of a ticket, independent of the state values of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Phase {
     /// There is no ticket.
     None = 0,
-    /// Nobody has started on it.
+    /// Work has not started.
     New = 1,
     /// Somebody works on it, or it was reopened.
     InProgress = 2,
-    /// Waiting for somebody else.
+    /// Work waits for somebody else.
     OnHold = 3,
     /// Resolved; may be reopened.
     Resolved = 4,
-    /// Closed or cancelled; never written again.
+    /// Closed or canceled; never written again.
     Closed = 5,
 }
 
@@ -78,13 +77,13 @@ impl Phase {
     pub const ALL: [Phase; 6] =
         [Phase::None, Phase::New, Phase::InProgress, Phase::OnHold, Phase::Resolved, Phase::Closed];
 
-    /// True where the ticket exists and is neither resolved nor closed.
+    /// Whether the ticket exists and is neither resolved nor closed.
     pub fn is_open(self) -> bool {
         matches!(self, Phase::New | Phase::InProgress | Phase::OnHold)
     }
 
-    /// The phase after `action`, given that reopening is allowed. `Closed` stays closed: an opening action there
-    /// needs a new ticket, which the fold decides, not this table.
+    /// Returns the phase after `action`, provided that reopening is allowed. `Closed` stays closed: an opening action
+    /// then needs a new ticket, which the fold decides.
     pub fn after(self, action: Action) -> Phase {
         match (action, self) {
             (Action::Open | Action::Reopen, Phase::None) => Phase::New,
@@ -97,18 +96,18 @@ impl Phase {
     }
 }
 
-/// How the phases are written in the `state` column of the route's table.
+/// The values of the phases in the state column of the route's table.
 ///
 /// The defaults are those of `incident`: 1 New, 2 In Progress, 3 On Hold, 6 Resolved, 7 Closed, 8 Canceled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateModel {
-    /// The column, `state` on task tables.
+    /// The column; `state` on task tables.
     pub column: String,
     /// Raw value of a new ticket.
     pub new: String,
     /// Raw value of a ticket in progress.
     pub in_progress: String,
-    /// Raw values that mean on hold; the first is never written by us.
+    /// Raw values that mean on hold. The bridge never writes them.
     pub on_hold: Vec<String>,
     /// Raw value of a resolved ticket.
     pub resolved: String,
@@ -130,7 +129,7 @@ impl Default for StateModel {
 }
 
 impl StateModel {
-    /// The phase that a raw state value means. An unknown value is a customer's own open state: in progress.
+    /// Returns the phase of a raw state value. An unknown value is a custom open state: in progress.
     pub fn phase(&self, raw: &str) -> Phase {
         if raw == self.new {
             Phase::New
@@ -145,7 +144,7 @@ impl StateModel {
         }
     }
 
-    /// The raw value to write for a phase; `None` for phases the bridge never writes.
+    /// Returns the raw value to write for a phase; `None` for phases that the bridge never writes.
     pub fn raw(&self, phase: Phase) -> Option<&str> {
         match phase {
             Phase::New => Some(&self.new),

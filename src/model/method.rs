@@ -1,21 +1,21 @@
-//! How a request is made, as far as an instance's rate-limit rules tell requests apart: by method.
+//! HTTP methods, as far as an instance's rate limit rules distinguish requests.
 
 /// The method of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HttpMethod {
-    /// GET: looks and reads.
+    /// Reads and look-ups.
     Get,
-    /// POST: makes a ticket.
+    /// Creates a ticket.
     Post,
-    /// PATCH: changes one.
+    /// Updates a ticket.
     Patch,
 }
 
 impl HttpMethod {
-    /// All of them.
+    /// All methods.
     pub const ALL: [HttpMethod; 3] = [HttpMethod::Get, HttpMethod::Post, HttpMethod::Patch];
 
-    /// As it stands in HTTP.
+    /// Returns the method's name in HTTP.
     pub fn name(self) -> &'static str {
         match self {
             HttpMethod::Get => "GET",
@@ -27,18 +27,18 @@ impl HttpMethod {
 
 /// A set of methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HttpMethods(u8);
+pub struct HttpMethodSet(u8);
 
-impl HttpMethods {
-    /// None.
-    pub const NONE: HttpMethods = HttpMethods(0);
+impl HttpMethodSet {
+    /// The empty set.
+    pub const NONE: HttpMethodSet = HttpMethodSet(0);
 
-    /// These and `method`.
+    /// Returns the set with `method` added.
     pub fn with(self, method: HttpMethod) -> Self {
         Self(self.0 | 1 << method as u8)
     }
 
-    /// True where `method` is among them.
+    /// Whether the set contains `method`.
     pub fn contains(self, method: HttpMethod) -> bool {
         self.0 & (1 << method as u8) != 0
     }
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_holds_what_was_put_in() {
-        let set = HttpMethods::NONE.with(HttpMethod::Post).with(HttpMethod::Get);
+    fn a_set_contains_the_methods_added_to_it() {
+        let set = HttpMethodSet::NONE.with(HttpMethod::Post).with(HttpMethod::Get);
         assert_eq!(HttpMethod::ALL.map(|method| set.contains(method)), [true, true, false]);
     }
 }

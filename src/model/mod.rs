@@ -1,6 +1,6 @@
-//! Plain data that every part of the bridge speaks: records, alert events, intents, rows, outcomes, changes and
-//! what the ledger remembers. Nothing here does I/O, reads a clock or depends on another module; the types are
-//! deliberately dumb so that the engine can be tested with values made by hand.
+//! Plain data that all modules share: records, alert events, intents, rows, answers, changes, and the records of the
+//! ledger. Nothing here does I/O, reads a clock or depends on another module, so the engine can be tested with
+//! hand-written values.
 
 pub mod alert;
 pub mod answer;
@@ -12,22 +12,22 @@ pub mod method;
 pub mod position;
 pub mod quota;
 pub mod record;
-pub mod redrive;
+pub mod record_origin;
 pub mod severity;
 pub mod time;
 
-/// A hash map for what is looked up with every event: quick, and seeded at random as the standard one is.
+/// A hash map for look-ups on every event: fast, and randomly seeded like the standard one.
 pub type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 pub use alert::AlertEvent;
-pub use answer::{Answer, Class, Failure, Row};
+pub use answer::{Answer, Failure, FailureClass, Row};
 pub use change::Change;
-pub use entry::{AttemptId, Claim, Entry, FieldDigest, Mark, Park, PreviousOwner, Seen};
+pub use entry::{AttemptId, Claim, Entry, FieldHash, LastSeen, Mark, Park, PartialNote, PreviousOwner};
 pub use intent::{Column, Intent, Key};
 pub use lifecycle::{Action, Phase, StateModel};
-pub use method::{HttpMethod, HttpMethods};
+pub use method::{HttpMethod, HttpMethodSet};
 pub use position::{Epoch, Position, Token};
-pub use quota::{DrainEstimate, QuotaStatus};
+pub use quota::{DrainEstimate, QuotaStatus, RequestCounts};
 pub use record::Record;
-pub use redrive::{RecordOrigin, RedriveId};
+pub use record_origin::{RecordOrigin, RedriveId};
 pub use time::Now;

@@ -1,11 +1,11 @@
-//! Where a record stands, and who may work on it.
+//! Positions of alert events, and the numbers that say which owner may work on them.
 
 use serde::{Deserialize, Serialize};
 
-/// The place of one alert event in a route's input topic.
+/// The position of one alert event in a route's input topic.
 ///
-/// A route reads exactly one topic, so the topic is not repeated here. A record may carry several alert events
-/// (an Alertmanager body does), hence `index`. The order of positions is the order of events within a partition.
+/// A route reads exactly one topic, so a position does not name it. One record can contain several alert events (an
+/// Alertmanager body does), hence `index`. Positions are ordered as the events of a partition are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Partition of the route's input topic.
@@ -17,7 +17,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position of the `index`th event of the record at `offset`.
+    /// The position of event `index` of the record at `offset`.
     pub fn new(partition: i32, offset: i64, index: u32) -> Self {
         Self { partition, offset, index }
     }
@@ -29,11 +29,11 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// Counts assignments of one partition to this member; work stamped with an older epoch is stale.
+/// Counts the assignments of a partition to this member. Work of an older epoch is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// Whose writing counts in a ledger partition: the offset of the owner's own `owner` record, so tokens only grow.
+/// Identifies an ownership of a ledger partition: the offset of the owner's own `owner` record, so tokens only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(pub i64);

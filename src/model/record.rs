@@ -1,32 +1,32 @@
-//! A Kafka record that we own, bytes untouched.
+//! An owned Kafka record; its bytes are unchanged.
 
 use std::sync::Arc;
 
-/// One header of a record. Kafka allows duplicates and null values; both are kept.
+/// One header of a record. Kafka allows duplicate names and null values; both are kept.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// A Kafka record with everything a dead letter must be able to give back.
+/// A Kafka record with everything that a dead letter must preserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Topic it was read from.
+    /// The topic that it was read from.
     pub topic: Arc<str>,
-    /// Partition it was read from.
+    /// The partition that it was read from.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// Key bytes; `None` where the record has no key.
+    /// Key bytes; `None` if the record has no key.
     pub key: Option<Vec<u8>>,
     /// Value bytes; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// All headers in order.
     pub headers: Vec<Header>,
-    /// Record timestamp in Unix milliseconds, where the broker gave one.
+    /// Record timestamp in Unix milliseconds, if the broker gave one.
     pub timestamp: Option<i64>,
 }
 
 impl Record {
-    /// The last header of that name, as text, if it is valid UTF-8. Names compare without regard to ASCII case,
-    /// because HTTP headers travel as record headers.
+    /// Returns the last header of that name as text, if it is valid UTF-8. Names are compared without ASCII case,
+    /// because HTTP headers are passed on as record headers.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -36,7 +36,7 @@ impl Record {
             .and_then(|v| std::str::from_utf8(v).ok())
     }
 
-    /// Bytes this record holds in memory, roughly: key, value and headers.
+    /// Returns the approximate size of the record in memory, in bytes: key, value and headers.
     pub fn size(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len)
             + self.value.as_ref().map_or(0, Vec::len)

@@ -1,13 +1,13 @@
-//! The six severities and their one order.
+//! The six severities and their order.
 
-/// From the worst. An unknown one is treated like a medium one, so it comes right behind it: nobody has said that the alert
-/// is harmless.
+/// All severities, most severe first. `unknown` ranks right after `medium`: an alert of unknown severity may not be
+/// harmless.
 pub const SEVERITIES: [&str; 6] = ["critical", "high", "medium", "unknown", "low", "info"];
 
-/// How bad a severity is; 0 is the worst. Other words are unknown ones.
+/// Returns the rank of a severity; 0 is the most severe. Other words rank as `unknown`.
 pub fn rank(severity: &str) -> usize {
-    let place = |word: &str| SEVERITIES.iter().position(|known| *known == word);
-    place(severity).or_else(|| place("unknown")).unwrap_or(SEVERITIES.len())
+    let index = |word: &str| SEVERITIES.iter().position(|known| *known == word);
+    index(severity).or_else(|| index("unknown")).unwrap_or(SEVERITIES.len())
 }
 
 #[cfg(test)]
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_has_judged_is_worse_than_what_is_known_to_be_harmless() {
+    fn an_unknown_severity_ranks_between_medium_and_low() {
         assert!(rank("medium") < rank("unknown"));
         assert!(rank("unknown") < rank("low"));
         assert_eq!(rank("a word of no system"), rank("unknown"));

@@ -1,193 +1,202 @@
-//! Rate-limit rules of the instance, learned from its answers.
+//! The instance's rate-limit rules, learned from its responses.
 //!
-//! A rule allows a user so many requests an hour, counted in fixed windows, by API, table and method. Every answer that
-//! a rule matched names it, its limit and when its window ends; how much of it is left nobody says, and a denial comes
-//! up to 30 s late (ServiceNow's documentation of inbound rate limits, `sys_rate_limit_rules`). So what was spent is counted here,
-//! and never more is sent in a window than the rule allows: evenly over the window, with what a quiet time has saved to
-//! be spent at once later, and a part that only urgent requests may spend ahead of time.
+//! A rule allows a user a number of requests per hour, counted in fixed windows, by API, table and method. Every
+//! response that a rule matched names the rule, its limit and the end of its window. The instance does not report how
+//! much of the limit is left, and it starts to reject requests up to 30 s late (ServiceNow's documentation of inbound
+//! rate limits, `sys_rate_limit_rules`). So requests are counted here, and a window never gets more requests than the
+//! rule allows: spread evenly over the window, where quota unused so far may be used at once later, and a part that
+//! only urgent requests may use before it is due.
 //!
-//! Not known is what others spend as the same user (give the bridge a user of its own), and what was spent before the
-//! first answer: until the window ends, only what would be due from then on is sent.
+//! Two things are unknown: what others send as the same user (give the bridge a user of its own), and what was sent
+//! before the first response. Until that window ends, only the requests that become due from then on are sent.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::model::HttpMethod;
 
-/// What is left of each rule: its node may count a request that we gave up, and its clock is not ours.
+/// The fraction of each rule that is not used: the instance may count a request that timed out here, and its clock
+/// differs from the bridge's.
 const MARGIN: f64 = 0.02;
 
-/// A window counts as over so long after its end, milliseconds.
-const LATE: u64 = 1_000;
+/// A window counts as over this long after its end, milliseconds.
+const WINDOW_GRACE: u64 = 1_000;
 
-/// What an answer says of the rule that it was counted against.
+/// The rate-limit headers of a response: the rule that the request was counted against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleHeaders {
     /// `X-RateLimit-Rule`: the rule's sys_id; several tables or methods may share one.
     pub rule: String,
-    /// `X-RateLimit-Limit`: requests in a window.
+    /// `X-RateLimit-Limit`: requests per window.
     pub limit: u32,
     /// Milliseconds until the window ends, by the instance's own clock.
     pub reset_in: u64,
 }
 
-/// Who wants to spend.
+/// The share of a rule that a request may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuotaShare {
-    /// This member's share of the rule, above 0 and at most 1.
-    pub share: f64,
-    /// The part of that which is kept for urgent requests.
-    pub kept: f64,
-    /// Whether this request is urgent.
+    /// This member's fraction of the rule, above 0 and at most 1.
+    pub fraction: f64,
+    /// The part of `fraction` that is reserved for urgent requests.
+    pub urgent_reserve: f64,
+    /// The request is urgent.
     pub urgent: bool,
-    /// Whether it is a source's: sources have an account of their own.
+    /// The request is a source's. Requests of sources are counted separately.
     pub source: bool,
-    /// Requests that are out: where a window ends, they may be counted in the next.
-    pub out: usize,
+    /// Requests in flight: at the end of a window they may be counted in the next one.
+    pub in_flight: usize,
 }
 
 #[derive(Debug)]
 struct Rule {
     limit: f64,
+    /// Milliseconds.
     window: u64,
-    /// When the window ends, on the mono clock.
-    reset: u64,
-    /// The part of the window that had passed when the rule was met.
-    missed: f64,
-    /// Requests made in this window, by sinks and by sources.
-    spent: [f64; 2],
-    /// Denied until this instant.
-    denied_until: u64,
+    /// When the window ends, monotonic milliseconds.
+    reset_at: u64,
+    /// The fraction of the window that had elapsed when the rule was first seen.
+    elapsed_when_seen: f64,
+    /// Requests sent in this window, by sinks and by sources.
+    requests: [f64; 2],
+    /// The instance rejects requests until this time, monotonic milliseconds.
+    throttled_until: u64,
 }
 
-/// The rules met so far.
+/// The rate-limit rules seen so far.
 #[derive(Debug)]
-pub struct Rules {
-    /// Their window, milliseconds.
+pub struct RateLimitRules {
+    /// Milliseconds.
     window: u64,
-    known: HashMap<String, Rule>,
-    of: HashMap<(String, HttpMethod), String>,
-    /// Waits that the instance asked for without naming a rule.
-    asked: HashMap<(String, HttpMethod), u64>,
+    /// By rule id.
+    rules: HashMap<String, Rule>,
+    /// The id of the rule that applies to a table and method.
+    rule_ids: HashMap<(String, HttpMethod), String>,
+    /// The ends of waits that the instance requested without naming a rule, monotonic milliseconds.
+    throttled_until: HashMap<(String, HttpMethod), u64>,
 }
 
-impl Rules {
-    /// None yet; each will count windows of this length.
+impl RateLimitRules {
+    /// No rules yet; each will have windows of this length.
     pub fn new(window: Duration) -> Self {
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { window, known: HashMap::new(), of: HashMap::new(), asked: HashMap::new() }
+        Self { window, rules: HashMap::new(), rule_ids: HashMap::new(), throttled_until: HashMap::new() }
     }
 
-    /// When a request may be sent: now (`Ok`), or in so many milliseconds.
-    pub fn check(&mut self, table: &str, method: HttpMethod, part: QuotaShare, now: u64) -> Result<(), u64> {
-        if self.of.is_empty() && self.asked.is_empty() {
+    /// Whether a request may be sent now.
+    ///
+    /// # Errors
+    /// It may not; the number is the milliseconds to wait.
+    pub fn check(&mut self, table: &str, method: HttpMethod, share: QuotaShare, now: u64) -> Result<(), u64> {
+        if self.rule_ids.is_empty() && self.throttled_until.is_empty() {
             return Ok(());
         }
-        let bucket = (table.to_owned(), method);
-        if let Some(&until) = self.asked.get(&bucket) {
+        let scope = (table.to_owned(), method);
+        if let Some(&until) = self.throttled_until.get(&scope) {
             if now < until {
                 return Err(until - now);
             }
-            self.asked.remove(&bucket);
+            self.throttled_until.remove(&scope);
         }
-        let Some(rule) = self.of.get(&bucket).and_then(|id| self.known.get_mut(id)) else { return Ok(()) };
-        rule.turn_over(part.out, now);
-        rule.check(part, now)
+        let Some(rule) = self.rule_ids.get(&scope).and_then(|id| self.rules.get_mut(id)) else { return Ok(()) };
+        rule.roll_over(share.in_flight, now);
+        rule.check(share, now)
     }
 
-    /// A request is sent.
-    pub fn spend(&mut self, table: &str, method: HttpMethod, source: bool) {
-        if self.of.is_empty() {
+    /// Counts a request that is being sent.
+    pub fn count(&mut self, table: &str, method: HttpMethod, source: bool) {
+        if self.rule_ids.is_empty() {
             return;
         }
-        let id = self.of.get(&(table.to_owned(), method));
-        if let Some(rule) = id.and_then(|id| self.known.get_mut(id)) {
-            rule.spent[usize::from(source)] += 1.0;
+        let id = self.rule_ids.get(&(table.to_owned(), method));
+        if let Some(rule) = id.and_then(|id| self.rules.get_mut(id)) {
+            rule.requests[usize::from(source)] += 1.0;
         }
     }
 
-    /// An answer named its rule.
-    pub fn learn(&mut self, table: &str, method: HttpMethod, told: &RuleHeaders, out: usize, now: u64) {
-        let bucket = (table.to_owned(), method);
-        if self.of.get(&bucket) != Some(&told.rule) {
-            self.of.insert(bucket, told.rule.clone());
+    /// Records the rule that a response named.
+    pub fn learn(&mut self, table: &str, method: HttpMethod, headers: &RuleHeaders, in_flight: usize, now: u64) {
+        let scope = (table.to_owned(), method);
+        if self.rule_ids.get(&scope) != Some(&headers.rule) {
+            self.rule_ids.insert(scope, headers.rule.clone());
         }
-        let (limit, reset) = (f64::from(told.limit), now.saturating_add(told.reset_in.min(self.window)));
+        let (limit, reset_at) = (f64::from(headers.limit), now.saturating_add(headers.reset_in.min(self.window)));
         let window = self.window;
-        let rule = self.known.entry(told.rule.clone()).or_insert_with(|| {
-            let mut rule = Rule { limit, window, reset, missed: 0.0, spent: [0.0; 2], denied_until: 0 };
-            // What was spent before is unknown: as much as was due.
-            rule.missed = rule.passed(now);
+        let rule = self.rules.entry(headers.rule.clone()).or_insert_with(|| {
+            let mut rule =
+                Rule { limit, window, reset_at, elapsed_when_seen: 0.0, requests: [0.0; 2], throttled_until: 0 };
+            // The number of earlier requests is unknown; assume that all that were due have been sent.
+            rule.elapsed_when_seen = rule.elapsed(now);
             rule
         });
         rule.limit = limit;
-        // Answers of two nodes may say a second more or less.
-        if reset > rule.reset + LATE * 2 {
-            rule.reset = reset;
-            rule.begin(out);
+        // The responses of two nodes may differ by a second.
+        if reset_at > rule.reset_at + WINDOW_GRACE * 2 {
+            rule.reset_at = reset_at;
+            rule.start_window(in_flight);
         }
     }
 
-    /// The instance denied a request, and asked to wait so many milliseconds.
-    pub fn denied(&mut self, table: &str, method: HttpMethod, wait: u64, now: u64) {
-        let (bucket, until) = ((table.to_owned(), method), now.saturating_add(wait));
-        match self.of.get(&bucket).and_then(|id| self.known.get_mut(id)) {
-            Some(rule) => rule.denied_until = rule.denied_until.max(until),
+    /// Records that the instance rejected a request and requested a wait of this many milliseconds.
+    pub fn throttle(&mut self, table: &str, method: HttpMethod, wait: u64, now: u64) {
+        let (scope, until) = ((table.to_owned(), method), now.saturating_add(wait));
+        match self.rule_ids.get(&scope).and_then(|id| self.rules.get_mut(id)) {
+            Some(rule) => rule.throttled_until = rule.throttled_until.max(until),
             None => {
-                let asked = self.asked.entry(bucket).or_default();
-                *asked = (*asked).max(until);
+                let throttled_until = self.throttled_until.entry(scope).or_default();
+                *throttled_until = (*throttled_until).max(until);
             }
         }
     }
 
-    /// Requests a second that this method may make on this table in the long run, where a rule says so.
+    /// Requests per second that a rule allows for this table and method in the long run; `None` where no rule is known.
     pub fn rate(&self, table: &str, method: HttpMethod, share: f64) -> Option<f64> {
-        let rule = self.known.get(self.of.get(&(table.to_owned(), method))?)?;
+        let rule = self.rules.get(self.rule_ids.get(&(table.to_owned(), method))?)?;
         #[expect(clippy::cast_precision_loss, reason = "an hour in milliseconds")]
         Some(rule.limit * (1.0 - MARGIN) * share * 1_000.0 / rule.window as f64)
     }
 }
 
 impl Rule {
-    /// A window that is over makes place for the next.
-    fn turn_over(&mut self, out: usize, now: u64) {
-        if now >= self.reset.saturating_add(LATE) {
-            let over = now - self.reset;
-            self.reset += (over / self.window + 1) * self.window;
-            self.begin(out);
-            self.denied_until = self.denied_until.min(now);
+    /// Starts the next window if the current one is over.
+    fn roll_over(&mut self, in_flight: usize, now: u64) {
+        if now >= self.reset_at.saturating_add(WINDOW_GRACE) {
+            let over = now - self.reset_at;
+            self.reset_at += (over / self.window + 1) * self.window;
+            self.start_window(in_flight);
+            self.throttled_until = self.throttled_until.min(now);
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
-    fn begin(&mut self, out: usize) {
-        self.spent = [out as f64, 0.0];
-        self.missed = 0.0;
+    fn start_window(&mut self, in_flight: usize) {
+        self.requests = [in_flight as f64, 0.0];
+        self.elapsed_when_seen = 0.0;
     }
 
-    /// The part of the window that has passed.
+    /// The fraction of the window that has elapsed.
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of an hour")]
-    fn passed(&self, now: u64) -> f64 {
-        let passed = self.window.saturating_sub(self.reset.saturating_sub(now));
-        (passed as f64 / self.window as f64).min(1.0)
+    fn elapsed(&self, now: u64) -> f64 {
+        let elapsed = self.window.saturating_sub(self.reset_at.saturating_sub(now));
+        (elapsed as f64 / self.window as f64).min(1.0)
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive wait within the window")]
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of an hour")]
-    fn check(&self, part: QuotaShare, now: u64) -> Result<(), u64> {
-        if now < self.denied_until {
-            return Err(self.denied_until - now);
+    fn check(&self, share: QuotaShare, now: u64) -> Result<(), u64> {
+        if now < self.throttled_until {
+            return Err(self.throttled_until - now);
         }
-        let whole = (self.limit * (1.0 - MARGIN) * part.share).floor().max(1.0);
-        let (even, ahead) = (whole * (1.0 - part.kept), whole * part.kept);
-        let due = even * (self.passed(now) - self.missed);
-        let over = self.spent[usize::from(part.source)] + 1.0 - due - if part.urgent { ahead } else { 0.0 };
-        // The last request of a window is due when it ends, which is when the next begins.
-        if over <= 1e-6 {
+        let quota = (self.limit * (1.0 - MARGIN) * share.fraction).floor().max(1.0);
+        let (even, reserve) = (quota * (1.0 - share.urgent_reserve), quota * share.urgent_reserve);
+        let due = even * (self.elapsed(now) - self.elapsed_when_seen);
+        let excess = self.requests[usize::from(share.source)] + 1.0 - due - if share.urgent { reserve } else { 0.0 };
+        // The last request of a window is due when the window ends, which is when the next one starts.
+        if excess <= 1e-6 {
             return Ok(());
         }
-        let wait = (over / even * self.window as f64).ceil() as u64;
-        Err(wait.clamp(1, self.reset.saturating_add(LATE).saturating_sub(now).max(1)))
+        let wait = (excess / even * self.window as f64).ceil() as u64;
+        Err(wait.clamp(1, self.reset_at.saturating_add(WINDOW_GRACE).saturating_sub(now).max(1)))
     }
 }
 
@@ -198,21 +207,21 @@ mod tests {
     const TABLE: &str = "incident";
     const HOUR: u64 = 3_600_000;
 
-    fn told(limit: u32, reset_in: u64) -> RuleHeaders {
+    fn headers(limit: u32, reset_in: u64) -> RuleHeaders {
         RuleHeaders { rule: "r".into(), limit, reset_in }
     }
 
-    fn part(urgent: bool) -> QuotaShare {
-        QuotaShare { share: 1.0, kept: 0.05, urgent, source: false, out: 0 }
+    fn share(urgent: bool) -> QuotaShare {
+        QuotaShare { fraction: 1.0, urgent_reserve: 0.05, urgent, source: false, in_flight: 0 }
     }
 
-    /// Sends whatever may be sent until `end`; how many.
-    fn run(rules: &mut Rules, from: u64, end: u64, urgent: bool) -> u32 {
+    /// Sends all requests that are permitted until `end`; returns their number.
+    fn run(rules: &mut RateLimitRules, from: u64, end: u64, urgent: bool) -> u32 {
         let (mut now, mut sent) = (from, 0);
         while now < end {
-            match rules.check(TABLE, HttpMethod::Post, part(urgent), now) {
+            match rules.check(TABLE, HttpMethod::Post, share(urgent), now) {
                 Ok(()) => {
-                    rules.spend(TABLE, HttpMethod::Post, false);
+                    rules.count(TABLE, HttpMethod::Post, false);
                     sent += 1;
                 }
                 Err(wait) => now += wait,
@@ -222,77 +231,70 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rule_nothing_is_held_back() {
-        let mut rules = Rules::new(super::super::HOUR);
-        assert_eq!(rules.check(TABLE, HttpMethod::Post, part(false), 0), Ok(()));
+    fn without_a_rule_every_request_is_permitted() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        assert_eq!(rules.check(TABLE, HttpMethod::Post, share(false), 0), Ok(()));
     }
 
     #[test]
-    fn a_window_is_spent_evenly_and_almost_whole_and_never_more() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, HttpMethod::Post, &told(1_000, HOUR), 0, 0);
+    fn a_window_is_used_evenly_and_almost_fully_but_never_exceeded() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.learn(TABLE, HttpMethod::Post, &headers(1_000, HOUR), 0, 0);
         let half = run(&mut rules, 0, HOUR / 2, false);
         assert!((455..=475).contains(&half), "{half}");
         let whole = half + run(&mut rules, HOUR / 2, HOUR, false);
         assert!((920..=980).contains(&whole), "{whole}");
-        let next = run(&mut rules, HOUR + LATE, 2 * HOUR, false);
+        let next = run(&mut rules, HOUR + WINDOW_GRACE, 2 * HOUR, false);
         assert!((920..=980).contains(&next), "{next}");
     }
 
     #[test]
-    fn a_quiet_time_saves_for_a_storm() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, HttpMethod::Post, &told(1_000, HOUR), 0, 0);
+    fn unused_quota_is_available_for_a_burst() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.learn(TABLE, HttpMethod::Post, &headers(1_000, HOUR), 0, 0);
         let burst = run(&mut rules, HOUR / 2, HOUR / 2 + 1, false);
         assert!((455..=475).contains(&burst), "{burst}");
     }
 
     #[test]
-    fn an_urgent_request_does_not_wait_for_its_time() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, HttpMethod::Post, &told(1_000, HOUR), 0, 0);
+    fn an_urgent_request_is_sent_before_it_is_due() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.learn(TABLE, HttpMethod::Post, &headers(1_000, HOUR), 0, 0);
         run(&mut rules, 0, HOUR / 2, false);
-        assert!(rules.check(TABLE, HttpMethod::Post, part(false), HOUR / 2).is_err());
+        assert!(rules.check(TABLE, HttpMethod::Post, share(false), HOUR / 2).is_err());
         let urgent = run(&mut rules, HOUR / 2, HOUR / 2 + 1, true);
         assert!((45..=50).contains(&urgent), "{urgent}");
         let all = run(&mut rules, HOUR / 2 + 1, HOUR, true) + run(&mut rules, HOUR - 1, HOUR, false);
-        assert!(all <= 980 - 465 - 45 + 5, "{all}: what is spent ahead is missing later");
+        assert!(all <= 980 - 465 - 45 + 5, "{all}: requests sent early reduce the later ones");
     }
 
     #[test]
-    fn what_was_spent_before_the_first_answer_is_taken_for_due() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, HttpMethod::Post, &told(1_000, HOUR / 2), 0, 0);
+    fn requests_due_before_the_first_response_count_as_sent() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.learn(TABLE, HttpMethod::Post, &headers(1_000, HOUR / 2), 0, 0);
         let rest = run(&mut rules, 0, HOUR / 2, false);
         assert!((440..=480).contains(&rest), "{rest}");
     }
 
     #[test]
-    fn a_denial_is_waited_out_by_its_table_and_method_only() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.denied(TABLE, HttpMethod::Post, 3_000_000, 10);
-        assert_eq!(rules.check(TABLE, HttpMethod::Post, part(true), 1_000_010), Err(2_000_000));
-        assert_eq!(rules.check(TABLE, HttpMethod::Patch, part(false), 10), Ok(()));
-        assert_eq!(rules.check("problem", HttpMethod::Post, part(false), 10), Ok(()));
-        assert_eq!(rules.check(TABLE, HttpMethod::Post, part(false), 3_000_010), Ok(()));
+    fn a_429_delays_only_its_table_and_method() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.throttle(TABLE, HttpMethod::Post, 3_000_000, 10);
+        assert_eq!(rules.check(TABLE, HttpMethod::Post, share(true), 1_000_010), Err(2_000_000));
+        assert_eq!(rules.check(TABLE, HttpMethod::Patch, share(false), 10), Ok(()));
+        assert_eq!(rules.check("problem", HttpMethod::Post, share(false), 10), Ok(()));
+        assert_eq!(rules.check(TABLE, HttpMethod::Post, share(false), 3_000_010), Ok(()));
     }
 
     #[test]
-    fn a_member_spends_its_share() {
-        let mut rules = Rules::new(super::super::HOUR);
-        rules.learn(TABLE, HttpMethod::Post, &told(1_000, HOUR), 0, 0);
+    fn a_member_uses_only_its_share() {
+        let mut rules = RateLimitRules::new(super::super::RULE_WINDOW);
+        rules.learn(TABLE, HttpMethod::Post, &headers(1_000, HOUR), 0, 0);
+        let quarter = QuotaShare { fraction: 0.25, urgent_reserve: 0.0, urgent: false, source: false, in_flight: 0 };
         let mut sent = 0;
         for now in (0..HOUR).step_by(1_000) {
-            while rules
-                .check(
-                    TABLE,
-                    HttpMethod::Post,
-                    QuotaShare { share: 0.25, kept: 0.0, urgent: false, source: false, out: 0 },
-                    now,
-                )
-                .is_ok()
-            {
-                rules.spend(TABLE, HttpMethod::Post, false);
+            while rules.check(TABLE, HttpMethod::Post, quarter, now).is_ok() {
+                rules.count(TABLE, HttpMethod::Post, false);
                 sent += 1;
             }
         }

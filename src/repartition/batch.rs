@@ -1,31 +1,33 @@
-//! What goes into the next transaction, kept apart by input partition: a partition that is taken from us takes its part
-//! of the batch along, for its next owner reads the same records again.
+//! The content of the next transaction, separate for each input partition: if a partition is revoked, its part is
+//! dropped, because its next owner reads the same records again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::kafka::ProduceRequest;
+use crate::kafka::{ConsumedOffset, ProduceRequest};
 use crate::model::{Epoch, Record};
 
-/// Records of the input in one transaction.
-const RECORDS: usize = 2_000;
+/// Input records per transaction.
+const MAX_RECORDS: usize = 2_000;
 
-/// Bytes of what is written in one transaction, about.
-const BYTES: usize = 4 << 20;
+/// Approximate output bytes per transaction.
+const MAX_BYTES: usize = 4 << 20;
 
-/// How long a record waits for others. A transaction costs a few round trips whatever is in it.
+/// How long a record waits for others. A transaction takes a few round trips, whatever its size.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// The next transaction.
 #[derive(Debug, Default)]
 pub struct Batch {
-    parts: BTreeMap<i32, PartitionBatch>,
+    partitions: BTreeMap<i32, PartitionBatch>,
+    /// When the first record was added.
     since: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct PartitionBatch {
     epoch: Epoch,
+    /// One above the last input offset.
     next: i64,
     records: usize,
     alerts: usize,
@@ -33,32 +35,31 @@ struct PartitionBatch {
     requests: Vec<ProduceRequest>,
 }
 
-/// What a transaction holds.
+/// The content of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// What is written.
+    /// The records to write.
     pub requests: Vec<ProduceRequest>,
-    /// Partition, epoch, and the offset to go on from.
-    pub offsets: Vec<(i32, Epoch, i64)>,
-    /// Records read.
+    pub offsets: Vec<ConsumedOffset>,
+    /// Number of input records.
     pub records: u64,
-    /// Alerts in them.
+    /// Number of alerts in the input records.
     pub alerts: u64,
 }
 
 impl Batch {
-    /// Adds a record; `step` says what becomes of it, and answers how many alerts were in it.
+    /// Adds an input record. `step` adds its output records and returns its number of alerts.
     pub fn add(
         &mut self,
         epoch: Epoch,
         record: &Record,
         step: impl FnOnce(&Record, &mut Vec<ProduceRequest>) -> usize,
     ) {
-        let fresh =
+        let empty =
             || PartitionBatch { epoch, next: record.offset, records: 0, alerts: 0, bytes: 0, requests: Vec::new() };
-        let part = self.parts.entry(record.partition).or_insert_with(fresh);
+        let part = self.partitions.entry(record.partition).or_insert_with(empty);
         if part.epoch != epoch {
-            *part = fresh();
+            *part = empty();
         }
         let before = part.requests.len();
         part.alerts += step(record, &mut part.requests);
@@ -68,45 +69,45 @@ impl Batch {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// Lets `close` add to each partition's part what belongs behind all of its records.
-    pub fn close(&mut self, mut close: impl FnMut(i32, &mut Vec<ProduceRequest>)) {
-        for (partition, part) in &mut self.parts {
-            close(*partition, &mut part.requests);
+    /// Lets `finish` add output records after those of each partition.
+    pub fn finish(&mut self, mut finish: impl FnMut(i32, &mut Vec<ProduceRequest>)) {
+        for (partition, part) in &mut self.partitions {
+            finish(*partition, &mut part.requests);
         }
     }
 
-    /// Takes out what was read in another epoch than the present one of its partition.
-    pub fn retain(&mut self, present: impl Fn(i32) -> Option<Epoch>) {
-        self.parts.retain(|partition, part| present(*partition) == Some(part.epoch));
-        if self.parts.is_empty() {
+    /// Removes the partitions of which `current_epoch` is not the epoch in which they were read.
+    pub fn retain(&mut self, current_epoch: impl Fn(i32) -> Option<Epoch>) {
+        self.partitions.retain(|partition, part| current_epoch(*partition) == Some(part.epoch));
+        if self.partitions.is_empty() {
             self.since = None;
         }
     }
 
-    /// Takes everything out.
+    /// Removes everything.
     pub fn clear(&mut self) {
-        self.parts.clear();
+        self.partitions.clear();
         self.since = None;
     }
 
-    /// Whether no more should go in.
+    /// Whether no more records should be added.
     pub fn is_full(&self) -> bool {
-        let sum = |of: fn(&PartitionBatch) -> usize| self.parts.values().map(of).sum::<usize>();
-        sum(|part| part.records) >= RECORDS || sum(|part| part.bytes) >= BYTES
+        let sum = |of: fn(&PartitionBatch) -> usize| self.partitions.values().map(of).sum::<usize>();
+        sum(|part| part.records) >= MAX_RECORDS || sum(|part| part.bytes) >= MAX_BYTES
     }
 
-    /// How long it may wait; `None` where it is empty.
-    pub fn waits(&self) -> Option<Duration> {
+    /// Returns how long the batch may still wait for more records; `None` if it is empty.
+    pub fn remaining_wait(&self) -> Option<Duration> {
         let since = self.since?;
         Some(if self.is_full() { Duration::ZERO } else { LINGER.saturating_sub(since.elapsed()) })
     }
 
-    /// A copy of it, for one try.
+    /// Returns a copy of the content, for one attempt.
     pub fn contents(&self) -> Contents {
         let mut contents = Contents::default();
-        for (&partition, part) in &self.parts {
+        for (&partition, part) in &self.partitions {
             contents.requests.extend(part.requests.iter().cloned());
-            contents.offsets.push((partition, part.epoch, part.next));
+            contents.offsets.push(ConsumedOffset { partition, epoch: part.epoch, next: part.next });
             contents.records += part.records as u64;
             contents.alerts += part.alerts as u64;
         }
@@ -117,7 +118,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repartition::Spread;
+    use crate::repartition::Partitioner;
     use crate::systems::Decoder;
 
     fn record(partition: i32, offset: i64) -> Record {
@@ -132,38 +133,44 @@ mod tests {
         }
     }
 
-    fn spread(record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
-        Spread { decoder: Decoder::Canonical, topic: "inner".into(), partitions: 4, group_by: None }.spread(record, out)
+    fn repartition(record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
+        let partitioner =
+            Partitioner { decoder: Decoder::Canonical, topic: "inner".into(), partitions: 4, group_by: None };
+        partitioner.repartition(record, out)
+    }
+
+    fn offset(partition: i32, epoch: u64, next: i64) -> ConsumedOffset {
+        ConsumedOffset { partition, epoch: Epoch(epoch), next }
     }
 
     #[test]
-    fn a_partition_that_goes_takes_its_part_along() {
+    fn a_revoked_partition_is_dropped_from_the_batch() {
         let mut batch = Batch::default();
-        assert_eq!(batch.waits(), None);
-        batch.add(Epoch(1), &record(0, 4), spread);
-        batch.add(Epoch(2), &record(1, 9), spread);
-        batch.add(Epoch(1), &record(0, 7), spread);
+        assert_eq!(batch.remaining_wait(), None);
+        batch.add(Epoch(1), &record(0, 4), repartition);
+        batch.add(Epoch(2), &record(1, 9), repartition);
+        batch.add(Epoch(1), &record(0, 7), repartition);
         let contents = batch.contents();
-        assert_eq!(contents.offsets, [(0, Epoch(1), 8), (1, Epoch(2), 10)]);
+        assert_eq!(contents.offsets, [offset(0, 1, 8), offset(1, 2, 10)]);
         assert_eq!((contents.requests.len(), contents.records, contents.alerts), (3, 3, 3));
         batch.retain(|partition| (partition == 1).then_some(Epoch(2)));
-        assert_eq!(batch.contents().offsets, [(1, Epoch(2), 10)]);
+        assert_eq!(batch.contents().offsets, [offset(1, 2, 10)]);
         batch.retain(|_| Some(Epoch(3)));
-        assert_eq!((batch.contents(), batch.waits()), (Contents::default(), None));
+        assert_eq!((batch.contents(), batch.remaining_wait()), (Contents::default(), None));
     }
 
     #[test]
-    fn it_is_bounded_by_number_and_bytes() {
+    fn records_and_bytes_are_limited() {
         let mut batch = Batch::default();
         for offset in 0..2_000 {
             assert!(!batch.is_full());
-            batch.add(Epoch(1), &record(0, offset), spread);
+            batch.add(Epoch(1), &record(0, offset), repartition);
         }
         assert!(batch.is_full());
-        assert_eq!(batch.waits(), Some(Duration::ZERO));
+        assert_eq!(batch.remaining_wait(), Some(Duration::ZERO));
         batch.clear();
         let big = Record { value: Some(vec![b' '; 5 << 20]), ..record(0, 0) };
-        batch.add(Epoch(1), &big, spread);
-        assert!(batch.is_full(), "a single record always fits");
+        batch.add(Epoch(1), &big, repartition);
+        assert!(batch.is_full(), "a record of any size is accepted");
     }
 }

@@ -1,9 +1,9 @@
-//! The stage's loop: hears the poller, fills a batch, commits it in a transaction.
+//! The loop of a stage: handles the poller's events, fills a batch, and commits it in a transaction.
 //!
-//! One transaction at a time, awaited within the loop: so whenever the loop hears that a partition is taken from us, no
-//! transaction with its records is open, and what of it is in the batch is only forgotten. A transaction of which nobody
-//! knows whether it was committed is settled by starting the producer anew under the same id; then the group's offsets
-//! tell what it did, and every partition is read from there.
+//! There is one transaction at a time, and the loop awaits it. So when the loop handles a revocation, no transaction
+//! with records of the partition is open, and the partition is only removed from the batch. A transaction whose outcome
+//! is unknown is settled by a new producer with the same transactional id. The group's offsets then tell whether it was
+//! committed, and all partitions are restarted there.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,42 +13,47 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Contents};
 use super::membership::Membership;
-use super::partition_state::Held;
-use super::start_offset::{Begin, Look, Refusal};
+use super::partition_state::PartitionState;
+use super::start_offset::{StartError, StartOffset, StartOffsetLookup};
 use super::{Error, Stage, StatusHandle, blocking};
 use crate::kafka::{
-    Consumed, Poller, PollerEvent, PollerHandle, PollerSettings, ProduceRequest, TransactionError,
-    TransactionalProducer,
+    ConsumedOffset, ConsumedOffsets, Poller, PollerEvent, PollerHandle, PollerSettings, ProduceRequest,
+    TransactionError, TransactionalProducer,
 };
 use crate::model::Epoch;
 use crate::runtime::error_chain;
 use crate::runtime::metrics;
 
-/// Bounds a transaction, on the broker too: how long a killed member may hold up what others have written.
-const TRANSACTION: Duration = Duration::from_secs(10);
+/// Timeout of a transaction, on the broker too: for this long, the open transaction of a killed member can block the
+/// readers of other members' records.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For each look at the cluster.
+/// For each request to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Records that wait between the poller and the loop.
+/// Records in the channel between the poller and the loop.
 const CAPACITY: usize = 1024;
 
-/// Events taken from the poller at once.
-const TOGETHER: usize = 256;
+/// Events that are received at once.
+const MAX_EVENTS: usize = 256;
 
-/// After something that passes by itself, such as a rebalance; and after a failure.
-const SOON: Duration = Duration::from_millis(100);
-const LATER: Duration = Duration::from_secs(1);
-/// After a refusal that only a person can mend.
-const LONG: Duration = Duration::from_secs(5);
+/// Delay after an error that passes by itself, such as a rebalance.
+const SHORT_DELAY: Duration = Duration::from_millis(100);
+/// Delay after other errors.
+const LONG_DELAY: Duration = Duration::from_secs(1);
+/// Delay after a rejected record, which a user must resolve.
+const REJECTED_DELAY: Duration = Duration::from_secs(5);
 
-/// How long the loop sleeps where nothing comes.
+/// How often the lag is determined, at most.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the loop sleeps without events.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// Runs the stage until `stop` is cancelled.
 ///
 /// # Errors
-/// The consumer can't be made, or has ended; what the cluster does is waited out.
+/// The consumer cannot be created, or has ended. Errors of the cluster are retried.
 pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) -> Result<(), Error> {
     let settings = PollerSettings {
         session_timeout: stage.session_timeout,
@@ -56,64 +61,62 @@ pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) ->
         capacity: CAPACITY,
         ..PollerSettings::new(&stage.kafka, &stage.input, &stage.group)
     };
-    let made = Poller::spawn(settings);
-    let (handle, mut events) = made.map_err(|source| Error::Kafka { topic: stage.input.clone(), source })?;
+    let spawned = Poller::spawn(settings);
+    let (handle, mut events) = spawned.map_err(|source| Error::Kafka { topic: stage.input.clone(), source })?;
     let topic = stage.step.topic().to_string();
     let membership = Membership::new(handle.clone(), topic, stage.session_timeout);
-    let mut work = Work {
+    let mut runner = Runner {
         stage,
         status,
         handle,
         producer: None,
-        held: BTreeMap::new(),
+        partitions: BTreeMap::new(),
         batch: Batch::default(),
         membership,
         not_before: Instant::now(),
-        trouble: None,
-        looked: None,
+        waiting_reason: None,
+        lag_updated_at: None,
     };
-    let outcome = work.follow(&mut events, &stop).await;
-    if !work.handle.leave(events, TIMEOUT).await {
-        tracing::warn!(route = %work.stage.name, "leaving the group took too long; its session will end by itself");
+    let result = runner.run(&mut events, &stop).await;
+    if !runner.handle.leave(events, TIMEOUT).await {
+        tracing::warn!(
+            route = %runner.stage.name,
+            "leaving the consumer group timed out; the group waits for the session timeout"
+        );
     }
-    outcome
+    result
 }
 
-struct Work {
+struct Runner {
     stage: Stage,
     status: StatusHandle,
     handle: PollerHandle,
     producer: Option<TransactionalProducer>,
-    held: BTreeMap<i32, Held>,
+    partitions: BTreeMap<i32, PartitionState>,
     batch: Batch,
     membership: Membership,
-    /// Nothing is tried before.
+    /// Nothing is attempted before this instant.
     not_before: Instant,
-    /// What it waits for, once that was told.
-    trouble: Option<String>,
-    /// When the lag was last looked at.
-    looked: Option<Instant>,
+    /// The last error, while the stage makes no progress.
+    waiting_reason: Option<String>,
+    lag_updated_at: Option<Instant>,
 }
 
-impl Work {
-    async fn follow(
-        &mut self,
-        events: &mut mpsc::Receiver<PollerEvent>,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let mut heard = Vec::new();
+impl Runner {
+    async fn run(&mut self, events: &mut mpsc::Receiver<PollerEvent>, stop: &CancellationToken) -> Result<(), Error> {
+        let mut received = Vec::new();
         loop {
             let wait = self.wait();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                n = events.recv_many(&mut heard, TOGETHER), if !self.batch.is_full() => {
+                n = events.recv_many(&mut received, MAX_EVENTS), if !self.batch.is_full() => {
                     if n == 0 { return Err(self.ended()) }
                 }
                 () = tokio::time::sleep(wait) => {}
             }
-            for event in heard.drain(..) {
-                self.hear(event)?;
+            for event in received.drain(..) {
+                self.handle_event(event)?;
             }
             if Instant::now() >= self.not_before {
                 self.advance().await;
@@ -126,51 +129,51 @@ impl Work {
     }
 
     fn wait(&self) -> Duration {
-        let pause = self.not_before.saturating_duration_since(Instant::now());
-        self.batch.waits().unwrap_or(IDLE).max(pause)
+        let delay = self.not_before.saturating_duration_since(Instant::now());
+        self.batch.remaining_wait().unwrap_or(IDLE).max(delay)
     }
 
-    fn hear(&mut self, event: PollerEvent) -> Result<(), Error> {
-        let route = &*self.stage.name;
+    fn handle_event(&mut self, event: PollerEvent) -> Result<(), Error> {
+        let (route, stage) = (&*self.stage.name, self.stage.step.name());
         match event {
             PollerEvent::Record { epoch, record } => {
-                let held = self.held.get_mut(&record.partition);
-                if let Some(held) = held
-                    && held.take(epoch, record.offset)
+                let state = self.partitions.get_mut(&record.partition);
+                if let Some(state) = state
+                    && state.accept(epoch, record.offset)
                 {
                     let step = &self.stage.step;
-                    self.batch.add(epoch, &record, |record, out| step.apply(&mut held.memory, record, out));
+                    self.batch.add(epoch, &record, |record, out| step.apply(&mut state.memory, record, out));
                 }
             }
             PollerEvent::Fetching { partition, epoch, from } => {
-                if let Some(held) = self.held.get_mut(&partition) {
-                    held.flow(epoch, from);
+                if let Some(state) = self.partitions.get_mut(&partition) {
+                    state.fetch_started(epoch, from);
                 }
             }
             PollerEvent::Assigned { partition, epoch } => {
-                tracing::info!(route, partition, "was assigned a partition to re-key");
-                self.held.insert(partition, Held::new(epoch));
+                tracing::info!(route, stage, partition, "partition assigned");
+                self.partitions.insert(partition, PartitionState::new(epoch));
                 self.status.update(|s| {
                     s.started = true;
                     s.partitions.insert(partition, None);
                 });
             }
             PollerEvent::Revoked { partition, epoch } => {
-                tracing::info!(route, partition, "gives a partition back that it re-keyed");
-                self.forget(partition);
+                tracing::info!(route, stage, partition, "partition revoked");
+                self.remove(partition);
                 self.handle.release(partition, epoch, None);
             }
             PollerEvent::Lost { partition, .. } => {
-                tracing::warn!(route, partition, "lost a partition that it re-keyed");
-                self.forget(partition);
+                tracing::warn!(route, stage, partition, "partition lost");
+                self.remove(partition);
             }
             PollerEvent::OutOfRange { partition, wanted, low, high, .. } => {
-                if let Err(refusal) = self.look().judge(partition, wanted, low, high) {
-                    self.refuse(partition, &refusal);
+                if let Err(error) = self.lookup().check_range(partition, wanted, low, high) {
+                    self.block(partition, &error);
                 }
             }
-            PollerEvent::Trouble { partition, what } => {
-                tracing::warn!(route, partition, what, "kafka is in trouble while re-keying");
+            PollerEvent::Error { partition, error } => {
+                tracing::warn!(route, stage, partition, error, "Kafka error");
             }
             PollerEvent::Committed { .. } | PollerEvent::CommitFailed { .. } => {}
             PollerEvent::Closed => return Err(self.ended()),
@@ -178,73 +181,75 @@ impl Work {
         Ok(())
     }
 
-    fn forget(&mut self, partition: i32) {
-        self.held.remove(&partition);
-        let held = &self.held;
-        self.batch.retain(|partition| held.get(&partition).map(|held| held.epoch));
+    fn remove(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+        let partitions = &self.partitions;
+        self.batch.retain(|partition| partitions.get(&partition).map(|state| state.epoch));
         self.status.update(|s| {
             s.partitions.remove(&partition);
-            s.refused.remove(&partition);
+            s.blocked.remove(&partition);
         });
     }
 
-    fn refuse(&mut self, partition: i32, refusal: &Refusal) {
-        let why = error_chain::chain(refusal);
-        tracing::error!(route = %self.stage.name, partition, "{why}");
-        if let Some(held) = self.held.get_mut(&partition) {
-            held.refuse();
+    /// Stops reading a partition until a user acts.
+    fn block(&mut self, partition: i32, error: &StartError) {
+        let reason = error_chain::chain(error);
+        tracing::error!(route = %self.stage.name, stage = self.stage.step.name(), partition, "{reason}");
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.block();
         }
         self.status.update(|s| {
-            s.refused.insert(partition, why);
+            s.blocked.insert(partition, reason);
         });
     }
 
-    /// Everything that is due.
+    /// Does everything that is due.
     async fn advance(&mut self) {
-        if self.held.is_empty() {
+        if self.partitions.is_empty() {
             return;
         }
-        if !self.has_producer().await || !self.is_member().await {
+        if !self.ensure_producer().await || !self.ensure_lease().await {
             return;
         }
-        self.begin().await;
-        if Instant::now() >= self.not_before && self.trouble.take().is_some() {
-            self.status.update(|s| s.trouble = None);
+        self.start_partitions().await;
+        if Instant::now() >= self.not_before && self.waiting_reason.take().is_some() {
+            self.status.update(|s| s.waiting_reason = None);
         }
-        if self.batch.waits().is_some_and(|wait| wait.is_zero()) {
+        if self.batch.remaining_wait().is_some_and(|wait| wait.is_zero()) {
             self.commit().await;
         }
     }
 
-    /// Makes a producer where there is none. That settles what the one before it left open.
-    async fn has_producer(&mut self) -> bool {
+    /// Creates a producer if there is none, which settles the open transaction of the previous one.
+    async fn ensure_producer(&mut self) -> bool {
         if self.producer.is_none() {
-            match TransactionalProducer::init(&self.stage.kafka, &self.stage.transactional_id, TRANSACTION).await {
+            let (options, id) = (&self.stage.kafka, &self.stage.transactional_id);
+            match TransactionalProducer::init(options, id, TRANSACTION_TIMEOUT).await {
                 Ok(producer) => self.producer = Some(producer),
-                Err(error) => self.stumble(&error, LATER),
+                Err(error) => self.wait_after(&error, LONG_DELAY),
             }
         }
         self.producer.is_some()
     }
 
-    /// Whether the coordinator knows us still; asked every quarter of a session.
-    async fn is_member(&mut self) -> bool {
-        if self.membership.is_due() {
-            // In a rebalance it is refused; the lease lasts longer than that.
+    /// Renews the lease every quarter of a session; false if it does not hold.
+    async fn ensure_lease(&mut self) -> bool {
+        if self.membership.is_renewal_due() {
+            // The coordinator rejects it during a rebalance; the lease lasts longer than that.
             if let Err(error) = self.membership.renew().await
-                && !self.membership.stands()
+                && !self.membership.has_lease()
             {
-                self.stumble(&error, SOON);
+                self.wait_after(&error, SHORT_DELAY);
             }
-            self.look_at_lag().await;
+            self.update_lag().await;
         }
-        self.membership.stands()
+        self.membership.has_lease()
     }
 
-    fn look(&self) -> Look {
-        Look {
+    fn lookup(&self) -> StartOffsetLookup {
+        StartOffsetLookup {
             options: self.stage.kafka.clone(),
-            by: self.handle.clone(),
+            consumer: self.handle.clone(),
             input: self.stage.input.clone(),
             group: self.stage.group.clone(),
             topic: self.stage.step.topic().to_string(),
@@ -254,33 +259,39 @@ impl Work {
         }
     }
 
-    /// Begins with partitions that were given to us, and again with all after a transaction in doubt.
-    async fn begin(&mut self) {
-        let wanted: Vec<(i32, Epoch)> =
-            self.held.iter().filter(|(_, h)| h.next.is_none() && !h.refused).map(|(p, h)| (*p, h.epoch)).collect();
-        for (partition, epoch) in wanted {
+    /// Starts newly assigned partitions, and all partitions after an ambiguous transaction.
+    async fn start_partitions(&mut self) {
+        let is_startable = |state: &PartitionState| state.next.is_none() && !state.is_blocked;
+        let startable: Vec<(i32, Epoch)> = self
+            .partitions
+            .iter()
+            .filter(|(_, state)| is_startable(state))
+            .map(|(partition, state)| (*partition, state.epoch))
+            .collect();
+        for (partition, epoch) in startable {
             if self.handle.epoch_of(partition) != Some(epoch) {
                 continue;
             }
-            let (look, step) = (self.look(), self.stage.step.clone());
-            // The memory after the offset: what it was committed with is settled by then.
-            let both = move || Ok((look.begin(partition)?, step.load(&look.options, &look.group, partition)?));
-            let (from, memory) = match blocking(both).await {
-                Ok((Begin::At(offset), memory)) => (offset, memory),
-                Ok((Begin::New(offset), memory)) => {
-                    if !self.transact(Vec::new(), vec![(partition, epoch, offset)]).await {
+            let (lookup, step) = (self.lookup(), self.stage.step.clone());
+            // The memory is loaded after the offset, when the transaction that committed it is settled.
+            let load = move || Ok((lookup.find(partition)?, step.load(&lookup.options, &lookup.group, partition)?));
+            let (from, memory) = match blocking(load).await {
+                Ok((StartOffset::Committed(offset), memory)) => (offset, memory),
+                Ok((StartOffset::New(offset), memory)) => {
+                    let offsets = vec![ConsumedOffset { partition, epoch, next: offset }];
+                    if !self.transact(Vec::new(), offsets).await {
                         return;
                     }
                     (offset, memory)
                 }
-                Err(error @ Refusal::Kafka(_)) => return self.stumble(&error, LATER),
-                Err(refusal) => {
-                    self.refuse(partition, &refusal);
+                Err(error @ StartError::Kafka(_)) => return self.wait_after(&error, LONG_DELAY),
+                Err(error) => {
+                    self.block(partition, &error);
                     continue;
                 }
             };
-            if let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) {
-                held.begin(from, memory);
+            if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) {
+                state.start(from, memory);
                 self.handle.fetch(partition, epoch, from);
                 self.status.update(|s| {
                     s.partitions.insert(partition, Some(from));
@@ -289,13 +300,14 @@ impl Work {
         }
     }
 
+    /// Commits the batch in a transaction.
     async fn commit(&mut self) {
         let handle = self.handle.clone();
         self.batch.retain(|partition| handle.epoch_of(partition));
-        let (held, step) = (&mut self.held, &self.stage.step);
-        self.batch.close(|partition, out| {
-            if let Some(held) = held.get_mut(&partition) {
-                step.close(&mut held.memory, partition, out);
+        let (partitions, step) = (&mut self.partitions, &self.stage.step);
+        self.batch.finish(|partition, out| {
+            if let Some(state) = partitions.get_mut(&partition) {
+                step.finish(&mut state.memory, partition, out);
             }
         });
         let Contents { requests, offsets, records, alerts } = self.batch.contents();
@@ -303,68 +315,72 @@ impl Work {
             return;
         }
         self.batch.clear();
-        for (partition, epoch, next) in &offsets {
-            if let Some(held) = self.held.get_mut(partition).filter(|held| held.epoch == *epoch) {
-                held.next = Some(*next);
+        for ConsumedOffset { partition, epoch, next } in &offsets {
+            if let Some(state) = self.partitions.get_mut(partition).filter(|state| state.epoch == *epoch) {
+                state.next = Some(*next);
             }
         }
-        metrics::rekeyed(&self.stage.name, self.stage.step.name(), Some((records, alerts)));
+        metrics::repartitioned(&self.stage.name, self.stage.step.name(), Some((records, alerts)));
         self.status.update(|s| {
             s.transactions += 1;
             s.records += records;
             s.alerts += alerts;
-            s.partitions.extend(offsets.into_iter().map(|(partition, _, next)| (partition, Some(next))));
+            s.partitions.extend(offsets.into_iter().map(|offset| (offset.partition, Some(offset.next))));
         });
     }
 
-    /// One transaction; false where it was not committed, or may not have been.
-    async fn transact(&mut self, requests: Vec<ProduceRequest>, offsets: Vec<(i32, Epoch, i64)>) -> bool {
+    /// Runs one transaction; false if it was not committed, or may not have been.
+    async fn transact(&mut self, requests: Vec<ProduceRequest>, offsets: Vec<ConsumedOffset>) -> bool {
         let Some(producer) = &self.producer else { return false };
-        let consumed = Consumed { by: self.handle.clone(), offsets, lease: self.membership.lease() };
-        let Err(error) = producer.send_consumed(requests, Some(consumed)).await else { return true };
-        metrics::rekeyed(&self.stage.name, self.stage.step.name(), None);
-        self.status.update(|s| s.failed += 1);
+        let consumed = ConsumedOffsets { consumer: self.handle.clone(), offsets, lease: self.membership.lease() };
+        let Err(error) = producer.send_with_offsets(requests, Some(consumed)).await else { return true };
+        let (route, stage) = (&*self.stage.name, self.stage.step.name());
+        metrics::repartitioned(route, stage, None);
+        self.status.update(|s| s.failed_transactions += 1);
         match error {
-            TransactionError::Retriable(why) => {
-                tracing::info!(route = %self.stage.name, why, "a transaction of re-keying was aborted; again");
-                self.not_before = Instant::now() + SOON;
+            TransactionError::Retriable(reason) => {
+                tracing::info!(route, stage, reason, "transaction aborted, retrying");
+                self.not_before = Instant::now() + SHORT_DELAY;
             }
-            TransactionError::Refused(_) => self.stumble(&error, LONG),
-            TransactionError::InDoubt(_) | TransactionError::Fenced(_) | TransactionError::Fatal(_) => {
-                self.start_anew();
-                self.stumble(&error, SOON);
+            TransactionError::Rejected(_) => self.wait_after(&error, REJECTED_DELAY),
+            TransactionError::Ambiguous(_) | TransactionError::Fenced(_) | TransactionError::Fatal(_) => {
+                self.reset();
+                self.wait_after(&error, SHORT_DELAY);
             }
         }
         false
     }
 
-    /// What the last transaction did is learned from the group's offsets, once a new producer has settled it.
-    fn start_anew(&mut self) {
+    /// Drops the producer and the batch, and restarts all partitions at the group's offsets, which tell what the last
+    /// transaction did once a new producer has settled it.
+    fn reset(&mut self) {
         self.producer = None;
         self.batch.clear();
-        for held in self.held.values_mut() {
-            held.reset();
+        for state in self.partitions.values_mut() {
+            state.reset();
         }
     }
 
-    fn stumble(&mut self, error: &dyn std::error::Error, wait: Duration) {
-        let what = error_chain::chain(error);
-        self.not_before = Instant::now() + wait;
-        if self.trouble.as_ref() != Some(&what) {
-            tracing::warn!(route = %self.stage.name, what, "re-keying waits");
-            self.trouble = Some(what.clone());
-            self.status.update(|s| s.trouble = Some(what));
+    /// Waits after an error. The error is logged and reported once.
+    fn wait_after(&mut self, error: &dyn std::error::Error, delay: Duration) {
+        let reason = error_chain::chain(error);
+        self.not_before = Instant::now() + delay;
+        if self.waiting_reason.as_ref() != Some(&reason) {
+            let (route, stage) = (&*self.stage.name, self.stage.step.name());
+            tracing::warn!(route, stage, reason, "repartitioning failed, retrying");
+            self.waiting_reason = Some(reason.clone());
+            self.status.update(|s| s.waiting_reason = Some(reason));
         }
     }
 
-    async fn look_at_lag(&mut self) {
-        if self.looked.is_some_and(|at| at.elapsed() < LONG) {
+    async fn update_lag(&mut self) {
+        if self.lag_updated_at.is_some_and(|at| at.elapsed() < LAG_INTERVAL) {
             return;
         }
-        self.looked = Some(Instant::now());
-        let known = self.held.iter().filter_map(|(partition, held)| Some((*partition, held.next?))).collect();
-        if let Ok(lag) = self.membership.lag(known).await {
-            metrics::rekey_lag(&self.stage.name, self.stage.step.name(), lag);
+        self.lag_updated_at = Some(Instant::now());
+        let offsets = self.partitions.iter().filter_map(|(partition, state)| Some((*partition, state.next?))).collect();
+        if let Ok(lag) = self.membership.lag(offsets).await {
+            metrics::repartition_lag(&self.stage.name, self.stage.step.name(), lag);
             self.status.update(|s| s.lag = lag);
         }
     }

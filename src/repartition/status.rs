@@ -1,38 +1,40 @@
-//! What the stage tells about itself: written by its loop, read by `/readyz` and the console.
+//! The status of a stage: written by its loop, read by `/readyz` and the console.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The stage's present state. Counts are since the start.
+/// The current status. Counters count since the start of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// True once the group has given us a partition, or settled without one for us.
+    /// True once a partition was assigned.
     pub started: bool,
-    /// Partitions held, and the offset to go on from, where known.
+    /// The assigned partitions, and the next offset to commit, if known.
     pub partitions: BTreeMap<i32, Option<i64>>,
-    /// Partitions that are not read, and why.
-    pub refused: BTreeMap<i32, String>,
-    /// Why nothing goes on at the moment.
-    pub trouble: Option<String>,
-    /// Records re-keyed.
+    /// Partitions that are not read, and the reason. A user must act.
+    pub blocked: BTreeMap<i32, String>,
+    /// Why the stage makes no progress at the moment.
+    pub waiting_reason: Option<String>,
+    /// Committed input records.
     pub records: u64,
-    /// Alerts in them.
+    /// Alerts in these records.
     pub alerts: u64,
-    /// Transactions committed.
+    /// Committed transactions.
     pub transactions: u64,
-    /// Transactions that failed, and were done again.
-    pub failed: u64,
-    /// Records of our partitions that are yet to be re-keyed.
+    /// Failed transactions. They are retried.
+    pub failed_transactions: u64,
+    /// Uncommitted input records of the assigned partitions.
     pub lag: i64,
 }
 
 impl Status {
-    /// Why the stage is not ready; empty where it is.
+    /// Returns why the stage is not ready; empty if it is.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        let refused = self.refused.iter();
-        reasons.extend(refused.map(|(partition, why)| format!("re-keying of partition {partition} is held: {why}")));
-        reasons.extend(self.trouble.iter().map(|what| format!("re-keying stands still: {what}")));
+        let blocked = self.blocked.iter();
+        reasons.extend(
+            blocked.map(|(partition, reason)| format!("repartitioning of partition {partition} is blocked: {reason}")),
+        );
+        reasons.extend(self.waiting_reason.iter().map(|reason| format!("repartitioning is waiting: {reason}")));
         reasons
     }
 }
@@ -42,12 +44,12 @@ impl Status {
 pub struct StatusHandle(Arc<Mutex<Status>>);
 
 impl StatusHandle {
-    /// A copy of the present state.
+    /// Returns a copy of the status.
     pub fn get(&self) -> Status {
         self.lock().clone()
     }
 
-    /// Changes the state.
+    /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock());
     }

@@ -1,173 +1,176 @@
-//! What a stage makes of its records: copies in the partitions of their alerts, or events of groups.
+//! What a stage does with its records: copies them to the partitions of their alerts, or makes events of groups.
 //!
-//! A step answers with what is to be written, and changes nothing but the partition's memory that it is given. The memory
-//! runs ahead of what is committed by the batch, which is tried until it is committed or thrown away together with it.
+//! A step returns the records to write, and changes only the memory of the partition. The memory is ahead of the
+//! committed state by the batch, which is retried until it is committed, or dropped together with the memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Spread;
-use super::start_offset::Refusal;
+use super::Partitioner;
+use super::start_offset::StartError;
 use crate::codec;
 use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::table::{self, StopAt, TableRead};
 use crate::kafka::{KafkaOptions, ProduceRequest};
 use crate::model::record::Header;
 use crate::model::{AlertEvent, Record};
 use crate::repartition::grouping::{Groups, Output};
 use crate::systems::Decoder;
 
-/// How long the table may be silent while it is read. It is short, since nothing else is heard meanwhile; where a killed
-/// member's transaction is open for longer it is tried again.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Idle timeout of a read of the state topic. It is short, because the loop handles no events meanwhile. If the
+/// transaction of a killed member stays open for longer, the read is retried.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a stage does.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Each record goes where its alerts belong.
-    Spread(Box<Spread>),
-    /// The alerts of a group become events of the group.
-    Digest(Digest),
+    /// Copies records to the partitions of their alerts.
+    Repartition(Box<Partitioner>),
+    /// Makes events of groups from the events of their alerts.
+    Grouping(Grouping),
 }
 
-/// How digests are made.
+/// The configuration of the grouping step.
 #[derive(Debug, Clone)]
-pub struct Digest {
-    /// Reads records.
+pub struct Grouping {
     pub decoder: Decoder,
-    /// The topic that the sink reads.
+    /// The topic that is written, which the sink reads.
     pub topic: Arc<str>,
-    /// The compacted table of what is remembered.
-    pub table: Arc<str>,
+    /// The compacted topic with the state of the groups.
+    pub state_topic: Arc<str>,
     /// Partitions of both, and of the topic that is read.
     pub partitions: i32,
-    /// The rule by which alerts were put together.
+    /// The template by which the alerts were grouped.
     pub group_by: Arc<str>,
-    /// How many alerts a ticket names.
-    pub list: usize,
+    /// How many alerts a ticket lists.
+    pub max_listed: usize,
 }
 
-/// An event of an alert, and where it belongs.
+/// An event of an alert.
 struct Alert {
-    /// Which of the record's.
+    /// Index of the event in its record.
     index: u32,
     event: AlertEvent,
     /// The key of its group.
     group: Option<String>,
 }
 
-/// What a step knows of a partition.
+/// What a step remembers of a partition.
 #[derive(Debug, Default)]
 pub struct Memory(Groups);
 
 impl Step {
-    /// In metrics and logs.
+    /// Returns the name of the stage, for metrics, logs and transactional ids.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Spread(_) => "rekey",
-            Self::Digest(_) => "digest",
+            Self::Repartition(_) => "repartition",
+            Self::Grouping(_) => "grouping",
         }
     }
 
-    /// The topic that is written.
+    /// Returns the topic that is written.
     pub fn topic(&self) -> &Arc<str> {
         match self {
-            Self::Spread(spread) => &spread.topic,
-            Self::Digest(digest) => &digest.topic,
+            Self::Repartition(partitioner) => &partitioner.topic,
+            Self::Grouping(grouping) => &grouping.topic,
         }
     }
 
-    /// Its partitions.
+    /// Returns the number of partitions of the topic that is written.
     pub fn partitions(&self) -> i32 {
         match self {
-            Self::Spread(spread) => spread.partitions,
-            Self::Digest(digest) => digest.partitions,
+            Self::Repartition(partitioner) => partitioner.partitions,
+            Self::Grouping(grouping) => grouping.partitions,
         }
     }
 
-    /// Reads what was remembered of a partition; transactions that are open are waited for. Blocks.
-    pub fn load(&self, options: &KafkaOptions, group: &str, partition: i32) -> Result<Memory, Refusal> {
-        let Self::Digest(digest) = self else { return Ok(Memory::default()) };
-        let what = TableRead {
-            topic: Arc::clone(&digest.table),
+    /// Loads the memory of a partition, and waits for open transactions. Blocks.
+    pub fn load(&self, options: &KafkaOptions, group: &str, partition: i32) -> Result<Memory, StartError> {
+        let Self::Grouping(grouping) = self else { return Ok(Memory::default()) };
+        let request = TableRead {
+            topic: Arc::clone(&grouping.state_topic),
             partition,
             isolation: Isolation::Committed,
-            until: Until::End,
+            stop_at: StopAt::End,
             group: group.to_owned(),
-            patience: PATIENCE,
+            idle_timeout: IDLE_TIMEOUT,
         };
-        let (mut groups, mut wrong) = (Groups::default(), None);
-        table::read(options, &what, &mut |row| {
+        let (mut groups, mut row_error) = (Groups::default(), None);
+        table::read(options, &request, &mut |row| {
             if let Some(key) = row.key
                 && let Err(error) = groups.load(key, row.value)
             {
-                wrong.get_or_insert(error);
+                row_error.get_or_insert(error);
             }
         })?;
-        if let Some(error) = wrong {
-            return Err(Refusal::Unreadable(digest.table.to_string(), error));
+        if let Some(error) = row_error {
+            return Err(StartError::UnreadableState(grouping.state_topic.to_string(), error));
         }
-        if let Some(before) = groups.rule().filter(|rule| *rule != &*digest.group_by) {
-            let (table, before, now) = (digest.table.to_string(), before.to_owned(), digest.group_by.to_string());
-            return Err(Refusal::Regrouped { table, before, now });
+        if let Some(old_rule) = groups.rule().filter(|rule| *rule != &*grouping.group_by) {
+            return Err(StartError::RuleChanged {
+                state_topic: grouping.state_topic.to_string(),
+                old_rule: old_rule.to_owned(),
+                new_rule: grouping.group_by.to_string(),
+            });
         }
-        tracing::info!(partition, groups = groups.len(), "read what the groups of alerts are");
+        tracing::info!(partition, groups = groups.len(), "loaded group state");
         Ok(Memory(groups))
     }
 
-    /// Adds what a record becomes to `out`; answers how many alerts were in it.
+    /// Adds the output of an input record to `out`. Returns the number of alerts in the record.
     pub fn apply(&self, memory: &mut Memory, record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
         match self {
-            Self::Spread(spread) => spread.spread(record, out),
-            Self::Digest(digest) => digest.apply(&mut memory.0, record, out),
+            Self::Repartition(partitioner) => partitioner.repartition(record, out),
+            Self::Grouping(grouping) => grouping.apply(&mut memory.0, record, out),
         }
     }
 
-    /// Adds what belongs behind all records of a transaction.
-    pub fn close(&self, memory: &mut Memory, partition: i32, out: &mut Vec<ProduceRequest>) {
-        let Self::Digest(digest) = self else { return };
-        let mut made = Vec::new();
-        memory.0.finish(&digest.group_by, digest.list, &mut made);
-        let headers = codec::digest_headers(None);
-        out.extend(made.into_iter().map(|output| digest.request(output, partition, &headers)));
+    /// Adds what must follow all records of a transaction.
+    pub fn finish(&self, memory: &mut Memory, partition: i32, out: &mut Vec<ProduceRequest>) {
+        let Self::Grouping(grouping) = self else { return };
+        let mut outputs = Vec::new();
+        memory.0.finish(&grouping.group_by, grouping.max_listed, &mut outputs);
+        let headers = codec::group_event_headers(None);
+        out.extend(outputs.into_iter().map(|output| grouping.request(output, partition, &headers)));
     }
 }
 
-impl Digest {
+impl Grouping {
     fn apply(&self, groups: &mut Groups, record: &Record, out: &mut Vec<ProduceRequest>) -> usize {
-        // The sink makes a dead letter of what can't be read.
-        let Some((alerts, written)) = self.read(record) else {
-            out.push(self.onward(record, record.headers.clone()));
+        // The sink makes a dead letter of a record that cannot be decoded.
+        let Some((alerts, written_at)) = self.decode(record) else {
+            out.push(self.copy(record, record.headers.clone()));
             return 0;
         };
-        let headers = codec::digest_headers(Some(record));
-        let (mut made, mut alone) = (Vec::new(), Vec::new());
+        let headers = codec::group_event_headers(Some(record));
+        let (mut outputs, mut ungrouped) = (Vec::new(), Vec::new());
         let count = alerts.len();
         for alert in alerts {
             match alert.group {
-                Some(group) => groups.apply(&group, &alert.event, written, self.list, &mut made),
-                None => alone.push(alert.index),
+                Some(group) => groups.apply(&group, &alert.event, written_at, self.max_listed, &mut outputs),
+                None => ungrouped.push(alert.index),
             }
         }
-        out.extend(made.into_iter().map(|output| self.request(output, record.partition, &headers)));
-        if !alone.is_empty() {
-            out.push(self.onward(record, codec::ungrouped_headers(record, &alone)));
+        out.extend(outputs.into_iter().map(|output| self.request(output, record.partition, &headers)));
+        if !ungrouped.is_empty() {
+            out.push(self.copy(record, codec::ungrouped_headers(record, &ungrouped)));
         }
         count
     }
 
-    /// The alerts that are meant where the record lies, and when it was first written.
-    fn read(&self, record: &Record) -> Option<(Vec<Alert>, Option<i64>)> {
-        let (meant, belong) = (codec::events_meant(record).ok()??, codec::groups(record).ok()??);
+    /// Returns the alerts that count in the record's partition, and when the original was written.
+    fn decode(&self, record: &Record) -> Option<(Vec<Alert>, Option<i64>)> {
+        let (included, groups) = (codec::included_events(record).ok()??, codec::group_keys(record).ok()??);
         let timestamp = codec::original_timestamp(record).ok()?.or(record.timestamp);
-        let dated = Record { timestamp, ..record.clone() };
-        let events = self.decoder.decode(&dated).ok()?;
-        let alerts: Vec<(u32, AlertEvent)> = (0..).zip(events).filter(|(index, _)| meant.contains(index)).collect();
+        let original = Record { timestamp, ..record.clone() };
+        let events = self.decoder.decode(&original).ok()?;
+        let events: Vec<(u32, AlertEvent)> = (0..).zip(events).filter(|(index, _)| included.contains(index)).collect();
         let alert = |((index, event), group)| Alert { index, event, group };
-        (alerts.len() == belong.len()).then(|| (alerts.into_iter().zip(belong).map(alert).collect(), timestamp))
+        (events.len() == groups.len()).then(|| (events.into_iter().zip(groups).map(alert).collect(), timestamp))
     }
 
-    fn onward(&self, record: &Record, headers: Vec<Header>) -> ProduceRequest {
+    /// Copies a record to the topic that the sink reads.
+    fn copy(&self, record: &Record, headers: Vec<Header>) -> ProduceRequest {
         ProduceRequest {
             topic: Arc::clone(&self.topic),
             partition: Some(record.partition),
@@ -181,7 +184,7 @@ impl Digest {
     fn request(&self, output: Output, partition: i32, headers: &[Header]) -> ProduceRequest {
         let (topic, key, value, headers) = match output {
             Output::Event(body) => (&self.topic, None, Some(body), headers.to_vec()),
-            Output::Row(key, value) => (&self.table, Some(key), value, Vec::new()),
+            Output::Row(key, value) => (&self.state_topic, Some(key), value, Vec::new()),
         };
         ProduceRequest { topic: Arc::clone(topic), partition: Some(partition), key, value, headers, tag: 0 }
     }

@@ -1,9 +1,9 @@
-//! An error with its causes, for the log and for people. Each `Display` of ours tells only its own layer; whoever shows
-//! an error at the end of its way shows it by this, once.
+//! Formats an error with its causes. The `Display` of the bridge's errors describes only their own layer, so the code
+//! that finally logs or prints an error uses [`chain`].
 
 use std::error::Error;
 
-/// An error and its causes on one line.
+/// Returns the error and its causes on one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -24,9 +24,9 @@ mod tests {
     struct Outer(#[source] std::num::ParseIntError);
 
     #[test]
-    fn every_layer_is_told_once() {
+    fn every_layer_occurs_once() {
         let cause = "x".parse::<i32>().expect_err("not a number");
-        let told = format!("the ledger can't be read: {cause}");
-        assert_eq!(chain(&Outer(cause)), told);
+        let expected = format!("the ledger can't be read: {cause}");
+        assert_eq!(chain(&Outer(cause)), expected);
     }
 }

@@ -1,71 +1,72 @@
-//! A test aid: ends the process by SIGKILL at a chosen instruction of the delivery, so that a test can prove what a
-//! crash there does. Inert unless `NOWBRIDGE_CRASH_AT` is set, to `<point>:<n>`: the n-th time the point is passed.
-//! It guarantees nothing about where other threads are at that moment, as a real crash doesn't either.
+//! Failpoints: kill the process by SIGKILL at a chosen point of delivery, so that tests can examine a crash there.
+//!
+//! Inactive unless `NOWBRIDGE_FAILPOINT` is set to `<point>:<n>`, which kills the process at the n-th hit of that
+//! point. As with a real crash, other threads may be anywhere at that moment.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// Where a crash can be asked for.
+/// The points at which the process can be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    /// A claim was handed to the producer; its ack has not come.
+pub enum Failpoint {
+    /// A claim was passed to the producer and is not acked yet.
     Claim,
-    /// A claim is acked; its request has not left.
+    /// A claim is acked; its request is not sent yet.
     Send,
-    /// A request is out.
+    /// A request is in flight.
     InFlight,
-    /// A write was answered and its entry handed to the producer; the ack has not come.
+    /// A write was answered, and its entry was passed to the producer and is not acked yet.
     Entry,
-    /// Entries are acked; the offset is not committed.
+    /// Entries are acked; the offset is not committed yet.
     Commit,
-    /// Everything of a Kafka transaction is handed over and acked; it is not committed.
+    /// All records of a Kafka transaction are acked; it is not committed yet.
     Transaction,
-    /// A Kafka transaction is committed, and nobody here knows it.
+    /// A Kafka transaction is committed; its outcome is not processed yet.
     Committed,
 }
 
 struct Armed {
-    point: Point,
+    point: Failpoint,
     left: AtomicI64,
 }
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
 fn armed() -> Option<&'static Armed> {
-    ARMED.get_or_init(|| parse(&std::env::var("NOWBRIDGE_CRASH_AT").ok()?)).as_ref()
+    ARMED.get_or_init(|| parse(&std::env::var("NOWBRIDGE_FAILPOINT").ok()?)).as_ref()
 }
 
 fn parse(text: &str) -> Option<Armed> {
     let (point, count) = text.split_once(':')?;
     let point = match point {
-        "claim" => Point::Claim,
-        "send" => Point::Send,
-        "in-flight" => Point::InFlight,
-        "entry" => Point::Entry,
-        "commit" => Point::Commit,
-        "transaction" => Point::Transaction,
-        "committed" => Point::Committed,
+        "claim" => Failpoint::Claim,
+        "send" => Failpoint::Send,
+        "in-flight" => Failpoint::InFlight,
+        "entry" => Failpoint::Entry,
+        "commit" => Failpoint::Commit,
+        "transaction" => Failpoint::Transaction,
+        "committed" => Failpoint::Committed,
         _ => return None,
     };
     Some(Armed { point, left: AtomicI64::new(count.parse().ok()?) })
 }
 
-/// The point is passed now.
-pub fn pass(point: Point) {
+/// Hits a failpoint.
+pub fn hit(point: Failpoint) {
     let Some(armed) = armed().filter(|a| a.point == point) else { return };
     if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        // What follows is over in any case; an error would only mean that the kernel refused our own signal.
+        // An error would only mean that the kernel rejected the signal to our own process.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 
-/// The point is passed a moment from now, while something else is under way.
-pub fn pass_soon(point: Point, after: Duration) {
+/// Hits a failpoint after a delay, while other work is in progress.
+pub fn hit_after(point: Failpoint, after: Duration) {
     if armed().is_some_and(|a| a.point == point) {
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            pass(point);
+            hit(point);
         });
     }
 }

@@ -1,31 +1,49 @@
-//! Logging: lines to standard error, as text for people or JSON for machines. Secrets never get here: types that hold
-//! them do not print them.
+//! Logging to standard error, as text or JSON. Secrets are never logged: types that contain secrets do not print them.
+//! A log that cannot be written (a closed pipe) never stops the bridge.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
+use tracing_subscriber::prelude::*;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Text, for people.
+    /// Text for terminals.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// Starts logging. Later calls change nothing.
+/// Initializes logging. Later calls have no effect.
 ///
 /// # Errors
-/// The filter can't be parsed.
-pub fn start(filter: &str, format: Format) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| anyhow::anyhow!("--log {filter}: {error}; write a level (info) or target=level pairs"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // An error means that a test or an embedding program logs already; its choice stands.
+/// `filter` is neither a level (`info`) nor a list of `target=level` pairs (`nowbridge::sink=debug,warn`).
+pub fn init(filter: &str, format: Format) -> anyhow::Result<()> {
+    let targets: Targets = filter.parse().map_err(|error| {
+        anyhow::anyhow!(
+            "--log {filter}: {error}; use a level (info) or target=level pairs (nowbridge::sink=debug,warn)"
+        )
+    })?;
+    let filter = targets.and(filter_fn(|metadata| !is_double_close(metadata)));
+    // A log line that cannot be written is dropped. By default the library would print an error, which panics on a
+    // closed pipe.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let registry = tracing_subscriber::registry();
+    // An error means that a test or an embedding program has initialized logging; its settings are kept.
     let _ = match format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-        Format::Json => lines.json().flatten_event(true).try_init(),
+        Format::Text => {
+            let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            registry.with(lines.with_filter(filter)).try_init()
+        }
+        Format::Json => registry.with(lines.json().flatten_event(true).with_filter(filter)).try_init(),
     };
     Ok(())
+}
+
+/// The only error that rdkafka's consumer logs itself: its destructor could not close the consumer, which our poller
+/// has closed before, with a deadline that the destructor lacks.
+fn is_double_close(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::ERROR && metadata.target() == "rdkafka::consumer::base_consumer"
 }

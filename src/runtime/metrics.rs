@@ -1,150 +1,193 @@
-//! Every metric of the bridge: name, kind, labels and meaning in one closed list. `/metrics` shows them, and the list
-//! in the README is checked against this one.
+//! Every metric of the bridge: name, kind, labels and meaning in one closed list. `/metrics` exposes them, and a test
+//! checks the list in the documentation against this one.
 
-#![expect(clippy::disallowed_macros, reason = "this is the list that they are kept in")]
+#![expect(clippy::disallowed_macros, reason = "this module is the list of metrics")]
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::engine::dispatcher::Snapshot;
-use crate::engine::event::Observation;
+use crate::engine::event::{BlockReason, Observation};
 use crate::model::{DrainEstimate, QuotaStatus};
 
-/// What kind of metric it is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only rises.
     Counter,
-    /// Goes up and down.
+    /// Rises and falls.
     Gauge,
     /// A distribution.
     Histogram,
 }
 
-/// Name, kind, labels, meaning.
+/// Name, kind, labels and help text of every metric.
 pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ("nowbridge_records_received_total", Kind::Counter, "route", "Records read from the route's topic"),
     (
         "nowbridge_events_applied_total",
         Kind::Counter,
         "route, outcome",
-        "Alert events resolved by a write, by its outcome",
+        "Alert events applied by a write, by the outcome of the write",
     ),
     ("nowbridge_writes_total", Kind::Counter, "route, outcome", "Writes that the instance applied, by outcome"),
     (
         "nowbridge_events_skipped_total",
         Kind::Counter,
-        "route, why",
-        "Alert events left out: repeated, older, no ticket",
+        "route, reason",
+        "Alert events skipped, by reason: repeated, outdated, no ticket to update",
     ),
     (
-        "nowbridge_unchanged_total",
+        "nowbridge_unchanged_updates_total",
         Kind::Counter,
         "route",
-        "Folds that needed no request because the ticket stood so already",
+        "Updates skipped because the ticket was already up to date",
     ),
-    ("nowbridge_dead_letters_total", Kind::Counter, "route, code", "Dead letters written"),
+    ("nowbridge_dead_letters_total", Kind::Counter, "route, code", "Dead letters written, by error code"),
     (
-        "nowbridge_doubts_total",
+        "nowbridge_ambiguous_writes_total",
         Kind::Counter,
         "route, settled",
-        "Writes whose answer was lost: opened, found there, found missing",
+        "Writes of unknown outcome: counted when the outcome becomes unknown (settled=no), and when verification settles \
+         it (settled=applied, settled=not_applied)",
     ),
     (
-        "nowbridge_person_kept_total",
+        "nowbridge_user_edits_preserved_total",
         Kind::Counter,
         "route",
-        "Column values left alone because a person had changed them",
+        "Column values not written because a user had changed the column",
     ),
-    ("nowbridge_parked_total", Kind::Counter, "route, what", "Keys parked, released, and left parked by a redrive"),
-    ("nowbridge_entries_expired_total", Kind::Counter, "route", "Ledger entries forgotten after the reopen window"),
-    ("nowbridge_tickets_doubled_total", Kind::Counter, "route", "Look-ups that found more than one ticket for a key"),
-    ("nowbridge_tickets_gone_total", Kind::Counter, "route", "Tickets found deleted or hidden"),
     (
-        "nowbridge_tokens_renewed_total",
+        "nowbridge_park_transitions_total",
+        Kind::Counter,
+        "route, transition",
+        "Keys parked after a rejected record (parked), released (released), and still parked after a redrive \
+         (still_parked)",
+    ),
+    (
+        "nowbridge_ledger_entries_expired_total",
         Kind::Counter,
         "route",
-        "New tokens taken after a ledger write of unknown outcome",
+        "Ledger entries removed after the reopen window",
     ),
-    ("nowbridge_results_lost_total", Kind::Counter, "route", "Records of the results topic that Kafka did not take"),
+    ("nowbridge_duplicate_tickets_total", Kind::Counter, "route", "Look-ups that found more than one ticket for a key"),
+    ("nowbridge_missing_tickets_total", Kind::Counter, "route", "Tickets found deleted or no longer visible"),
     (
-        "nowbridge_latency_milliseconds",
+        "nowbridge_ledger_tokens_renewed_total",
+        Kind::Counter,
+        "route",
+        "Partitions taken over again because the outcome of a ledger write was unknown",
+    ),
+    ("nowbridge_results_lost_total", Kind::Counter, "route", "Records of the results topic that Kafka did not accept"),
+    (
+        "nowbridge_write_latency_seconds",
         Kind::Histogram,
         "route",
-        "From the receipt of a fold's first record to its applied write",
+        "Time from receiving the first record of a write to the response that it is applied",
     ),
-    ("nowbridge_unresolved_events", Kind::Gauge, "route", "Alert events received and not resolved"),
-    ("nowbridge_unresolved_bytes", Kind::Gauge, "route", "Bytes of their records held in memory"),
-    ("nowbridge_lanes", Kind::Gauge, "route", "Keys at work"),
-    ("nowbridge_lanes_in_doubt", Kind::Gauge, "route", "Keys whose last write is in doubt"),
-    ("nowbridge_keys_parked", Kind::Gauge, "route", "Keys parked behind a refused record"),
-    ("nowbridge_ledger_entries", Kind::Gauge, "route", "Keys remembered in the ledger partitions held"),
-    ("nowbridge_partitions", Kind::Gauge, "route", "Partitions held"),
-    ("nowbridge_partitions_leased", Kind::Gauge, "route", "Partitions whose lease stands"),
+    ("nowbridge_pending_events", Kind::Gauge, "route", "Alert events received and not resolved"),
+    ("nowbridge_pending_bytes", Kind::Gauge, "route", "Bytes of the records of pending events in memory"),
+    ("nowbridge_active_keys", Kind::Gauge, "route", "Keys with pending events"),
+    ("nowbridge_ambiguous_keys", Kind::Gauge, "route", "Keys whose last write has an unknown outcome"),
+    ("nowbridge_parked_keys", Kind::Gauge, "route", "Keys whose records become dead letters after a rejected one"),
+    ("nowbridge_ledger_entries", Kind::Gauge, "route", "Keys with a ledger entry in the assigned partitions"),
+    ("nowbridge_assigned_partitions", Kind::Gauge, "route", "Partitions assigned to this member"),
+    ("nowbridge_leased_partitions", Kind::Gauge, "route", "Assigned partitions whose lease holds"),
     (
         "nowbridge_requests_in_flight",
         Kind::Gauge,
         "route",
-        "Requests without an answer yet, all routes of the instance",
+        "Requests without a response yet, of all routes of the instance in this process",
     ),
     (
-        "nowbridge_requests_at_once",
+        "nowbridge_concurrency_limit",
         Kind::Gauge,
         "route",
-        "Requests that may be out at once now, all routes of the instance: follows how the instance bears it",
+        "Requests that may be in flight at present, of all routes of the instance in this process; adapts to the \
+         instance's load",
     ),
     (
         "nowbridge_requests_total",
         Kind::Counter,
-        "route, spender",
-        "Requests made to the route's instance by all routes of this process, by who spent: sink, urgent, source",
+        "route, class",
+        "Requests to the route's instance by all routes of this process, by class: normal, urgent, source",
     ),
     (
         "nowbridge_quota_requests_per_second",
         Kind::Gauge,
         "route",
-        "Requests a second that sinks may make, by the configured rate or a rule of the instance; absent without one",
+        "Requests per second that sink routes may send, by the configured rate or a rule of the instance; absent without \
+         either",
     ),
-    ("nowbridge_quota_share", Kind::Gauge, "route", "This member's share of the sinks' quota, 0 to 1"),
-    ("nowbridge_backlog_keys", Kind::Gauge, "route", "Keys that wait for a request"),
-    ("nowbridge_backlog_critical_keys", Kind::Gauge, "route", "Of them, those that are before all others"),
+    ("nowbridge_quota_share_ratio", Kind::Gauge, "route", "This member's share of the sink routes' quota, 0 to 1"),
+    ("nowbridge_waiting_keys", Kind::Gauge, "route", "Keys that wait for a request"),
+    ("nowbridge_waiting_critical_keys", Kind::Gauge, "route", "Critical keys that wait for a request"),
     (
-        "nowbridge_backlog_seconds",
+        "nowbridge_drain_estimate_seconds",
         Kind::Gauge,
         "route",
-        "How long that takes as requests go at present, an estimate; NaN while nobody knows",
+        "Estimated time until all waiting keys are written, at the present rate; NaN while the rate is unknown",
     ),
-    ("nowbridge_standing", Kind::Gauge, "route", "1 while the route stands still (see /readyz for why)"),
-    ("nowbridge_watermark", Kind::Gauge, "route, partition", "Offset below which everything is resolved"),
     (
-        "nowbridge_rekeyed_records_total",
+        "nowbridge_route_blocked",
+        Kind::Gauge,
+        "route, reason",
+        "1 while the route is blocked for this reason, otherwise 0: unavailable, unauthorized, throttled, \
+         rejection_limit, draining (/readyz has the details)",
+    ),
+    (
+        "nowbridge_watermark_offset",
+        Kind::Gauge,
+        "route, partition",
+        "Offset below which every record of the partition is resolved",
+    ),
+    (
+        "nowbridge_repartitioned_records_total",
         Kind::Counter,
         "route, stage",
-        "Records of the route's topic that were re-keyed (stage rekey), or put into their groups (stage digest)",
+        "Records copied to the topic of a stage before the sink: repartition, grouping",
     ),
-    ("nowbridge_rekeyed_alerts_total", Kind::Counter, "route, stage", "Alert events in them"),
+    ("nowbridge_repartitioned_events_total", Kind::Counter, "route, stage", "Alert events in the copied records"),
     (
-        "nowbridge_rekey_transactions_total",
+        "nowbridge_repartition_transactions_total",
         Kind::Counter,
         "route, stage, outcome",
-        "Transactions in which they were: committed, or failed and done again",
+        "Transactions of a stage before the sink: committed, failed (retried)",
     ),
     (
-        "nowbridge_rekey_lag_records",
+        "nowbridge_repartition_lag_records",
         Kind::Gauge,
         "route, stage",
-        "Records that this member has yet to re-key, or to put into their groups",
+        "Records that a stage before the sink has not copied yet, in this member's partitions",
     ),
     ("nowbridge_changes_published_total", Kind::Counter, "route", "Changes published by a source route"),
-    ("nowbridge_echoes_total", Kind::Counter, "route", "Own writes seen by a source route and left out"),
+    (
+        "nowbridge_own_changes_skipped_total",
+        Kind::Counter,
+        "route",
+        "Changes that a source route skipped because the bridge itself had made them",
+    ),
     (
         "nowbridge_source_lag_seconds",
         Kind::Gauge,
         "route",
-        "How far a source route's cursor is behind the instance's clock",
+        "Time by which the cursor of a source route is behind the instance's clock",
     ),
 ];
 
-/// Tells the exporter what each metric means.
+/// The values of the `reason` label of `nowbridge_route_blocked`.
+const BLOCK_REASONS: [&str; 5] = ["unavailable", "unauthorized", "throttled", "rejection_limit", "draining"];
+
+fn reason_label(reason: &BlockReason) -> &'static str {
+    match reason {
+        BlockReason::Unavailable(_) => "unavailable",
+        BlockReason::Unauthorized(_) => "unauthorized",
+        BlockReason::Throttled { .. } => "throttled",
+        BlockReason::RejectionLimit(_) => "rejection_limit",
+        BlockReason::Draining => "draining",
+    }
+}
+
+/// Registers the help texts with the exporter.
 pub fn describe_all() {
     for &(name, kind, _, help) in ALL {
         match kind {
@@ -155,117 +198,132 @@ pub fn describe_all() {
     }
 }
 
-/// Records were read.
+/// Counts records read from the route's topic.
 pub fn received(route: &str, records: u64) {
     counter!("nowbridge_records_received_total", "route" => route.to_owned()).increment(records);
 }
 
-/// A write was applied.
+/// Counts an applied write. `latency` is in milliseconds.
 pub fn applied(route: &str, outcome: &'static str, events: usize, latency: u64) {
     counter!("nowbridge_events_applied_total", "route" => route.to_owned(), "outcome" => outcome)
         .increment(events as u64);
     counter!("nowbridge_writes_total", "route" => route.to_owned(), "outcome" => outcome).increment(1);
     #[expect(clippy::cast_precision_loss, reason = "a latency in milliseconds is far below 2^52")]
-    histogram!("nowbridge_latency_milliseconds", "route" => route.to_owned()).record(latency as f64);
+    histogram!("nowbridge_write_latency_seconds", "route" => route.to_owned()).record(latency as f64 / 1_000.0);
 }
 
-/// A dead letter was written.
+/// Counts a dead letter.
 pub fn dead_letter(route: &str, code: &str) {
     counter!("nowbridge_dead_letters_total", "route" => route.to_owned(), "code" => code.to_owned()).increment(1);
 }
 
-/// A record of the results topic was lost.
+/// Counts a lost record of the results topic.
 pub fn result_lost(route: &str) {
     counter!("nowbridge_results_lost_total", "route" => route.to_owned()).increment(1);
 }
 
-/// The engine observed something.
+/// Counts an observation of the engine.
 pub fn observed(route: &str, observation: &Observation) {
     let route = route.to_owned();
     match observation {
-        Observation::WriteAmbiguous(..) => counter!("nowbridge_doubts_total", "route" => route, "settled" => "opened"),
-        Observation::AmbiguitySettled(_, true) => {
-            counter!("nowbridge_doubts_total", "route" => route, "settled" => "there")
+        Observation::WriteAmbiguous(..) => {
+            counter!("nowbridge_ambiguous_writes_total", "route" => route, "settled" => "no")
         }
-        Observation::AmbiguitySettled(_, false) => {
-            counter!("nowbridge_doubts_total", "route" => route, "settled" => "missing")
+        Observation::AmbiguitySettled { applied: true, .. } => {
+            counter!("nowbridge_ambiguous_writes_total", "route" => route, "settled" => "applied")
         }
-        Observation::UserEditPreserved(..) => counter!("nowbridge_person_kept_total", "route" => route),
-        Observation::Skipped(_, why) => counter!("nowbridge_events_skipped_total", "route" => route, "why" => *why),
-        Observation::Unchanged(_) => counter!("nowbridge_unchanged_total", "route" => route),
-        Observation::Expired(_) => counter!("nowbridge_entries_expired_total", "route" => route),
-        Observation::Parked(..) => counter!("nowbridge_parked_total", "route" => route, "what" => "parked"),
-        Observation::Unparked(_) => counter!("nowbridge_parked_total", "route" => route, "what" => "released"),
-        Observation::StillParked(..) => counter!("nowbridge_parked_total", "route" => route, "what" => "stays"),
-        Observation::DuplicateTickets(..) => counter!("nowbridge_tickets_doubled_total", "route" => route),
-        Observation::Gone(..) => counter!("nowbridge_tickets_gone_total", "route" => route),
-        Observation::TokenRenewed(_) => counter!("nowbridge_tokens_renewed_total", "route" => route),
+        Observation::AmbiguitySettled { applied: false, .. } => {
+            counter!("nowbridge_ambiguous_writes_total", "route" => route, "settled" => "not_applied")
+        }
+        Observation::UserEditPreserved(..) => counter!("nowbridge_user_edits_preserved_total", "route" => route),
+        Observation::Skipped(_, reason) => {
+            counter!("nowbridge_events_skipped_total", "route" => route, "reason" => *reason)
+        }
+        Observation::Unchanged(_) => counter!("nowbridge_unchanged_updates_total", "route" => route),
+        Observation::Expired(_) => counter!("nowbridge_ledger_entries_expired_total", "route" => route),
+        Observation::Parked(..) => {
+            counter!("nowbridge_park_transitions_total", "route" => route, "transition" => "parked")
+        }
+        Observation::Unparked(_) => {
+            counter!("nowbridge_park_transitions_total", "route" => route, "transition" => "released")
+        }
+        Observation::StillParked(..) => {
+            counter!("nowbridge_park_transitions_total", "route" => route, "transition" => "still_parked")
+        }
+        Observation::DuplicateTickets(..) => counter!("nowbridge_duplicate_tickets_total", "route" => route),
+        Observation::TicketMissing(..) => counter!("nowbridge_missing_tickets_total", "route" => route),
+        Observation::TokenRenewed(_) => counter!("nowbridge_ledger_tokens_renewed_total", "route" => route),
         Observation::Blocked(blocked_by) => {
-            gauge!("nowbridge_standing", "route" => route).set(if blocked_by.is_some() { 1.0 } else { 0.0 });
+            let present = blocked_by.as_ref().map(reason_label);
+            for reason in BLOCK_REASONS {
+                let value = if present == Some(reason) { 1.0 } else { 0.0 };
+                gauge!("nowbridge_route_blocked", "route" => route.clone(), "reason" => reason).set(value);
+            }
             return;
         }
     }
     .increment(1);
 }
 
-/// A transaction of a stage before the sink ended; what it held, if it was committed.
-pub fn rekeyed(route: &str, stage: &'static str, committed: Option<(u64, u64)>) {
+/// Counts a transaction of a stage before the sink, and the records and alert events in it if it was committed.
+pub fn repartitioned(route: &str, stage: &'static str, committed: Option<(u64, u64)>) {
     let outcome = if committed.is_some() { "committed" } else { "failed" };
     let route = || route.to_owned();
-    counter!("nowbridge_rekey_transactions_total", "route" => route(), "stage" => stage, "outcome" => outcome)
+    counter!("nowbridge_repartition_transactions_total", "route" => route(), "stage" => stage, "outcome" => outcome)
         .increment(1);
-    let (records, alerts) = committed.unwrap_or_default();
-    counter!("nowbridge_rekeyed_records_total", "route" => route(), "stage" => stage).increment(records);
-    counter!("nowbridge_rekeyed_alerts_total", "route" => route(), "stage" => stage).increment(alerts);
+    let (records, events) = committed.unwrap_or_default();
+    counter!("nowbridge_repartitioned_records_total", "route" => route(), "stage" => stage).increment(records);
+    counter!("nowbridge_repartitioned_events_total", "route" => route(), "stage" => stage).increment(events);
 }
 
-/// How many records are yet to be re-keyed by this member.
+/// Sets how many records this member has not repartitioned or grouped yet.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52 are exact")]
-pub fn rekey_lag(route: &str, stage: &'static str, records: i64) {
-    gauge!("nowbridge_rekey_lag_records", "route" => route.to_owned(), "stage" => stage).set(records as f64);
+pub fn repartition_lag(route: &str, stage: &'static str, records: i64) {
+    gauge!("nowbridge_repartition_lag_records", "route" => route.to_owned(), "stage" => stage).set(records as f64);
 }
 
-/// The present numbers of a source route; counts are totals since the start.
+/// Sets the metrics of a source route. Counts are totals since the start; `lag` is in seconds.
 #[expect(clippy::cast_precision_loss, reason = "seconds below 2^52 are exact")]
-pub fn source(route: &str, published: u64, echoes: u64, lag: Option<i64>) {
+pub fn source(route: &str, published: u64, own_changes_skipped: u64, lag: Option<i64>) {
     counter!("nowbridge_changes_published_total", "route" => route.to_owned()).absolute(published);
-    counter!("nowbridge_echoes_total", "route" => route.to_owned()).absolute(echoes);
+    counter!("nowbridge_own_changes_skipped_total", "route" => route.to_owned()).absolute(own_changes_skipped);
     if let Some(lag) = lag {
         gauge!("nowbridge_source_lag_seconds", "route" => route.to_owned()).set(lag as f64);
     }
 }
 
-/// The present numbers of a route.
+/// Sets the gauges of a sink route.
 #[expect(clippy::cast_precision_loss, reason = "counts and offsets below 2^52 are exact")]
-pub fn route(route: &str, s: &Snapshot, plan: &QuotaStatus, backlog: &DrainEstimate) {
+pub fn route(route: &str, s: &Snapshot, quota: &QuotaStatus, drain: &DrainEstimate) {
     let set = |name: &'static str, value: f64| gauge!(name, "route" => route.to_owned()).set(value);
-    set("nowbridge_unresolved_events", s.unresolved as f64);
-    set("nowbridge_unresolved_bytes", s.bytes as f64);
-    set("nowbridge_lanes", s.lanes as f64);
-    set("nowbridge_lanes_in_doubt", s.doubts as f64);
-    set("nowbridge_keys_parked", s.parked as f64);
+    set("nowbridge_pending_events", s.unresolved_events as f64);
+    set("nowbridge_pending_bytes", s.unresolved_bytes as f64);
+    set("nowbridge_active_keys", s.lanes as f64);
+    set("nowbridge_ambiguous_keys", s.ambiguous_lanes as f64);
+    set("nowbridge_parked_keys", s.parked_keys as f64);
     set("nowbridge_ledger_entries", s.entries as f64);
-    set("nowbridge_partitions", s.partitions.0 as f64);
-    set("nowbridge_partitions_leased", s.leased as f64);
-    set("nowbridge_requests_in_flight", plan.out as f64);
-    set("nowbridge_requests_at_once", plan.at_once.0 as f64);
-    set("nowbridge_quota_share", plan.share);
-    if let Some(rate) = plan.per_second {
+    set("nowbridge_assigned_partitions", s.partitions as f64);
+    set("nowbridge_leased_partitions", s.leased_partitions as f64);
+    set("nowbridge_requests_in_flight", quota.in_flight as f64);
+    set("nowbridge_concurrency_limit", quota.concurrency_limit as f64);
+    set("nowbridge_quota_share_ratio", quota.share);
+    if let Some(rate) = quota.requests_per_second {
         set("nowbridge_quota_requests_per_second", rate);
     }
-    for (spender, spent) in ["sink", "urgent", "source"].into_iter().zip(plan.spent) {
-        counter!("nowbridge_requests_total", "route" => route.to_owned(), "spender" => spender).absolute(spent);
+    let requests = &quota.requests;
+    for (class, count) in [("normal", requests.normal), ("urgent", requests.urgent), ("source", requests.source)] {
+        counter!("nowbridge_requests_total", "route" => route.to_owned(), "class" => class).absolute(count);
     }
-    set("nowbridge_backlog_keys", backlog.keys as f64);
-    set("nowbridge_backlog_critical_keys", backlog.critical as f64);
-    set("nowbridge_backlog_seconds", backlog.seconds.unwrap_or(f64::NAN));
+    set("nowbridge_waiting_keys", drain.keys as f64);
+    set("nowbridge_waiting_critical_keys", drain.critical_keys as f64);
+    set("nowbridge_drain_estimate_seconds", drain.seconds.unwrap_or(f64::NAN));
     for (partition, watermark) in &s.watermarks {
-        gauge!("nowbridge_watermark", "route" => route.to_owned(), "partition" => partition.to_string())
+        gauge!("nowbridge_watermark_offset", "route" => route.to_owned(), "partition" => partition.to_string())
             .set(*watermark as f64);
     }
 }
 
-/// The list of metrics as a Markdown table, for the README.
+/// Returns the list of metrics as a Markdown table, for the documentation.
 pub fn table() -> String {
     let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for (name, kind, labels, help) in ALL {
@@ -284,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_prometheus_and_each_stands_in_the_table_once() {
+    fn names_follow_prometheus_and_the_table_has_each_once() {
         let table = table();
         assert_eq!(table.lines().count(), ALL.len() + 2);
         for (name, kind, _, help) in ALL {

@@ -1,4 +1,4 @@
-//! What every long-running part needs: clocks, named tasks that stop together, logging, metrics, error chains, and the
+//! Infrastructure of the process: clocks, named tasks that stop together, logging, metrics, error chains, and the
 //! failpoints of the crash tests. It decides nothing about delivery.
 
 pub mod clock;

@@ -1,7 +1,7 @@
-//! The process's named tasks: all end when one ends, and why is told.
+//! Supervises the named tasks of the process, and handles its signals.
 //!
-//! Guarantees: the first task that ends, well or badly, stops the others through the shared token; the others get a
-//! deadline; the first error is what the process exits with. A second signal exits at once.
+//! Guarantees: when the first task ends, with or without an error, the shared token stops the others, which must end
+//! within a deadline. The process exits with the first error. A second signal exits immediately.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// What the slowest task may take to end: the sink's drain, leaving the group, and flushing.
+/// Time for all tasks to stop: the slowest one drains a sink, leaves the group, and flushes the producer.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Exit code of a process that was told twice to stop.
-const TOLD_TWICE: i32 = 130;
+/// Exit code after a second signal.
+const EXIT_SECOND_SIGNAL: i32 = 130;
 
 /// A set of named tasks.
 pub struct Supervisor {
@@ -23,7 +23,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// No tasks yet; `stop` is cancelled when the first one ends.
+    /// Creates a set without tasks. `stop` is cancelled when the first task ends.
     pub fn new(stop: CancellationToken) -> Self {
         Self { tasks: JoinSet::new(), stop }
     }
@@ -34,29 +34,34 @@ impl Supervisor {
         self.tasks.spawn(async move { (name, task.await) });
     }
 
-    /// Waits until all have ended.
+    /// Waits until all tasks have ended.
     ///
     /// # Errors
-    /// The first error of a task; a task that panicked; tasks that did not end in time.
+    /// The first error of a task; a task panicked; some tasks did not stop in time.
     pub async fn run(mut self) -> Result<()> {
         let mut first: Option<anyhow::Error> = None;
         loop {
             let next = if self.stop.is_cancelled() {
                 match tokio::time::timeout(DEADLINE, self.tasks.join_next()).await {
                     Ok(next) => next,
-                    Err(_) => return first.map_or_else(|| Err(anyhow!("some tasks did not end in time")), Err),
+                    Err(_) => {
+                        return first.map_or_else(
+                            || Err(anyhow!("some tasks did not stop within {} s", DEADLINE.as_secs())),
+                            Err,
+                        );
+                    }
                 }
             } else {
                 self.tasks.join_next().await
             };
-            let Some(ended) = next else { break };
-            match ended {
-                Ok((name, Ok(()))) => tracing::debug!(task = name, "ended"),
+            let Some(joined) = next else { break };
+            match joined {
+                Ok((name, Ok(()))) => tracing::debug!(task = name, "task ended"),
                 Ok((name, Err(error))) => {
-                    first.get_or_insert(error.context(format!("{name} ended")));
+                    first.get_or_insert(error.context(format!("task {name} failed")));
                 }
                 Err(error) => {
-                    first.get_or_insert(anyhow::Error::new(error).context("a task died"));
+                    first.get_or_insert(anyhow::Error::new(error).context("a task panicked"));
                 }
             }
             self.stop.cancel();
@@ -65,22 +70,22 @@ impl Supervisor {
     }
 }
 
-/// Cancels `stop` at the first SIGTERM or SIGINT; exits at once at the second.
+/// Cancels `stop` at the first SIGTERM or SIGINT, and exits immediately at the second.
 ///
 /// # Errors
-/// The signals can't be listened to.
-pub fn on_signals(stop: CancellationToken) -> Result<()> {
+/// The signal handlers cannot be installed.
+pub fn cancel_on_signals(stop: CancellationToken) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     tokio::spawn(async move {
         loop {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
             if stop.is_cancelled() {
-                tracing::warn!("told twice to stop; exits at once");
-                #[expect(clippy::exit, reason = "the one place that ends the process at once")]
-                std::process::exit(TOLD_TWICE);
+                tracing::warn!("second signal, exiting immediately");
+                #[expect(clippy::exit, reason = "the only place that exits immediately")]
+                std::process::exit(EXIT_SECOND_SIGNAL);
             }
-            tracing::info!("told to stop; drains");
+            tracing::info!("received {name}, draining");
             stop.cancel();
         }
     });

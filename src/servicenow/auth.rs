@@ -1,14 +1,15 @@
-//! Credentials: the header of every request, and who may use it.
+//! Authentication: the `Authorization` header of every request, and protection against account lockout.
 //!
-//! A wrong password locks its account after about five tries, so a password that the instance has not yet accepted is
-//! used by one request at a time; when that is refused, those that waited are told so without being sent. A refused
-//! request is never sent again here. A refused password is tried again after a pause, by all clients that share it at
-//! most four times in a row; then it takes a new one, or a person's word. Not guarded against: requests that were out
-//! together when a password that worked stopped working, other processes, and starts of this one.
+//! A wrong password locks its account after about five attempts. So a password that the instance has not yet accepted
+//! is used by one request at a time; if that request is rejected, the requests that waited for it fail with the same
+//! failure and are not sent. A rejected request is never resent here. A rejected password is tried again after a pause,
+//! at most four times in a row by all clients that share it; after that it takes a new password or a user's request
+//! (`nowbridge resume`). Not covered: requests that were in flight together when a valid password stopped working,
+//! other processes, and restarts of this one.
 //!
-//! A token is fetched by one request for all (asking again within its life returns the same token, so there is
-//! nothing to gain by asking early): it is used until just before its end. A refused token is thrown away; a 401 with
-//! the token fetched after that is `Unauthorised`.
+//! One request fetches a token for all (the instance returns the same token until it expires, so there is nothing to
+//! gain by requesting one early). It is used until shortly before it expires. A rejected token is discarded; a 401 with
+//! the token fetched after that is `Unauthorized`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,278 +20,292 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::model::{Class, Failure};
+use crate::model::{Failure, FailureClass};
 
 use super::classify::{self, failure};
 use super::{Auth, Connection, Error, oauth};
 
-/// A token is not used in its last moments, or it would end while a request waits for a thread of the instance.
-const MARGIN: u64 = 2_000;
+/// A token is not used in its last milliseconds: it could expire while a request waits for a thread of the instance.
+const EXPIRY_MARGIN: u64 = 2_000;
 
-/// Times that a token about to end is waited out before it is used as it is.
-const WAITS: u32 = 3;
+/// How often to wait for the expiry of a token that is about to expire before it is used anyway.
+const EXPIRY_WAITS: u32 = 3;
 
-/// Refusals in a row after which a password is not tried any more: five lock the account (the default of ServiceNow's
+/// Consecutive rejections after which a password is no longer tried: five lock the account (the default of ServiceNow's
 /// `SNC User Lockout Check` rules).
-const MOST_WRONG: u32 = 4;
+const MAX_REJECTIONS: u32 = 4;
 
 /// The credentials in use.
-struct Held {
+struct ActiveCredentials {
     auth: Auth,
-    /// Counts changes of the header, from 1; a slot empties its jar when it sees a new one.
+    /// Increases with every change of the header, from 1. A slot empties its cookie jar when it changes.
     generation: u64,
+    /// `None` while there is no token.
     header: Option<HeaderValue>,
-    /// The token, for scrubbing messages.
+    /// The token, to redact it in messages.
     token: Option<SecretString>,
-    /// The header is good before this instant.
-    good_until: u64,
-    /// A token was refused, and none has been accepted since.
+    /// Milliseconds; the header is not used from then on.
+    expires_at: u64,
+    /// A token was rejected, and none has been accepted since.
     suspect: bool,
 }
 
-/// Leave to send one request.
-pub struct Pass {
+/// Permission to send one request, with its header.
+pub struct Authorization {
     pub header: HeaderValue,
     pub generation: u64,
-    /// Held while the credentials are unproven: no other request uses them meanwhile.
-    alone: Option<OwnedMutexGuard<()>>,
+    /// Held while the credentials are unverified, so that no other request uses them at the same time.
+    exclusive: Option<OwnedMutexGuard<()>>,
 }
 
-/// A password's refusals in a row.
+/// The consecutive rejections of a password.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wrong {
+struct ConsecutiveRejections {
     count: u32,
-    /// It is not tried before this instant.
+    /// Milliseconds; the password is not tried before.
     not_before: u64,
 }
 
-/// The credentials of an instance, shared by all that send requests to it.
-pub struct Authority {
-    held: RwLock<Arc<Held>>,
-    alone: Arc<Mutex<()>>,
-    /// Generation that the instance has accepted; 0: none.
-    proven: AtomicU64,
-    /// The last refusal and how many there were: those that waited for a request's answer share it.
-    refusals: AtomicU64,
-    refused: RwLock<Option<Failure>>,
-    wrong: std::sync::Mutex<Wrong>,
+/// The authentication of an instance, shared by all clients that send requests to it.
+pub struct Authenticator {
+    active: RwLock<Arc<ActiveCredentials>>,
+    exclusive: Arc<Mutex<()>>,
+    /// The generation that the instance has accepted; 0: none.
+    verified: AtomicU64,
+    /// Counts the rejections; requests that waited for another request's response share its rejection.
+    rejections: AtomicU64,
+    last_rejection: RwLock<Option<Failure>>,
+    consecutive_rejections: std::sync::Mutex<ConsecutiveRejections>,
     token_url: String,
-    patience: Duration,
-    /// After a refusal a password is not tried for so many milliseconds.
-    pause: u64,
+    /// How long a request waits for another one to verify the credentials.
+    wait_limit: Duration,
+    /// Milliseconds for which a password is not tried after a rejection.
+    retry_delay: u64,
 }
 
-impl Authority {
-    /// `base` has no trailing slash.
+impl Authenticator {
+    /// `base` is the instance's URL without a trailing slash.
     pub fn new(connection: &Connection, base: &str) -> Result<Self, Error> {
-        let held = Held::new(connection.auth.clone(), 1)?;
+        let active = ActiveCredentials::new(connection.auth.clone(), 1)?;
         Ok(Self {
-            held: RwLock::new(Arc::new(held)),
-            alone: Arc::new(Mutex::new(())),
-            proven: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
-            refused: RwLock::new(None),
-            wrong: std::sync::Mutex::default(),
+            active: RwLock::new(Arc::new(active)),
+            exclusive: Arc::new(Mutex::new(())),
+            verified: AtomicU64::new(0),
+            rejections: AtomicU64::new(0),
+            last_rejection: RwLock::new(None),
+            consecutive_rejections: std::sync::Mutex::default(),
             token_url: format!("{base}/oauth_token.do"),
-            // Bounds the wait for another request's proof of the credentials.
-            patience: connection.deadline,
-            pause: u64::try_from(connection.login_pause.as_millis()).unwrap_or(u64::MAX),
+            wait_limit: connection.deadline,
+            retry_delay: u64::try_from(connection.auth_retry_delay.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
-    /// Takes new credentials. Those that are in use already change nothing: each route brings them.
+    /// Replaces the credentials. Credentials identical to the current ones change nothing: each route passes them.
     pub fn replace(&self, auth: Auth) -> Result<(), Error> {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        if held.auth.is_same_as(&auth) {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        if active.auth.is_same_as(&auth) {
             return Ok(());
         }
-        *held = Arc::new(Held::new(auth, held.generation + 1)?);
-        *self.wrong() = Wrong::default();
+        *active = Arc::new(ActiveCredentials::new(auth, active.generation + 1)?);
+        *self.consecutive_rejections() = ConsecutiveRejections::default();
         Ok(())
     }
 
-    /// Counts changes of the credentials.
+    /// Increases with every change of the credentials.
     pub fn generation(&self) -> u64 {
-        self.held().generation
+        self.active().generation
     }
 
-    /// A person wants the credentials tried now, whatever became of them before: once.
-    pub fn try_again(&self) {
-        let mut wrong = self.wrong();
-        *wrong = Wrong { count: wrong.count.min(MOST_WRONG - 1), not_before: 0 };
+    /// Allows one attempt with rejected credentials now, because a user requested it.
+    pub fn retry_credentials(&self) {
+        let mut rejections = self.consecutive_rejections();
+        *rejections = ConsecutiveRejections { count: rejections.count.min(MAX_REJECTIONS - 1), not_before: 0 };
     }
 
-    fn wrong(&self) -> std::sync::MutexGuard<'_, Wrong> {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    fn consecutive_rejections(&self) -> std::sync::MutexGuard<'_, ConsecutiveRejections> {
+        self.consecutive_rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a password is not tried now, where it was refused before.
-    fn spared(&self, now: u64) -> Option<Failure> {
-        let Wrong { count, not_before } = *self.wrong();
-        if count < MOST_WRONG && now >= not_before {
+    /// Why a rejected password must not be tried now; `None` if it may be.
+    fn retry_blocked(&self, now: u64) -> Option<Failure> {
+        let ConsecutiveRejections { count, not_before } = *self.consecutive_rejections();
+        if count < MAX_REJECTIONS && now >= not_before {
             return None;
         }
-        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let why = if count < MOST_WRONG {
-            format!("{}; tried again later", refused.message)
+        let rejection = self.last_rejection.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let reason = if count < MAX_REJECTIONS {
+            format!("{}; the bridge will retry later", rejection.message)
         } else {
             format!(
-                "{}; that was refusal {count} in a row, and as the fifth may lock the account, it is not tried any more: \
-                 set the password right, or, where it is right, `nowbridge resume`",
-                refused.message
+                "{}; rejected {count} times in a row, and a fifth rejection may lock the account, so the password is \
+                 not tried again: set the correct password, or, if it is correct, run `nowbridge resume`",
+                rejection.message
             )
         };
-        Some(failure(Class::Unauthorised, "unauthorised", &why))
+        Some(failure(FailureClass::Unauthorized, "unauthorized", &reason))
     }
 
-    /// Leave to send, once the credentials are there and nobody else is trying them out.
-    pub async fn admit(&self, http: &reqwest::Client, clock: fn() -> u64) -> Result<Pass, Failure> {
-        let held = self.held();
-        if let Some(header) = held.usable(clock())
-            && (held.bearer() || self.proven.load(Ordering::Acquire) == held.generation)
+    /// Permits one request, once there are credentials and no other request is verifying them.
+    pub async fn authorize(&self, http: &reqwest::Client, clock: fn() -> u64) -> Result<Authorization, Failure> {
+        let active = self.active();
+        if let Some(header) = active.usable_header(clock())
+            && (active.is_bearer() || self.verified.load(Ordering::Acquire) == active.generation)
         {
-            return Ok(Pass { header, generation: held.generation, alone: None });
+            return Ok(Authorization { header, generation: active.generation, exclusive: None });
         }
-        let (before, generation) = (self.refusals.load(Ordering::Acquire), held.generation);
-        let Ok(alone) = tokio::time::timeout(self.patience, Arc::clone(&self.alone).lock_owned()).await else {
-            let why = "another request is still trying the credentials; nothing was sent";
-            return Err(failure(Class::Transient, "credentials_untried", why));
+        let (seen_rejections, generation) = (self.rejections.load(Ordering::Acquire), active.generation);
+        let lock = Arc::clone(&self.exclusive).lock_owned();
+        let Ok(exclusive) = tokio::time::timeout(self.wait_limit, lock).await else {
+            let reason = "another request is still verifying the credentials; nothing was sent";
+            return Err(failure(FailureClass::Transient, "credentials_untried", reason));
         };
-        let held = self.held();
-        if self.refusals.load(Ordering::Acquire) != before
-            && held.generation == generation
-            && let Some(refused) = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let active = self.active();
+        if self.rejections.load(Ordering::Acquire) != seen_rejections
+            && active.generation == generation
+            && let Some(rejection) = self.last_rejection.read().unwrap_or_else(PoisonError::into_inner).clone()
         {
-            return Err(refused);
+            return Err(rejection);
         }
-        if let Some(header) = held.usable(clock()) {
-            let proven = held.bearer() || self.proven.load(Ordering::Acquire) == held.generation;
-            if !proven && let Some(spared) = self.spared(clock()) {
-                return Err(spared);
+        if let Some(header) = active.usable_header(clock()) {
+            let verified = active.is_bearer() || self.verified.load(Ordering::Acquire) == active.generation;
+            if !verified && let Some(blocked) = self.retry_blocked(clock()) {
+                return Err(blocked);
             }
-            return Ok(Pass { header, generation: held.generation, alone: (!proven).then_some(alone) });
+            let exclusive = (!verified).then_some(exclusive);
+            return Ok(Authorization { header, generation: active.generation, exclusive });
         }
-        match self.renew(http, clock, &held).await {
-            Ok(pass) => Ok(pass),
+        match self.fetch_token(http, clock, &active).await {
+            Ok(authorization) => Ok(authorization),
             Err(failure) => {
-                self.note_refusal(&failure);
+                self.record_rejection(&failure);
                 Err(failure)
             }
         }
     }
 
-    /// The instance accepted these credentials.
+    /// Records that the instance accepted the credentials of this generation.
     pub fn accepted(&self, generation: u64) {
-        if self.proven.load(Ordering::Acquire) != generation {
-            self.proven.store(generation, Ordering::Release);
-            *self.wrong() = Wrong::default();
-            self.change(generation, |held| held.suspect = false);
+        if self.verified.load(Ordering::Acquire) != generation {
+            self.verified.store(generation, Ordering::Release);
+            *self.consecutive_rejections() = ConsecutiveRejections::default();
+            self.update(generation, |active| active.suspect = false);
         }
     }
 
-    /// The instance answered 401 to a request that left with this pass: the failure that this means.
-    pub fn refused(&self, pass: &Pass, failure: Failure, now: u64) -> Failure {
-        let generation = pass.generation;
-        let held = self.held();
-        if held.generation != generation {
-            let message = format!("{}; the credentials have changed meanwhile", failure.message);
-            return classify::failure(Class::Transient, "credentials_changed", &message);
+    /// Records that the instance responded with 401; returns the failure of the request.
+    pub fn on_unauthorized(&self, authorization: &Authorization, failure: Failure, now: u64) -> Failure {
+        let generation = authorization.generation;
+        let active = self.active();
+        if active.generation != generation {
+            let message = format!("{}; the credentials were changed in the meantime", failure.message);
+            return classify::failure(FailureClass::Transient, "credentials_changed", &message);
         }
-        if held.bearer() {
-            let suspect = held.suspect;
-            self.change(generation, |held| {
-                held.header = None;
-                held.suspect = true;
+        if active.is_bearer() {
+            let suspect = active.suspect;
+            self.update(generation, |active| {
+                active.header = None;
+                active.suspect = true;
             });
             if !suspect {
                 let message = format!("{}; a new token will be fetched", failure.message);
-                return classify::failure(Class::Transient, "token_refused", &message);
+                return classify::failure(FailureClass::Transient, "token_rejected", &message);
             }
         }
-        // One refusal proves nothing right any more: the next request goes alone again.
-        let unproves = self.proven.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        // What left together with the request that learned it was no try of its own.
-        if unproves || pass.alone.is_some() {
-            let mut wrong = self.wrong();
-            *wrong = Wrong { count: wrong.count + 1, not_before: now.saturating_add(self.pause) };
+        // The credentials count as unverified again, so the next request uses them exclusively.
+        let unverified = self.verified.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        // Requests that were in flight together with the first rejected one do not count as attempts.
+        if unverified || authorization.exclusive.is_some() {
+            let mut rejections = self.consecutive_rejections();
+            let not_before = now.saturating_add(self.retry_delay);
+            *rejections = ConsecutiveRejections { count: rejections.count + 1, not_before };
         }
-        self.note_refusal(&failure);
+        self.record_rejection(&failure);
         failure
     }
 
-    /// Takes our secrets out of a text that others wrote.
-    pub fn scrub(&self, text: &mut String) {
-        let held = self.held();
-        let secret = match &held.auth {
+    /// Replaces the secrets in an external message.
+    pub fn redact(&self, text: &mut String) {
+        let active = self.active();
+        let secret = match &active.auth {
             Auth::Basic { password, .. } => password,
             Auth::ClientCredentials { client_secret, .. } => client_secret,
         };
-        for secret in [Some(secret), held.token.as_ref()].into_iter().flatten().map(ExposeSecret::expose_secret) {
+        for secret in [Some(secret), active.token.as_ref()].into_iter().flatten().map(ExposeSecret::expose_secret) {
             if secret.len() >= 4 && text.contains(secret) {
                 *text = text.replace(secret, "***");
             }
         }
     }
 
-    fn held(&self) -> Arc<Held> {
-        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    fn active(&self) -> Arc<ActiveCredentials> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, generation: u64, change: impl FnOnce(&mut Held)) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        if held.generation == generation {
-            let mut next = held.copy();
-            change(&mut next);
-            *held = Arc::new(next);
+    fn update(&self, generation: u64, update: impl FnOnce(&mut ActiveCredentials)) {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        if active.generation == generation {
+            let mut next = active.copy();
+            update(&mut next);
+            *active = Arc::new(next);
         }
     }
 
-    fn note_refusal(&self, failure: &Failure) {
-        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
-        self.refusals.fetch_add(1, Ordering::AcqRel);
+    fn record_rejection(&self, failure: &Failure) {
+        *self.last_rejection.write().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
+        self.rejections.fetch_add(1, Ordering::AcqRel);
     }
-
-    /// Fetches a token, and waits out one that is about to end. Called by one at a time.
-    async fn renew(&self, http: &reqwest::Client, clock: fn() -> u64, held: &Held) -> Result<Pass, Failure> {
-        let Auth::ClientCredentials { client_id, client_secret, token_url } = &held.auth else {
-            return Err(failure(Class::Transient, "credentials_changed", "the credentials were replaced; try again"));
+    /// Fetches a token; waits for the expiry of one that is about to expire. The caller must hold the lock that makes
+    /// it the only one to do so.
+    /// does so at a time.
+    async fn fetch_token(
+        &self,
+        http: &reqwest::Client,
+        clock: fn() -> u64,
+        active: &ActiveCredentials,
+    ) -> Result<Authorization, Failure> {
+        let replaced = || {
+            let reason = "the credentials were replaced in the meantime; nothing was sent";
+            failure(FailureClass::Transient, "credentials_changed", reason)
+        };
+        let Auth::ClientCredentials { client_id, client_secret, token_url } = &active.auth else {
+            return Err(replaced());
         };
         let url = token_url.as_deref().unwrap_or(&self.token_url);
-        for wait in 0..=WAITS {
-            let asked_at = clock();
+        for wait in 0..=EXPIRY_WAITS {
+            let requested_at = clock();
             let (token, seconds) = oauth::fetch(http, url, client_id, client_secret).await?;
             let left = seconds.saturating_mul(1000);
-            if left <= MARGIN && wait < WAITS {
+            if left <= EXPIRY_MARGIN && wait < EXPIRY_WAITS {
                 tokio::time::sleep(Duration::from_millis(left + 200)).await;
                 continue;
             }
             let header = oauth::bearer(&token)?;
-            let mut now_held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-            if now_held.generation != held.generation {
+            let mut current = self.active.write().unwrap_or_else(PoisonError::into_inner);
+            if current.generation != active.generation {
                 break;
             }
-            let generation = held.generation + 1;
-            *now_held = Arc::new(Held {
-                auth: held.auth.clone(),
+            let generation = active.generation + 1;
+            *current = Arc::new(ActiveCredentials {
+                auth: active.auth.clone(),
                 generation,
                 header: Some(header.clone()),
                 token: Some(token),
-                good_until: asked_at.saturating_add(left.saturating_sub(MARGIN)),
-                suspect: held.suspect,
+                expires_at: requested_at.saturating_add(left.saturating_sub(EXPIRY_MARGIN)),
+                suspect: active.suspect,
             });
-            return Ok(Pass { header, generation, alone: None });
+            return Ok(Authorization { header, generation, exclusive: None });
         }
-        Err(failure(Class::Transient, "credentials_changed", "the credentials were replaced; try again"))
+        Err(replaced())
     }
 }
 
-impl Held {
+impl ActiveCredentials {
     fn new(auth: Auth, generation: u64) -> Result<Self, Error> {
         let header = match &auth {
             Auth::Basic { user, password } => Some(basic(user, password)?),
             Auth::ClientCredentials { .. } => None,
         };
-        Ok(Self { auth, generation, header, token: None, good_until: u64::MAX, suspect: false })
+        Ok(Self { auth, generation, header, token: None, expires_at: u64::MAX, suspect: false })
     }
 
     fn copy(&self) -> Self {
@@ -299,28 +314,28 @@ impl Held {
             generation: self.generation,
             header: self.header.clone(),
             token: self.token.clone(),
-            good_until: self.good_until,
+            expires_at: self.expires_at,
             suspect: self.suspect,
         }
     }
 
-    fn usable(&self, now: u64) -> Option<HeaderValue> {
-        if now < self.good_until { self.header.clone() } else { None }
+    fn usable_header(&self, now: u64) -> Option<HeaderValue> {
+        if now < self.expires_at { self.header.clone() } else { None }
     }
 
-    fn bearer(&self) -> bool {
+    fn is_bearer(&self) -> bool {
         matches!(self.auth, Auth::ClientCredentials { .. })
     }
 }
 
 fn basic(user: &str, password: &SecretString) -> Result<HeaderValue, Error> {
-    // RFC 7617: the colon ends the user name, so it can't hold one.
+    // RFC 7617: the colon ends the user name, so a user name cannot contain one.
     if user.is_empty() || user.contains(':') || user.chars().any(char::is_control) {
-        return Err(Error::Credential { what: "user name" });
+        return Err(Error::Credential { credential: "user name" });
     }
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose_secret()));
     let mut header =
-        HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| Error::Credential { what: "password" })?;
+        HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| Error::Credential { credential: "password" })?;
     header.set_sensitive(true);
     Ok(header)
 }

@@ -1,16 +1,19 @@
-//! Several requests in one HTTP request, by the instance's Batch API.
+//! Batches: several requests in one HTTP request, by the instance's Batch API.
 //!
-//! The instance serves the items one after the other in one transaction, which it ends after 30 s. Each item that it
-//! answered is judged like an answer of its own. Of the others: one that is named as not served never ran; one that is
-//! neither answered nor named was running when the call was ended, and is in doubt; and where all are named, the first
-//! of them may have been the one that was running, unless the item before it was answered with a failure of the
-//! server. A call that got no answer, or none that can be read, leaves every write in it in doubt. A call that the
-//! instance refused as a whole ran nothing, and says nothing of its items: they have to be sent singly.
+//! The instance executes the items one after the other in one transaction, which it ends after 30 s. Each item with a
+//! response is classified like a request of its own. The others:
+//! - An item listed as unserviced was not executed.
+//! - An item that is neither serviced nor listed was being executed when the transaction ended; it is ambiguous.
+//! - If all of them are listed, the first may have been the one being executed, unless the item before it got a server
+//!   error.
 //!
-//! Events ([`super::events`]) go together in the same way, by an interface of their own; looks at them don't.
+//! A call without a response, or with one that cannot be read, leaves every write in it ambiguous. If the instance
+//! rejects the call, it executed nothing, and the rejection says nothing about the items: send them unbatched.
 //!
-//! What is not known of real instances is in which order items run; this takes it to be the order in which they were
-//! sent, which their documentation shows and does not promise.
+//! Events ([`super::events`]) are batched in the same way, by an API of their own; searches for events are not.
+//!
+//! The order in which a real instance executes the items is not certain. This module assumes the order in which they
+//! were sent, which ServiceNow's documentation shows but does not guarantee.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,32 +23,32 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Answer, Class, Failure};
+use crate::model::{Answer, Failure, FailureClass};
 
-use super::classify::{self, Head, Kind, doubt, failure};
-use super::client::{Heard, RequestError};
-use super::{Client, Reply, Request, events, journal, lookup, request};
+use super::classify::{self, RequestKind, ResponseHead, ambiguous, failure};
+use super::client::{HttpResponse, RequestError};
+use super::{Client, Request, RequestResult, events, journal, lookup, request};
 use crate::quota::concurrency::LoadSignal;
 
-/// Where calls go, within the instance.
+/// The path of the Batch API.
 const PATH: &str = "/api/now/v1/batch";
 
-/// Name by which the pace knows calls: the rate-limit rules of an instance count them apart from requests to tables.
+/// The limiter's name for batches: the instance's rate-limit rules count them separately from requests to tables.
 pub const TABLE: &str = "batch";
 
-/// What came of a call.
+/// The result of a batch.
 #[derive(Debug)]
-pub struct Replies {
-    /// For each request, in their order.
-    pub each: Vec<Reply>,
-    /// They tell of one and the same failure, that of the call.
-    pub as_one: bool,
-    /// The instance did not take the call as a whole, for this reason, and the next requests are better sent singly: it
-    /// refused it, so that nothing ran and all are `NotSent`; or it took some events of it, and all are in doubt.
-    pub refused: Option<Failure>,
+pub struct BatchResult {
+    /// One per request, in the same order.
+    pub results: Vec<RequestResult>,
+    /// The HTTP request itself failed; the results of all requests sent contain that one failure.
+    pub call_failed: bool,
+    /// Why the next requests should be sent unbatched. Either the instance rejected the call, so that nothing was
+    /// executed and all results are `NotSent`; or it accepted only some of the events, and all are ambiguous.
+    pub unbatch_reason: Option<Failure>,
 }
 
-/// An item as it is sent.
+/// A request as an item of the Batch API.
 #[derive(Serialize)]
 struct Item<'a> {
     id: String,
@@ -66,10 +69,10 @@ struct Header<T> {
 const HEADERS: [Header<&str>; 2] =
     [Header { name: "Content-Type", value: "application/json" }, Header { name: "Accept", value: "application/json" }];
 
-/// The answer to a call.
+/// The response to a batch.
 #[derive(Deserialize)]
-struct Answered {
-    serviced_requests: Vec<Served>,
+struct BatchResponse {
+    serviced_requests: Vec<ServicedRequest>,
     #[serde(default)]
     unserviced_requests: Vec<Value>,
     #[serde(default)]
@@ -77,7 +80,7 @@ struct Answered {
 }
 
 #[derive(Deserialize)]
-struct Served {
+struct ServicedRequest {
     id: Value,
     status_code: u16,
     #[serde(default)]
@@ -87,33 +90,33 @@ struct Served {
 }
 
 impl Client {
-    /// By which name the pace knows requests that carry several.
-    pub fn called_as(&self) -> &'static str {
+    /// The table name under which the limiter counts batches.
+    pub fn batch_rate_limit_scope(&self) -> &'static str {
         if self.connection().events.is_some() { events::TABLE } else { TABLE }
     }
 
-    /// Whether a request can be sent together with others.
-    pub fn goes_together(&self, request: &Request) -> bool {
+    /// Whether a request can be part of a batch.
+    pub fn is_batchable(&self, request: &Request) -> bool {
         match self.connection().events {
-            Some(_) => matches!(request, Request::Event { .. }),
-            None => request.is_one_exchange(),
+            Some(_) => matches!(request, Request::SendEvent { .. }),
+            None => request.is_single_http_request(),
         }
     }
 
-    /// Performs several requests on a slot as one call; each must be one exchange ([`Request::is_one_exchange`]).
-    /// `may_send` is asked for each immediately before the call leaves, after any token was fetched: where it says why
-    /// not, that request is left out and answered `NotSent`.
-    pub async fn perform_together(
+    /// Performs several requests on a slot as one HTTP request. Each must be a single HTTP request
+    /// ([`Request::is_single_http_request`]). `may_send` is called for each immediately before the batch is sent, after
+    /// any token was fetched. A request for which it fails is omitted and answered `NotSent`.
+    pub async fn perform_batch(
         &self,
         slot: usize,
         requests: &[Request],
         mut may_send: impl FnMut(usize) -> Result<(), String> + Send,
-    ) -> Replies {
+    ) -> BatchResult {
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(requests.len());
         let mut items: Vec<(usize, Vec<u8>)> = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
             let item = match &self.connection().events {
-                Some(events) => events::record(events, request),
+                Some(events) => events::encode_record(events, request),
                 None => self.item(at, request),
             };
             match item {
@@ -125,14 +128,14 @@ impl Client {
             }
         }
         answers.resize_with(requests.len(), || None);
-        let (path, begins): (&str, &[u8]) = match self.connection().events {
+        let (path, prefix): (&str, &[u8]) = match self.connection().events {
             Some(_) => (events::PATH, b"{\"records\":["),
             None => (PATH, b"{\"batch_request_id\":\"1\",\"rest_requests\":["),
         };
         let mut sent = Vec::new();
-        let mut compose = || {
+        let mut body_source = || {
             sent.clear();
-            let mut body = begins.to_vec();
+            let mut body = prefix.to_vec();
             for (at, item) in &items {
                 match may_send(*at) {
                     Ok(()) => {
@@ -142,202 +145,213 @@ impl Client {
                         body.extend_from_slice(item);
                         sent.push(*at);
                     }
-                    Err(why) => answers[*at] = Some(Answer::NotSent { reason: why }),
+                    Err(reason) => answers[*at] = Some(Answer::NotSent { reason }),
                 }
             }
             body.extend_from_slice(b"]}");
             if sent.is_empty() { Err("no request of the batch may be sent".to_owned()) } else { Ok(Some(body)) }
         };
-        let outcome = match request::parse(&self.urls().path(path, &[])) {
-            Ok(url) => self.exchange(slot, Kind::Create, Method::POST, url, &mut compose).await,
+        let outcome = match request::parse_url(&self.urls().path_url(path, &[])) {
+            Ok(url) => self.send(slot, RequestKind::Create, Method::POST, url, &mut body_source).await,
             Err(failure) => Err(failure.into()),
         };
-        self.share_latency(slot, sent.len());
-        self.replies(requests, &sent, answers, outcome)
+        self.divide_latency(slot, sent.len());
+        self.batch_result(requests, &sent, answers, outcome)
     }
 
-    /// One request as an item, its id its place.
+    /// Encodes one request as an item; its id is its index.
     fn item(&self, at: usize, request: &Request) -> Result<Vec<u8>, Failure> {
         let (method, url, body) = match request {
-            Request::Event { .. } | Request::Events { .. } => {
-                return Err(failure(Class::Transient, "request", "an event can't be part of a batch"));
+            Request::SendEvent { .. } | Request::FindEvents { .. } => {
+                return Err(failure(FailureClass::Transient, "request", "an event can't be part of a batch"));
             }
             Request::Create { .. } | Request::Update { .. } => {
-                let wire = request.wire(self.connection(), self.urls())?;
-                let method = if wire.kind == Kind::Create { "POST" } else { "PATCH" };
-                (method, wire.url.to_string(), Some(BASE64.encode(&wire.body)))
+                let write = request.encode_write(self.connection(), self.urls())?;
+                let method = if write.kind == RequestKind::Create { "POST" } else { "PATCH" };
+                (method, write.url.to_string(), Some(BASE64.encode(&write.body)))
             }
             Request::Read { sys_id, columns, .. } => ("GET", journal::url(self, sys_id, columns)?, None),
             Request::Find { correlation, columns } => ("GET", lookup::url(self, correlation, columns)?, None),
         };
-        if !request.is_one_exchange() {
-            return Err(failure(Class::Transient, "request", "a look for notes can't be part of a batch"));
+        if !request.is_single_http_request() {
+            return Err(failure(FailureClass::Transient, "request", "a search for markers can't be part of a batch"));
         }
-        let url = self.urls().within(&url);
-        // The headers tell how long to wait where an item is throttled.
+        let url = self.urls().strip_root(&url);
+        // An item's headers contain `Retry-After` if the item is throttled.
         let item = Item { id: at.to_string(), method, url, headers: HEADERS, body, exclude_response_headers: false };
-        serde_json::to_vec(&item).map_err(|error| failure(Class::Rejected, "request", &error.to_string()))
+        serde_json::to_vec(&item).map_err(|error| failure(FailureClass::Rejected, "request", &error.to_string()))
     }
 
-    /// The pace follows how long a request takes, and a call takes as long as its items together.
-    fn share_latency(&self, slot: usize, items: usize) {
+    /// Divides the call's latency by its items: the limiter expects the latency of one request.
+    fn divide_latency(&self, slot: usize, items: usize) {
         let Some(slot) = self.slot(slot) else { return };
-        slot.press(|feedback| {
-            if let Some(LoadSignal::Answered { latency, .. }) = &mut feedback.sign {
+        slot.update_feedback(|feedback| {
+            if let Some(LoadSignal::Response { latency, .. }) = &mut feedback.signal {
                 *latency /= u64::try_from(items).unwrap_or(1).max(1);
             }
         });
     }
 
-    /// An answer for each request.
-    fn replies(
+    /// Determines the answer to each request.
+    fn batch_result(
         &self,
         requests: &[Request],
         sent: &[usize],
         mut answers: Vec<Option<Answer>>,
-        outcome: Result<Heard, RequestError>,
-    ) -> Replies {
-        let mut as_one = false;
-        let mut refused = None;
+        outcome: Result<HttpResponse, RequestError>,
+    ) -> BatchResult {
+        let mut call_failed = false;
+        let mut unbatch_reason = None;
         let date = match &outcome {
-            Ok(heard) => heard.head.date,
+            Ok(response) => response.head.date,
             Err(RequestError::Failed(_, date)) => *date,
             Err(RequestError::NotSent(_)) => None,
         };
-        let judged = outcome.and_then(|heard| {
-            let judged = match self.connection().events {
-                Some(_) => events::judge(self, requests, sent, &heard, &mut answers),
-                None => parse(&heard).map(|answered| self.judge(requests, sent, &heard.head, answered, &mut answers)),
+        let classified = outcome.and_then(|response| {
+            let classified = match self.connection().events {
+                Some(_) => events::classify(self, requests, sent, &response, &mut answers),
+                None => parse(&response)
+                    .map(|batch| self.classify_items(requests, sent, &response.head, batch, &mut answers)),
             };
-            judged.map_err(RequestError::from)
+            classified.map_err(RequestError::from)
         });
-        match judged {
+        match classified {
             Ok(()) => {}
-            Err(RequestError::NotSent(reason)) => fill(&mut answers, |_| Answer::NotSent { reason: reason.clone() }),
+            Err(RequestError::NotSent(reason)) => {
+                fill_unanswered(&mut answers, |_| Answer::NotSent { reason: reason.clone() });
+            }
             Err(RequestError::Failed(failure, _)) => {
-                let failure = self.scrubbed(failure);
-                if matches!(failure.class, Class::Rejected | Class::Gone | Class::Conflict) {
-                    let reason = format!("the instance refused the batch as a whole: {}", failure.message);
-                    fill(&mut answers, |_| Answer::NotSent { reason: reason.clone() });
-                    refused = Some(failure);
+                let failure = self.redacted(failure);
+                if matches!(failure.class, FailureClass::Rejected | FailureClass::Gone | FailureClass::Conflict) {
+                    let reason = format!("the instance rejected the batch: {}", failure.message);
+                    fill_unanswered(&mut answers, |_| Answer::NotSent { reason: reason.clone() });
+                    unbatch_reason = Some(failure);
                 } else {
-                    fill(&mut answers, |at| Answer::Failed(of_whole(&requests[at], failure.clone())));
-                    as_one = true;
-                    // Some of them may be what the instance can't take: each gets an answer of its own the next time.
-                    refused = (failure.code == "events_missing").then_some(failure);
+                    fill_unanswered(&mut answers, |at| Answer::Failed(call_failure_of(&requests[at], failure.clone())));
+                    call_failed = true;
+                    // Sent unbatched, each event gets a response of its own, and one that the instance rejects is
+                    // found.
+                    unbatch_reason = (failure.code == "events_missing").then_some(failure);
                 }
             }
         }
         let issued_at = self.now();
-        let reply = |answer: Option<Answer>| {
-            let answer = answer.unwrap_or_else(|| Answer::NotSent { reason: "it was not part of the batch".into() });
-            Reply { answer, issued_at, instance_date: date }
+        let result = |answer: Option<Answer>| {
+            let answer =
+                answer.unwrap_or_else(|| Answer::NotSent { reason: "the request was not part of the batch".into() });
+            RequestResult { answer, issued_at, instance_date: date }
         };
-        Replies { each: answers.into_iter().map(reply).collect(), as_one, refused }
+        BatchResult { results: answers.into_iter().map(result).collect(), call_failed, unbatch_reason }
     }
 
-    /// The call was answered: what of each item?
-    fn judge(
+    /// Classifies the items of a batch that has a response.
+    fn classify_items(
         &self,
         requests: &[Request],
         sent: &[usize],
-        head: &Head,
-        answered: Answered,
+        head: &ResponseHead,
+        batch: BatchResponse,
         answers: &mut [Option<Answer>],
     ) {
-        let mut served: HashMap<String, Vec<Served>> = HashMap::new();
-        for one in answered.serviced_requests {
-            served.entry(text(&one.id)).or_default().push(one);
+        let mut serviced: HashMap<String, Vec<ServicedRequest>> = HashMap::new();
+        for item in batch.serviced_requests {
+            serviced.entry(id_text(&item.id)).or_default().push(item);
         }
-        let named: HashSet<String> = answered.unserviced_requests.iter().map(text).collect();
-        let running = running(sent, &served, &named);
+        let unserviced: HashSet<String> = batch.unserviced_requests.iter().map(id_text).collect();
+        let interrupted = interrupted_item(sent, &serviced, &unserviced);
         for &at in sent {
             let kind = kind(&requests[at]);
-            let in_doubt = |why: &str| Err(doubt(kind, true, Class::Transient, "batch_ended", why));
-            let outcome = match served.remove(&at.to_string()).as_deref() {
-                Some([one]) => self.served(&requests[at], head, one),
-                Some(_) => in_doubt("the instance answered it more than once"),
-                None if named.contains(&at.to_string()) && running != Some(at) => {
-                    Ok(Answer::NotSent { reason: "the instance's quota ended the batch before it".into() })
-                }
-                None => in_doubt("the instance's quota ended the batch at it"),
+            let ambiguous_item =
+                |reason: &str| Err(ambiguous(kind, true, FailureClass::Transient, "batch_ended", reason));
+            let outcome = match serviced.remove(&at.to_string()).as_deref() {
+                Some([item]) => self.item_answer(&requests[at], head, item),
+                Some(_) => ambiguous_item("the instance returned more than one response for this request"),
+                None if unserviced.contains(&at.to_string()) && interrupted != Some(at) => Ok(Answer::NotSent {
+                    reason: "the instance's transaction quota ended the batch before this request".into(),
+                }),
+                None => ambiguous_item("the instance's transaction quota ended the batch during this request"),
             };
-            answers[at] = Some(outcome.unwrap_or_else(|failure| Answer::Failed(self.scrubbed(failure))));
+            answers[at] = Some(outcome.unwrap_or_else(|failure| Answer::Failed(self.redacted(failure))));
         }
     }
 
-    /// The answer to one item, judged as an answer of its own.
-    fn served(&self, request: &Request, head: &Head, one: &Served) -> Result<Answer, Failure> {
-        // A body that is no base64 is taken as it is, and so for no result.
-        let body = one.body.as_deref().unwrap_or_default();
+    /// Classifies one item's response like a response of its own.
+    fn item_answer(&self, request: &Request, head: &ResponseHead, item: &ServicedRequest) -> Result<Answer, Failure> {
+        // A body that is not base64 is used as is, and so is not a valid result.
+        let body = item.body.as_deref().unwrap_or_default();
         let body = BASE64.decode(body.trim()).unwrap_or_else(|_| body.as_bytes().to_vec());
-        let header = |name: &str| one.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+        let header = |name: &str| item.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
         let retry_after = header("retry-after").and_then(|h| classify::retry_after(&h.value, head.date));
-        let head = Head { status: one.status_code, date: head.date, retry_after, total: None };
-        let heard = Heard { head, body };
+        let head = ResponseHead { status: item.status_code, date: head.date, retry_after, total: None };
+        let response = HttpResponse { head, body };
         match request {
-            Request::Event { .. } | Request::Events { .. } => {
-                Err(failure(Class::Transient, "request", "an event can't be part of a batch"))
+            Request::SendEvent { .. } | Request::FindEvents { .. } => {
+                Err(failure(FailureClass::Transient, "request", "an event can't be part of a batch"))
             }
-            Request::Create { .. } | Request::Update { .. } => self.written(kind(request), request, &heard),
-            Request::Read { sys_id, columns, .. } => journal::row_of(self, sys_id, columns, &heard)
+            Request::Create { .. } | Request::Update { .. } => self.write_answer(kind(request), request, &response),
+            Request::Read { sys_id, columns, .. } => journal::parse_row(self, sys_id, columns, &response)
                 .map(|row| Answer::Rows { rows: vec![row], journal: None }),
-            Request::Find { correlation, columns } => lookup::found(self, correlation, columns, &heard),
+            Request::Find { correlation, columns } => lookup::parse_response(self, correlation, columns, &response),
         }
     }
 }
 
-fn kind(request: &Request) -> Kind {
+fn kind(request: &Request) -> RequestKind {
     match request {
-        Request::Create { .. } | Request::Event { .. } => Kind::Create,
-        Request::Update { .. } => Kind::Update,
-        Request::Read { .. } => Kind::Row,
-        Request::Find { .. } | Request::Events { .. } => Kind::List,
+        Request::Create { .. } | Request::SendEvent { .. } => RequestKind::Create,
+        Request::Update { .. } => RequestKind::Update,
+        Request::Read { .. } => RequestKind::Read,
+        Request::Find { .. } | Request::FindEvents { .. } => RequestKind::List,
     }
 }
 
-/// What a failure of the call means for one request: nothing can have been changed by a read.
-fn of_whole(request: &Request, failure: Failure) -> Failure {
+/// The failure of one request of a call that failed: a read changes nothing, so it is never ambiguous.
+fn call_failure_of(request: &Request, failure: Failure) -> Failure {
     match failure.class {
-        Class::Ambiguous { .. } if !request.writes() => Failure { class: Class::Transient, ..failure },
+        FailureClass::Ambiguous { .. } if !request.writes() => Failure { class: FailureClass::Transient, ..failure },
         _ => failure,
     }
 }
 
-fn parse(heard: &Heard) -> Result<Answered, Failure> {
-    let Heard { head, body } = heard;
+fn parse(response: &HttpResponse) -> Result<BatchResponse, Failure> {
+    let HttpResponse { head, body } = response;
     if head.status != 200 || body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(classify::refusal(Kind::Create, head, body));
+        return Err(classify::error_response(RequestKind::Create, head, body));
     }
-    match serde_json::from_slice::<Answered>(body) {
-        Ok(Answered { error: Some(_), .. }) => {
-            Err(doubt(Kind::Create, false, Class::Transient, "spliced_error", "an error inside the answer to a batch"))
+    match serde_json::from_slice::<BatchResponse>(body) {
+        Ok(BatchResponse { error: Some(_), .. }) => {
+            let reason = "the response to the batch contains an error";
+            Err(ambiguous(RequestKind::Create, false, FailureClass::Transient, "spliced_error", reason))
         }
-        Ok(answered) => Ok(answered),
-        Err(_) => Err(classify::refusal(Kind::Create, head, body)),
+        Ok(batch) => Ok(batch),
+        Err(_) => Err(classify::error_response(RequestKind::Create, head, body)),
     }
 }
 
-/// The item that is named as not served and may yet have been running when the call was ended.
-fn running(sent: &[usize], served: &HashMap<String, Vec<Served>>, named: &HashSet<String>) -> Option<usize> {
-    let is_named = |at: &usize| named.contains(&at.to_string()) && !served.contains_key(&at.to_string());
-    let first = sent.iter().position(is_named)?;
-    // One that is neither answered nor named is the one; and so is one that the server broke off.
-    if sent.iter().any(|at| !is_named(at) && !served.contains_key(&at.to_string())) {
+/// The item that is listed as unserviced although it may have been executing when the transaction ended.
+fn interrupted_item(
+    sent: &[usize],
+    serviced: &HashMap<String, Vec<ServicedRequest>>,
+    unserviced: &HashSet<String>,
+) -> Option<usize> {
+    let is_unserviced = |at: &usize| unserviced.contains(&at.to_string()) && !serviced.contains_key(&at.to_string());
+    let first = sent.iter().position(is_unserviced)?;
+    // An item that is neither serviced nor listed was the one; and so was one with a server error.
+    if sent.iter().any(|at| !is_unserviced(at) && !serviced.contains_key(&at.to_string())) {
         return None;
     }
-    let before = first.checked_sub(1).and_then(|before| served.get(&sent[before].to_string()));
-    let broken_off = before.is_some_and(|answers| answers.iter().any(|one| one.status_code >= 500));
-    if broken_off { None } else { sent.get(first).copied() }
+    let previous = first.checked_sub(1).and_then(|previous| serviced.get(&sent[previous].to_string()));
+    let aborted = previous.is_some_and(|answers| answers.iter().any(|item| item.status_code >= 500));
+    if aborted { None } else { sent.get(first).copied() }
 }
 
-fn fill(answers: &mut [Option<Answer>], answer: impl Fn(usize) -> Answer) {
+fn fill_unanswered(answers: &mut [Option<Answer>], answer: impl Fn(usize) -> Answer) {
     for (at, slot) in answers.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
         *slot = Some(answer(at));
     }
 }
 
-/// Ids come back as text; a number is taken as well.
-fn text(id: &Value) -> String {
+/// Ids are returned as text; a number is accepted as well.
+fn id_text(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }

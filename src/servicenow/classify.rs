@@ -1,53 +1,52 @@
-//! What an answer means, decided once: protocol rules 8 to 10.
+//! Classifies every response once: protocol rules 11 to 13.
 //!
-//! A write is *certainly not applied* where the connection could not be made, or where a 4xx said so. It is in doubt
-//! with its transaction *ended* where the application itself answered with an error of its own (its JSON error body)
-//! or a 202 without a row. Everything else leaves a write in doubt with its transaction perhaps alive: a lost
-//! connection, a deadline, a front end's 502 to 504, a redirect, a page, broken or spliced JSON. The same answers to
-//! a read are `Transient` or `Unavailable`: nothing can have been changed.
+//! A write is *certainly not applied* where the connection could not be established, or where the response is a 4xx. It
+//! is ambiguous with its transaction *ended* where the application itself responded with an error of its own (its JSON
+//! error body) or with a 202 without a record. Every other failure leaves a write ambiguous with its transaction
+//! possibly still running: a lost connection, a timeout, a front end's 502 to 504, a redirect, an HTML page, malformed
+//! or spliced JSON. For a read, the same failures are `Transient` or `Unavailable`: a read changes nothing.
 //!
-//! The class is taken from the status and the shape of the body. Texts of the instance are localised and change with
-//! its release; they choose codes for people, and the class only for a unique key (that text is the database's).
+//! The class depends on the status and the shape of the body. The instance's texts are localised and change with its
+//! release; they determine the code for users, and the class only for a unique key (that text comes from the database).
 
 use serde::Deserialize;
 
-use crate::model::{Class, Failure};
+use crate::model::{Failure, FailureClass};
 
 use super::text::{SHOWN, bounded};
 
-/// What was asked.
+/// The kind of a request, as far as classification depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// POST of a row.
     Create,
     /// PATCH of a row.
     Update,
     /// GET of one row.
-    Row,
+    Read,
     /// GET of a list.
     List,
 }
 
-impl Kind {
+impl RequestKind {
     pub fn writes(self) -> bool {
-        matches!(self, Kind::Create | Kind::Update)
+        matches!(self, RequestKind::Create | RequestKind::Update)
     }
 }
 
-/// What the classification needs of an answer's head.
+/// The parts of a response's status line and headers that classification needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Head {
-    /// HTTP status.
+pub struct ResponseHead {
     pub status: u16,
-    /// `Date`, Unix seconds.
+    /// The instance's clock (`Date`), Unix seconds.
     pub date: Option<i64>,
-    /// `Retry-After`, milliseconds from the answer.
+    /// `Retry-After` as milliseconds from the response.
     pub retry_after: Option<u64>,
     /// `X-Total-Count`.
     pub total: Option<u64>,
 }
 
-/// `{"result":…}`, or an error, or (where a quota killed a streaming read) both.
+/// `{"result":…}`, an error, or both (where a transaction quota ended a streaming read).
 #[derive(Deserialize)]
 pub struct Envelope<T> {
     #[serde(default = "none")]
@@ -60,85 +59,95 @@ fn none<T>() -> Option<T> {
     None
 }
 
-/// The result of a 2xx answer, or why there is none.
-pub fn result<'a, T: Deserialize<'a>>(kind: Kind, head: &Head, body: &'a [u8]) -> Result<T, Failure> {
+/// Parses the `result` of a 2xx response.
+///
+/// # Errors
+/// The response has no usable result.
+pub fn parse_result<'a, T: Deserialize<'a>>(
+    kind: RequestKind,
+    head: &ResponseHead,
+    body: &'a [u8],
+) -> Result<T, Failure> {
     if !matches!(head.status, 200 | 201 | 202 | 203 | 206) {
-        return Err(refusal(kind, head, body));
+        return Err(error_response(kind, head, body));
     }
-    // Serde would take a bare list for the envelope's fields in order.
+    // Serde would accept a bare list as the envelope's fields in order.
     let object = body.trim_ascii_start().first() == Some(&b'{');
     match serde_json::from_slice::<Envelope<T>>(body) {
-        _ if !object => Err(refusal(kind, head, body)),
+        _ if !object => Err(error_response(kind, head, body)),
         Ok(Envelope { result: Some(result), error: None }) => Ok(result),
         Ok(Envelope { error: Some(error), .. }) => {
-            let told = Told::of(&error).text();
-            Err(doubt(kind, false, Class::Transient, "spliced_error", &format!("an error inside a success: {told}")))
+            let reason =
+                format!("the response contains both a result and an error: {}", ApiError::from_json(&error).text());
+            Err(ambiguous(kind, false, FailureClass::Transient, "spliced_error", &reason))
         }
-        _ => Err(refusal(kind, head, body)),
+        _ => Err(error_response(kind, head, body)),
     }
 }
 
-/// Why an answer without a usable result is none.
-pub fn refusal(kind: Kind, head: &Head, body: &[u8]) -> Failure {
-    let told = Told::parse(body);
-    let said = || told.as_ref().map_or_else(|| page(body), Told::text);
+/// Classifies a response without a usable result.
+pub fn error_response(kind: RequestKind, head: &ResponseHead, body: &[u8]) -> Failure {
+    let api_error = ApiError::parse(body);
+    let message = || api_error.as_ref().map_or_else(|| describe_body(body), ApiError::text);
     let status = head.status;
     match status {
-        202 if !begins_like_a_page(body) => doubt(
-            kind,
-            true,
-            Class::Transient,
-            "http_202",
-            "the instance took the request and did not answer with a row",
-        ),
-        200..=299 => unusable(kind, status, body),
-        300..=399 => doubt(
+        202 if !is_html(body) => {
+            ambiguous(kind, true, FailureClass::Transient, "http_202", "202 Accepted without a record")
+        }
+        200..=299 => unusable_success(kind, status, body),
+        300..=399 => ambiguous(
             kind,
             false,
-            Class::Unavailable,
+            FailureClass::Unavailable,
             "redirected",
-            &format!(
-                "HTTP {status}: the instance redirects instead of answering; is the address right, is it a login page?"
-            ),
+            &format!("HTTP {status}: the instance redirects the request; check its URL (is it a login page?)"),
         ),
-        401 => failure(Class::Unauthorised, "unauthorised", &said()),
-        403 => forbidden(told.as_ref(), &said()),
-        404 if told.is_none() => failure(
-            Class::Unavailable,
+        401 => failure(FailureClass::Unauthorized, "unauthorized", &message()),
+        403 => classify_forbidden(api_error.as_ref(), &message()),
+        404 if api_error.is_none() => failure(
+            FailureClass::Unavailable,
             "not_api",
-            &format!("HTTP 404, and not from the API: is the address right? {}", said()),
+            &format!("HTTP 404, but not from the API; check the instance's URL: {}", message()),
         ),
-        404 if kind == Kind::Create || kind == Kind::List => failure(Class::Rejected, "http_404", &said()),
-        404 => failure(Class::Gone, "http_404", &said()),
-        407 => failure(Class::Unavailable, "proxy_auth", "the proxy wants credentials"),
-        408 => doubt(kind, false, Class::Transient, "http_408", &said()),
-        409 => failure(Class::Conflict, "http_409", &said()),
-        429 => failure(Class::Throttled { retry_after: head.retry_after }, "http_429", &said()),
-        400..=499 if told.as_ref().is_some_and(Told::unique_key) => failure(Class::Conflict, "unique_key", &said()),
-        400..=499 => failure(Class::Rejected, &format!("http_{status}"), &said()),
-        502..=504 => doubt(kind, false, Class::Unavailable, &format!("http_{status}"), &said()),
-        _ => doubt(kind, told.is_some(), Class::Transient, &format!("http_{status}"), &said()),
+        404 if matches!(kind, RequestKind::Create | RequestKind::List) => {
+            failure(FailureClass::Rejected, "http_404", &message())
+        }
+        404 => failure(FailureClass::Gone, "http_404", &message()),
+        407 => failure(FailureClass::Unavailable, "proxy_auth", "the proxy requires credentials"),
+        408 => ambiguous(kind, false, FailureClass::Transient, "http_408", &message()),
+        409 => failure(FailureClass::Conflict, "http_409", &message()),
+        429 => failure(FailureClass::Throttled { retry_after: head.retry_after }, "http_429", &message()),
+        400..=499 if api_error.as_ref().is_some_and(ApiError::is_unique_key_violation) => {
+            failure(FailureClass::Conflict, "unique_key", &message())
+        }
+        400..=499 => failure(FailureClass::Rejected, &format!("http_{status}"), &message()),
+        502..=504 => ambiguous(kind, false, FailureClass::Unavailable, &format!("http_{status}"), &message()),
+        _ => ambiguous(kind, api_error.is_some(), FailureClass::Transient, &format!("http_{status}"), &message()),
     }
 }
 
-/// A 2xx whose body is no result.
-fn unusable(kind: Kind, status: u16, body: &[u8]) -> Failure {
-    if begins_like_a_page(body) {
-        // A hibernating instance certainly did nothing, but only its words say so, on a page that anything between
-        // may have sent: for a write that is no proof (rule 10).
-        let code = if contains(body, b"ibernating") { "hibernating" } else { "not_api" };
-        return doubt(kind, false, Class::Unavailable, code, &format!("HTTP {status} with {}", page(body)));
+/// Classifies a 2xx response whose body is not a result.
+fn unusable_success(kind: RequestKind, status: u16, body: &[u8]) -> Failure {
+    if is_html(body) {
+        let page = describe_body(body);
+        // A hibernating instance certainly did nothing, but only the text of a page says so, and any system in between
+        // may have sent that page: for a write that is no proof (protocol rule 13).
+        let hibernating = contains(body, b"ibernating");
+        let code = if hibernating { "hibernating" } else { "not_api" };
+        let note = if hibernating { "instance hibernating: " } else { "" };
+        let reason = format!("{note}HTTP {status} with {page}");
+        return ambiguous(kind, false, FailureClass::Unavailable, code, &reason);
     }
-    let code = if contains(body, b"\"error\"") { "spliced_error" } else { "broken_answer" };
-    let size = body.len();
-    doubt(kind, false, Class::Transient, code, &format!("HTTP {status}, but its {size} bytes are not a whole result"))
+    let code = if contains(body, b"\"error\"") { "spliced_error" } else { "broken_response" };
+    let reason = format!("HTTP {status}, but the {} bytes of the body are not a complete result", body.len());
+    ambiguous(kind, false, FailureClass::Transient, code, &reason)
 }
 
-/// 403 is four different things; only the detail tells them apart, and all are certain.
-fn forbidden(told: Option<&Told>, said: &str) -> Failure {
-    let (message, detail) = told.map_or(("", ""), |told| (told.message.as_str(), told.detail.as_str()));
-    if told.is_some_and(Told::unique_key) {
-        return failure(Class::Conflict, "unique_key", said);
+/// Classifies a 403, which has four different causes; only the detail tells them apart. All of them are certain.
+fn classify_forbidden(api_error: Option<&ApiError>, text: &str) -> Failure {
+    let (message, detail) = api_error.map_or(("", ""), |error| (error.message.as_str(), error.detail.as_str()));
+    if api_error.is_some_and(ApiError::is_unique_key_violation) {
+        return failure(FailureClass::Conflict, "unique_key", text);
     }
     let code = if message.starts_with("User Not Authorized") || detail.contains("API level ACL") {
         "api_acl"
@@ -151,64 +160,72 @@ fn forbidden(told: Option<&Told>, said: &str) -> Failure {
     } else {
         "http_403"
     };
-    failure(Class::Rejected, code, said)
+    failure(FailureClass::Rejected, code, text)
 }
 
-/// A request that got no answer. Only reqwest's `is_connect` proves that nothing left: its other errors can come
-/// after bytes did.
-pub fn transport(kind: Kind, error: &reqwest::Error) -> Failure {
-    let why = causes(error);
+/// Classifies a request without a response. Only reqwest's `is_connect` proves that nothing was sent; its other errors
+/// can occur after bytes were sent.
+pub fn transport_error(kind: RequestKind, error: &reqwest::Error) -> Failure {
+    let reason = error_sources(error);
     if error.is_connect() {
-        failure(Class::Unavailable, "connect", &format!("the connection could not be made: {why}"))
+        failure(FailureClass::Unavailable, "connect", &format!("cannot connect: {reason}"))
     } else if error.is_builder() {
-        failure(Class::Rejected, "request", &format!("the request could not be built: {why}"))
+        failure(FailureClass::Rejected, "request", &format!("cannot build the request: {reason}"))
     } else if error.is_timeout() {
-        doubt(kind, false, Class::Transient, "timeout", "no answer before the deadline")
+        ambiguous(kind, false, FailureClass::Transient, "timeout", "no response before the deadline")
     } else if error.is_decode() {
-        doubt(kind, false, Class::Transient, "broken_answer", &format!("the answer could not be read: {why}"))
+        let reason = format!("cannot read the response: {reason}");
+        ambiguous(kind, false, FailureClass::Transient, "broken_response", &reason)
     } else {
-        doubt(kind, false, Class::Transient, "connection_lost", &format!("the connection was lost: {why}"))
+        ambiguous(kind, false, FailureClass::Transient, "connection_lost", &format!("connection lost: {reason}"))
     }
 }
 
-/// An answer that is longer than we read.
-pub fn too_long(kind: Kind, limit: usize) -> Failure {
-    doubt(kind, false, Class::Transient, "answer_too_long", &format!("the answer is longer than {limit} bytes"))
+/// Classifies a response that exceeds the maximum size.
+pub fn response_too_large(kind: RequestKind, limit: usize) -> Failure {
+    let reason = format!("the response exceeds {limit} bytes");
+    ambiguous(kind, false, FailureClass::Transient, "response_too_long", &reason)
 }
 
-/// A write in doubt, or a read that failed with `class`.
-pub fn doubt(kind: Kind, ended: bool, class: Class, code: &str, message: &str) -> Failure {
-    failure(if kind.writes() { Class::Ambiguous { ended } } else { class }, code, message)
+/// The failure of a write that is ambiguous, or of a read that failed with `class`.
+pub fn ambiguous(
+    kind: RequestKind,
+    transaction_ended: bool,
+    class: FailureClass,
+    code: &str,
+    message: &str,
+) -> Failure {
+    failure(if kind.writes() { FailureClass::Ambiguous { transaction_ended } } else { class }, code, message)
 }
 
-/// A failure with its message bounded.
-pub fn failure(class: Class, code: &str, message: &str) -> Failure {
+/// A failure; its message is shortened.
+pub fn failure(class: FailureClass, code: &str, message: &str) -> Failure {
     Failure { class, code: code.into(), message: bounded(message, SHOWN) }
 }
 
-/// The application's own error.
+/// An error of the application.
 #[derive(Debug, Default)]
-struct Told {
+struct ApiError {
     message: String,
     detail: String,
 }
 
-impl Told {
-    /// The error envelope `{"error":{"message","detail"},"status":"failure"}`.
-    fn parse(body: &[u8]) -> Option<Told> {
+impl ApiError {
+    /// Parses the error envelope `{"error":{"message","detail"},"status":"failure"}`.
+    fn parse(body: &[u8]) -> Option<ApiError> {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return None;
         }
         let envelope: Envelope<serde::de::IgnoredAny> = serde_json::from_slice(body).ok()?;
         let error = envelope.error?;
-        (error.is_object() || error.is_string()).then(|| Told::of(&error))
+        (error.is_object() || error.is_string()).then(|| ApiError::from_json(&error))
     }
 
-    fn of(error: &serde_json::Value) -> Told {
+    fn from_json(error: &serde_json::Value) -> ApiError {
         let text = |name: &str| error.get(name).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
         match error.as_str() {
-            Some(message) => Told { message: message.to_owned(), detail: String::new() },
-            None => Told { message: text("message"), detail: text("detail") },
+            Some(message) => ApiError { message: message.to_owned(), detail: String::new() },
+            None => ApiError { message: text("message"), detail: text("detail") },
         }
     }
 
@@ -221,24 +238,24 @@ impl Told {
         }
     }
 
-    fn unique_key(&self) -> bool {
+    fn is_unique_key_violation(&self) -> bool {
         [&self.message, &self.detail]
             .iter()
             .any(|t| t.contains("Unique Key violation") || t.contains("Duplicate entry"))
     }
 }
 
-fn begins_like_a_page(body: &[u8]) -> bool {
+fn is_html(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'<')
 }
 
-/// A page in a few words: its title, never its content.
-fn page(body: &[u8]) -> String {
+/// Describes a body in a few words: the title of a page, never its content.
+fn describe_body(body: &[u8]) -> String {
     if body.trim_ascii().is_empty() {
         return "an empty body".into();
     }
-    if !begins_like_a_page(body) {
-        return format!("{} bytes that are no answer of the API", body.len());
+    if !is_html(body) {
+        return format!("{} bytes that are not a response of the API", body.len());
     }
     let text = String::from_utf8_lossy(body.get(..4096).unwrap_or(body));
     let lower = text.to_ascii_lowercase();
@@ -256,25 +273,25 @@ fn contains(body: &[u8], needle: &[u8]) -> bool {
     body.windows(needle.len()).any(|window| window == needle)
 }
 
-/// The error and its causes, without the URL (it holds the query).
-fn causes(error: &reqwest::Error) -> String {
+/// The error's causes, without the URL (it contains the query).
+fn error_sources(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
+        let message = cause.to_string();
+        if !text.ends_with(&message) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&said);
+            text.push_str(&message);
         }
         source = cause.source();
     }
-    if text.is_empty() { "no reason was given".into() } else { text }
+    if text.is_empty() { "unknown cause".into() } else { text }
 }
 
-/// `Retry-After`: seconds, or an HTTP date counted from the answer's own `Date` (our clock and the instance's may
-/// differ). Milliseconds, of any length.
+/// Parses `Retry-After`: seconds, or an HTTP date, which is compared with the response's own `Date` (the instance's
+/// clock may differ from the bridge's). Returns milliseconds, without an upper limit.
 pub fn retry_after(value: &str, date: Option<i64>) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
@@ -284,7 +301,7 @@ pub fn retry_after(value: &str, date: Option<i64>) -> Option<u64> {
     Some(u64::try_from(until.saturating_sub(date?)).unwrap_or(0).saturating_mul(1000))
 }
 
-/// An HTTP date as Unix seconds.
+/// Parses an HTTP date; returns Unix seconds.
 pub fn http_date(value: &str) -> Option<i64> {
     static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new();
     PARSER.parse_timestamp(value.trim()).ok().map(jiff::Timestamp::as_second)
@@ -308,29 +325,29 @@ mod tests {
         r#"{"result":[{"sys_id":"1"}],"error":{"message":"Transaction cancelled","detail":"x"},"status":"failure"}"#;
     const SPLICED_BROKEN: &str = r#"{"result":[{"sys_id":"1"},"error":{"message":"Transaction cancelled"}}"#;
 
-    fn outcome(kind: Kind, status: u16, body: &str) -> String {
-        let head = Head { status, retry_after: (status == 429).then_some(5_000), ..Head::default() };
-        match result::<serde::de::IgnoredAny>(kind, &head, body.as_bytes()) {
+    fn outcome(kind: RequestKind, status: u16, body: &str) -> String {
+        let head = ResponseHead { status, retry_after: (status == 429).then_some(5_000), ..ResponseHead::default() };
+        match parse_result::<serde::de::IgnoredAny>(kind, &head, body.as_bytes()) {
             Ok(_) => "ok".into(),
             Err(failure) => format!("{:?} {}", failure.class, failure.code),
         }
     }
 
-    /// Every answer that is known to come: status, body, what it means for a write and for a read of a list.
+    /// Known responses: status, body, and the failure of a write and of a read of a list.
     #[test]
-    fn the_table_of_answers() {
-        let ended = "Ambiguous { ended: true }";
-        let open = "Ambiguous { ended: false }";
+    fn known_responses_are_classified() {
+        let ended = "Ambiguous { transaction_ended: true }";
+        let open = "Ambiguous { transaction_ended: false }";
         let table: &[(u16, &str, String, &str)] = &[
             (200, r#"{"result":{}}"#, "ok".into(), "ok"),
             (201, r#"{"result":{}}"#, "ok".into(), "ok"),
             (202, "", format!("{ended} http_202"), "Transient http_202"),
             (202, HTML, format!("{open} not_api"), "Unavailable not_api"),
-            (200, "", format!("{open} broken_answer"), "Transient broken_answer"),
-            (200, "null", format!("{open} broken_answer"), "Transient broken_answer"),
-            (200, r#"{"result":null}"#, format!("{open} broken_answer"), "Transient broken_answer"),
-            (200, r#"[{"sys_id":"1"}]"#, format!("{open} broken_answer"), "Transient broken_answer"),
-            (200, r#"{"result":[{"sys_id":"1"},{"sys"#, format!("{open} broken_answer"), "Transient broken_answer"),
+            (200, "", format!("{open} broken_response"), "Transient broken_response"),
+            (200, "null", format!("{open} broken_response"), "Transient broken_response"),
+            (200, r#"{"result":null}"#, format!("{open} broken_response"), "Transient broken_response"),
+            (200, r#"[{"sys_id":"1"}]"#, format!("{open} broken_response"), "Transient broken_response"),
+            (200, r#"{"result":[{"sys_id":"1"},{"sys"#, format!("{open} broken_response"), "Transient broken_response"),
             (200, SPLICED, format!("{open} spliced_error"), "Transient spliced_error"),
             (200, SPLICED_BROKEN, format!("{open} spliced_error"), "Transient spliced_error"),
             (200, CANCELLED, format!("{open} spliced_error"), "Transient spliced_error"),
@@ -340,7 +357,7 @@ mod tests {
             (400, MISSING, "Rejected http_400".into(), "Rejected http_400"),
             (400, HTML, "Rejected http_400".into(), "Rejected http_400"),
             (400, UNIQUE, "Conflict unique_key".into(), "Conflict unique_key"),
-            (401, MISSING, "Unauthorised unauthorised".into(), "Unauthorised unauthorised"),
+            (401, MISSING, "Unauthorized unauthorized".into(), "Unauthorized unauthorized"),
             (403, DATA_POLICY, "Rejected data_policy".into(), "Rejected data_policy"),
             (403, API_ACL, "Rejected api_acl".into(), "Rejected api_acl"),
             (403, ACL, "Rejected acl".into(), "Rejected acl"),
@@ -368,32 +385,35 @@ mod tests {
             (500, "", format!("{open} http_500"), "Transient http_500"),
             (502, HTML, format!("{open} http_502"), "Unavailable http_502"),
             (503, "", format!("{open} http_503"), "Unavailable http_503"),
-            // A front end's code, even with a JSON body: whose words they are is not known.
+            // A front end's status, even with a JSON body: the sender of the body is unknown.
             (503, CANCELLED, format!("{open} http_503"), "Unavailable http_503"),
             (504, "", format!("{open} http_504"), "Unavailable http_504"),
         ];
         for (status, body, write, read) in table {
-            assert_eq!(&outcome(Kind::Update, *status, body), write, "a write answered {status} {body}");
-            assert_eq!(&outcome(Kind::List, *status, body), read, "a read answered {status} {body}");
+            assert_eq!(&outcome(RequestKind::Update, *status, body), write, "write: {status} {body}");
+            assert_eq!(&outcome(RequestKind::List, *status, body), read, "read: {status} {body}");
         }
-        assert_eq!(outcome(Kind::Create, 404, MISSING), "Rejected http_404", "a table, not a row, is missing");
-        assert_eq!(outcome(Kind::Row, 404, MISSING), "Gone http_404");
+        assert_eq!(outcome(RequestKind::Create, 404, MISSING), "Rejected http_404", "the table is missing, not a row");
+        assert_eq!(outcome(RequestKind::Read, 404, MISSING), "Gone http_404");
     }
 
     #[test]
-    fn the_instances_words_reach_people_bounded() {
-        let head = Head { status: 403, ..Head::default() };
-        let told = refusal(Kind::Update, &head, DATA_POLICY.as_bytes()).message;
-        assert_eq!(told, "Operation Failed: Data Policy Exception: The following fields are mandatory: Close notes");
+    fn messages_of_the_instance_are_shortened() {
+        let head = ResponseHead { status: 403, ..ResponseHead::default() };
+        let message = error_response(RequestKind::Update, &head, DATA_POLICY.as_bytes()).message;
+        assert_eq!(message, "Operation Failed: Data Policy Exception: The following fields are mandatory: Close notes");
         let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "wörd ".repeat(500));
-        let told = refusal(Kind::Update, &head, long.as_bytes()).message;
-        assert!(told.chars().count() <= SHOWN && told.ends_with('…'), "{told}");
-        let page = Head { status: 200, ..Head::default() };
-        assert_eq!(refusal(Kind::List, &page, HTML.as_bytes()).message, r#"HTTP 200 with a page titled "Sign in""#);
+        let message = error_response(RequestKind::Update, &head, long.as_bytes()).message;
+        assert!(message.chars().count() <= SHOWN && message.ends_with('…'), "{message}");
+        let page = ResponseHead { status: 200, ..ResponseHead::default() };
+        assert_eq!(
+            error_response(RequestKind::List, &page, HTML.as_bytes()).message,
+            r#"HTTP 200 with a page titled "Sign in""#
+        );
     }
 
     #[test]
-    fn retry_after_of_any_form_and_length() {
+    fn retry_after_is_parsed_in_both_forms() {
         assert_eq!(retry_after("3600", None), Some(3_600_000));
         assert_eq!(retry_after("99999999999999999999999", None), Some(u64::MAX));
         let date = http_date("Mon, 23 Nov 2026 10:00:00 GMT");

@@ -1,15 +1,17 @@
-//! The ServiceNow client: one request is one attempt, and every answer is classified once, here.
+//! The ServiceNow client: one request is one attempt, and every response is classified once, here.
 //!
-//! It guarantees that nothing is repeated, redirected or guessed behind the caller's back; that a failure is called
-//! *certain* only where no byte of the request can have left or the instance itself refused it; that look-ups return
-//! only rows which were checked to carry what was asked for; and that a journal look which could not have seen
-//! anything says so. It does not retry, pace itself or decide what a failure means for a ticket: that is the
-//! engine's.
+//! Guarantees:
+//! - Nothing is retried, redirected or guessed without the caller's knowledge.
+//! - A failure is *certain* only where no byte of the request can have been sent, or where the instance itself rejected
+//!   the request.
+//! - Look-ups return only rows that were checked to carry the requested value.
+//! - A journal search that could not have seen any entry is reported as inconclusive.
 //!
-//! [`Client`] performs the engine's requests ([`Request`]) and plain reads ([`Client::get`]); [`query::Query`] builds
-//! encoded queries; [`crate::quota::Pace`] says when the next request may leave, and on which slot.
+//! The client does not retry, limit its own rate or decide what a failure means for a ticket; the engine does.
+//!
+//! [`Client`] performs the engine's requests ([`Request`]) and plain reads ([`Client::get`]). [`query::Query`] builds
+//! encoded queries. [`crate::quota::RequestLimiter`] decides when the next request may be sent, and on which slot.
 
-mod answer;
 mod auth;
 pub mod batch;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod lookup;
 mod oauth;
 pub mod query;
 pub mod request;
+mod row;
 mod slot;
 pub mod tables;
 mod text;
@@ -37,8 +40,8 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use batch::Replies;
-pub use client::{Client, Credentials, Reply};
+pub use batch::BatchResult;
+pub use client::{Client, Credentials, RequestResult};
 pub use connection::{Auth, Connection, Error};
 pub use events::Events;
 pub use import_set::ImportSet;

@@ -1,20 +1,20 @@
-//! OAuth 2.0 client credentials: one request for a token to the instance's own token endpoint, and what its answer means.
+//! OAuth 2.0 client credentials: requests a token from the instance's token endpoint and classifies the response.
 //!
-//! Asking again within a token's life returns the same token, so there is nothing to gain by asking early; when to ask is
-//! decided in `auth`.
+//! The instance returns the same token until it expires, so there is nothing to gain by requesting one early. `auth`
+//! decides when to request one.
 
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::classify::{self, Head, Kind, failure};
-use crate::model::{Class, Failure};
+use super::classify::{self, RequestKind, ResponseHead, failure};
+use crate::model::{Failure, FailureClass};
 
-/// Life of a token whose answer does not say, seconds.
-const UNSAID_LIFE: u64 = 60;
+/// Assumed lifetime of a token whose response gives none, seconds.
+const DEFAULT_LIFETIME: u64 = 60;
 
 #[derive(Deserialize)]
-struct TokenAnswer {
+struct TokenResponse {
     access_token: String,
     #[serde(default)]
     token_type: Option<String>,
@@ -23,14 +23,14 @@ struct TokenAnswer {
 }
 
 #[derive(Deserialize)]
-struct TokenRefusal {
+struct TokenError {
     #[serde(default)]
     error: Option<serde_json::Value>,
     #[serde(default)]
     error_description: Option<String>,
 }
 
-/// One request for a token: the token and the seconds it has left.
+/// Requests a token; returns it with its remaining lifetime in seconds.
 pub(super) async fn fetch(
     http: &reqwest::Client,
     url: &str,
@@ -42,56 +42,63 @@ pub(super) async fn fetch(
         ("client_id", client_id),
         ("client_secret", client_secret.expose_secret()),
     ];
-    // A token request writes nothing: its failures are those of a read.
-    let answer = http.post(url).form(&form).send().await.map_err(|error| classify::transport(Kind::List, &error))?;
-    let head = super::headers::head(&answer);
-    let body = super::client::body(answer, 1 << 20).await.map_err(|error| error.failure(Kind::List, 1 << 20))?;
+    // A token request writes nothing, so its failures are classified as those of a read.
+    let response = http
+        .post(url)
+        .form(&form)
+        .send()
+        .await
+        .map_err(|error| classify::transport_error(RequestKind::List, &error))?;
+    let head = super::headers::response_head(&response);
+    let body =
+        super::client::body(response, 1 << 20).await.map_err(|error| error.failure(RequestKind::List, 1 << 20))?;
     if head.status == 200 {
-        return token(&body).ok_or_else(|| match classify::refusal(Kind::List, &head, &body) {
-            page if page.class == Class::Unavailable => page,
-            _ => failure(Class::Unavailable, "oauth", "the token endpoint answered without a bearer token"),
+        return parse_token(&body).ok_or_else(|| match classify::error_response(RequestKind::List, &head, &body) {
+            page if page.class == FailureClass::Unavailable => page,
+            _ => failure(FailureClass::Unavailable, "oauth", "the token endpoint responded without a bearer token"),
         });
     }
-    Err(token_refusal(&head, &body))
+    Err(classify_token_error(&head, &body))
 }
 
-fn token(body: &[u8]) -> Option<(SecretString, u64)> {
-    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
-    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+fn parse_token(body: &[u8]) -> Option<(SecretString, u64)> {
+    let response: TokenResponse = serde_json::from_slice(body).ok()?;
+    if response.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return None;
     }
-    let seconds = match answer.expires_in {
-        None => UNSAID_LIFE,
+    let seconds = match response.expires_in {
+        None => DEFAULT_LIFETIME,
         Some(serde_json::Value::String(text)) => text.trim().parse().ok()?,
         Some(other) => other.as_u64()?,
     };
-    Some((SecretString::from(answer.access_token), seconds))
+    Some((SecretString::from(response.access_token), seconds))
 }
 
-/// A 401 or 400 of the token endpoint stands for every cause: wrong secret, grant disabled, locked user.
-fn token_refusal(head: &Head, body: &[u8]) -> Failure {
-    let refusal: Option<TokenRefusal> = serde_json::from_slice(body).ok();
-    match (head.status, refusal) {
-        (400 | 401 | 403, Some(TokenRefusal { error, error_description })) => {
+/// The token endpoint responds with 401 or 400 for every cause: wrong secret, grant disabled, user locked.
+fn classify_token_error(head: &ResponseHead, body: &[u8]) -> Failure {
+    let token_error: Option<TokenError> = serde_json::from_slice(body).ok();
+    match (head.status, token_error) {
+        (400 | 401 | 403, Some(TokenError { error, error_description })) => {
             let error = error.as_ref().and_then(|e| e.as_str()).unwrap_or("no reason").to_owned();
-            let why = format!("no token: {} ({error})", error_description.as_deref().unwrap_or("refused"));
-            failure(Class::Unauthorised, "oauth", &why)
+            let reason = format!("no token: {} ({error})", error_description.as_deref().unwrap_or("rejected"));
+            failure(FailureClass::Unauthorized, "oauth", &reason)
         }
-        (400 | 401, None) => failure(Class::Unauthorised, "oauth", "no token: the endpoint refused"),
+        (400 | 401, None) => failure(FailureClass::Unauthorized, "oauth", "the token endpoint rejected the request"),
         _ => {
-            let mut other = classify::refusal(Kind::List, head, body);
-            // Whatever it is, it says nothing about the row that was to be written.
-            if matches!(other.class, Class::Rejected | Class::Gone | Class::Conflict) {
-                other.class = Class::Unavailable;
+            let mut failure = classify::error_response(RequestKind::List, head, body);
+            // No failure of the token request says anything about the row to be written.
+            if matches!(failure.class, FailureClass::Rejected | FailureClass::Gone | FailureClass::Conflict) {
+                failure.class = FailureClass::Unavailable;
             }
-            other
+            failure
         }
     }
 }
 
-/// The header of a token.
+/// The `Authorization` header for a token.
 pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, Failure> {
-    let unusable = || failure(Class::Unavailable, "oauth", "the token endpoint's token cannot be sent in a header");
+    let unusable =
+        || failure(FailureClass::Unavailable, "oauth", "the token contains characters that cannot be sent in a header");
     let mut header = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(|_| unusable())?;
     header.set_sensitive(true);
     Ok(header)

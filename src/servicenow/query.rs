@@ -1,48 +1,49 @@
-//! Encoded queries: the only way a value gets into `sysparm_query`.
+//! Encoded queries: the only way to put a value into `sysparm_query`.
 //!
 //! ServiceNow's encoded query has no quoting. A caret separates terms and is doubled inside a value; a value that
-//! begins with `javascript:` is evaluated on the instance; a comma cannot be escaped inside an `IN` list; an equality
-//! with an empty value matches every row whose column is empty. Values that cannot be said safely are refused, never
-//! changed.
+//! starts with `javascript:` is evaluated on the instance; a comma cannot be escaped inside an `IN` list; an equality
+//! with an empty value matches every row whose column is empty. Values that cannot be encoded safely are rejected,
+//! never changed.
 
 use std::fmt::Write as _;
 
-/// Longest encoded query, in bytes after percent-encoding: front ends cut request lines at about 8 KB.
+/// Maximum length of an encoded query, in bytes after percent-encoding: front ends limit request lines to about 8 KB.
 pub const MAX_ENCODED: usize = 6_000;
 
-/// Why a query was refused.
+/// Why a query was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// Not a column name (dot-walking allowed).
+    /// The column name is invalid (dot-walking is allowed).
     #[error("{0:?} is not a column name")]
     Column(String),
-    /// An empty value would match every row without one.
+    /// The value is empty, which would match every row without a value.
     #[error("the value for {0} is empty, which would match every row without a value")]
     Empty(String),
-    /// The instance would run the value as a script.
-    #[error("the value for {0} begins with `javascript:`, which the instance would run")]
+    /// The instance would execute the value as a script.
+    #[error("the value for {0} starts with `javascript:`, which the instance would execute")]
     Script(String),
-    /// A control character or a line break.
-    #[error("the value for {0} holds a control character")]
+    /// The value contains a control character or a line break.
+    #[error("the value for {0} contains a control character")]
     Control(String),
-    /// A caret at the end would meet the separator, and how three carets are read is not documented.
-    #[error("the value for {0} ends with a caret, which cannot be told from a separator")]
+    /// The value ends with a caret. The separator would follow it, and how ServiceNow reads three carets is not
+    /// documented.
+    #[error("the value for {0} ends with a caret, which cannot be distinguished from a separator")]
     Caret(String),
-    /// A comma in an element of a list.
-    #[error("an element of the list for {0} holds a comma, which cannot be escaped there")]
+    /// An element of a list contains a comma.
+    #[error("an element of the list for {0} contains a comma, which cannot be escaped there")]
     Comma(String),
-    /// Joined at a place where nothing precedes.
-    #[error("`or` needs a condition before it")]
+    /// `or` or `new_query` without a preceding condition.
+    #[error("`or` needs a preceding condition")]
     Dangling,
-    /// No condition at all.
-    #[error("the query has no condition: it would match the whole table")]
+    /// The query has no condition.
+    #[error("the query has no condition, so it would match the whole table")]
     NoCondition,
-    /// Too long for a request line.
-    #[error("the query takes {0} bytes encoded, more than {MAX_ENCODED}")]
+    /// The query is too long for a request line.
+    #[error("the encoded query has {0} bytes; the maximum is {MAX_ENCODED}")]
     TooLong(usize),
 }
 
-/// How the next condition is joined to what stands.
+/// How the next condition is joined to the query so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Join {
     And,
@@ -50,10 +51,10 @@ enum Join {
     NewQuery,
 }
 
-/// A builder of encoded queries; the first error sticks and [`Query::encoded`] returns it.
+/// A builder of encoded queries. The first error is kept, and [`Query::encoded`] returns it.
 ///
 /// `and` is the default between conditions. `or` binds to the condition directly before it: `a`, `b`, `or c` means
-/// a AND (b OR c). `new_query` starts a group that is OR-ed with everything before.
+/// a AND (b OR c). `new_query` starts a group that is OR-ed with all previous conditions.
 #[derive(Debug, Clone)]
 pub struct Query {
     text: String,
@@ -75,7 +76,7 @@ impl Query {
         Self { text: String::new(), order: String::new(), conditions: 0, join: Join::And, error: None }
     }
 
-    /// `column = value`. The database compares without regard to case and trailing blanks: check the rows.
+    /// `column = value`. The database ignores case and trailing spaces when it compares: check the rows.
     #[must_use]
     pub fn eq(self, column: &str, value: &str) -> Self {
         self.condition(column, "=", value)
@@ -120,7 +121,7 @@ impl Query {
         self
     }
 
-    /// `column` is one of `values`. An empty list is refused.
+    /// `column` is one of `values`. An empty list is rejected.
     #[must_use]
     pub fn in_list<S: AsRef<str>>(mut self, column: &str, values: &[S]) -> Self {
         if values.is_empty() {
@@ -146,41 +147,41 @@ impl Query {
         self
     }
 
-    /// The next condition holds as well (the default).
+    /// The next condition must hold as well (the default).
     #[must_use]
     pub fn and(mut self) -> Self {
         self.join = Join::And;
         self
     }
 
-    /// The next condition is an alternative to the one directly before it.
+    /// The next condition is an alternative to the condition directly before it.
     #[must_use]
     pub fn or(self) -> Self {
         self.joined(Join::Or)
     }
 
-    /// The next condition starts a group that is an alternative to everything before.
+    /// The next condition starts a group that is an alternative to all previous conditions.
     #[must_use]
     pub fn new_query(self) -> Self {
         self.joined(Join::NewQuery)
     }
 
-    /// Sorts by `column`, rising; several apply in order.
+    /// Sorts by `column`, ascending; several columns apply in order.
     #[must_use]
     pub fn order_by(self, column: &str) -> Self {
         self.ordered("^ORDERBY", column)
     }
 
-    /// Sorts by `column`, falling.
+    /// Sorts by `column`, descending.
     #[must_use]
     pub fn order_by_desc(self, column: &str) -> Self {
         self.ordered("^ORDERBYDESC", column)
     }
 
-    /// The value of `sysparm_query`, carets doubled, not yet percent-encoded (whoever builds the URL does that once).
+    /// The value of `sysparm_query`, with carets doubled but not percent-encoded: the builder of the URL does that.
     ///
     /// # Errors
-    /// The first thing that was refused; a query without a condition; one over [`MAX_ENCODED`] bytes.
+    /// The first value or column that was rejected; a query without a condition; a query over [`MAX_ENCODED`] bytes.
     pub fn encoded(self) -> Result<String, QueryError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -223,7 +224,7 @@ impl Query {
         self
     }
 
-    /// Writes the separator; false where an earlier error stands or the column is refused.
+    /// Writes the separator; returns false after an earlier error or if the column is rejected.
     fn start(&mut self, column: &str) -> bool {
         if !super::text::is_column(column) && self.error.is_none() {
             self.error = Some(QueryError::Column(column.into()));
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_are_joined_as_the_instance_reads_them() {
+    fn terms_are_joined_in_the_syntax_of_the_instance() {
         let query =
             Query::new().eq("active", "true").eq("a", "1").or().eq("b", "2").new_query().in_list("c", &["x", "y"]);
         let query = query.order_by("sys_updated_on").order_by("sys_id").encoded();
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_safely_is_refused() {
+    fn values_that_cannot_be_encoded_safely_are_rejected() {
         let eq = |value: &str| Query::new().eq("k", value).encoded();
         assert_eq!(eq(""), Err(QueryError::Empty("k".into())));
         assert_eq!(eq("  "), Err(QueryError::Empty("k".into())));
@@ -308,7 +309,7 @@ mod tests {
         assert!(matches!(eq(&"é".repeat(1_000)), Err(QueryError::TooLong(6_004))));
     }
 
-    /// Splits as the instance does: at single carets, doubled ones standing for themselves.
+    /// Splits a query as the instance does: at single carets; a doubled caret stands for one.
     fn terms(query: &str) -> Vec<String> {
         query.replace("^^", "\u{1}").split('^').map(|term| term.replace('\u{1}', "^")).collect()
     }
@@ -325,7 +326,7 @@ mod tests {
         }
 
         #[test]
-        fn scripts_never_pass(blanks in "[ \t\u{3000}]{0,3}", rest in ".{0,20}", upper in any::<u16>()) {
+        fn scripts_are_always_rejected(blanks in "[ \t\u{3000}]{0,3}", rest in ".{0,20}", upper in any::<u16>()) {
             let word: String = "javascript:".chars().enumerate()
                 .map(|(i, c)| if upper >> i & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
             let value = format!("{blanks}{word}{rest}");
@@ -333,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn encoded_values_come_back(value in "\\PC{0,40}") {
+        fn encoded_values_decode_to_the_original(value in "\\PC{0,40}") {
             let mut url = String::from("http://x/?q=");
             super::super::text::push_encoded(&mut url, &value);
             let url = reqwest::Url::parse(&url).unwrap();

@@ -1,129 +1,128 @@
-//! The requests that the engine asks for, and their form on the wire.
+//! The requests that the engine sends to ServiceNow, and their encoding as HTTP requests.
 
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::Url;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::model::{Class, Column, Failure};
+use crate::model::{Column, Failure, FailureClass};
 
-use super::answer::STANDARD;
-use super::classify::{Kind, failure};
+use super::classify::{RequestKind, failure};
+use super::row::STANDARD_COLUMNS;
 use super::text::{bounded, is_sys_id, push_encoded};
 use super::{Connection, Error};
 
-/// A work note with the marker that recognises it.
+/// A work note with the marker that identifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Text, marker not included.
+    /// Without the marker.
     pub text: String,
-    /// The marker, unique per note and part, such as `[alerts/3/12345.0]`.
+    /// Unique per note and part, such as `[alerts/3/12345.0]`.
     pub marker: String,
 }
 
-/// One thing to do on the route's table. Writes are one HTTP request; a read with markers and a look-up may page.
+/// An operation on the route's table. A write is one HTTP request; a read with markers and a look-up may page.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Make a ticket. Answered by `Applied`, or why not.
+    /// Creates a ticket. Answer: `Applied`, or the failure.
     Create {
-        /// Goes into the correlation column; compared in the answer.
+        /// Value of the correlation column; compared in the response.
         correlation: String,
-        /// Names the bridge; left out where empty.
+        /// Name of the bridge; omitted if empty.
         correlation_display: String,
-        /// Columns and raw values, the state column perhaps among them.
+        /// Columns and raw values, possibly including the state column.
         fields: Vec<(Column, String)>,
         /// Work notes in order, written as one journal entry.
         notes: Vec<Note>,
     },
-    /// Write to a ticket. Answered by `Applied`, or why not.
+    /// Updates a ticket. Answer: `Applied`, or the failure.
     Update {
-        /// The ticket.
         sys_id: String,
         /// Columns and raw values.
         fields: Vec<(Column, String)>,
         /// Work notes in order, written as one journal entry.
         notes: Vec<Note>,
     },
-    /// Send an event. Answered by `Applied`, or why not.
-    Event {
-        /// Its message key.
+    /// Sends an event. Answer: `Applied`, or the failure.
+    SendEvent {
+        /// The event's message key.
         correlation: String,
-        /// The ticket that it belongs to; `None` for the one that opens an alert.
+        /// The ticket that the event belongs to; `None` for an event that opens an alert.
         ticket: Option<String>,
-        /// Columns and raw values, the severity among them.
+        /// Columns and raw values, including the severity.
         fields: Vec<(Column, String)>,
-        /// Notes in order, and one without text, whose marker names the attempt.
+        /// Notes in order, and one without text whose marker identifies the attempt.
         notes: Vec<Note>,
     },
-    /// Look at events. Answered by `Rows`: of a ticket one at most, with its journal; else all tickets, oldest first.
-    Events {
-        /// Their message key, compared byte for byte.
+    /// Finds events. Answer: `Rows`. With a ticket: at most one row, with its journal; without: all tickets of the
+    /// message key, oldest first.
+    FindEvents {
+        /// The events' message key, compared byte for byte.
         correlation: String,
-        /// The ticket.
         ticket: Option<String>,
-        /// Markers to look for in its events.
+        /// Markers to search in the ticket's events.
         markers: Vec<String>,
     },
-    /// Read a ticket. Answered by `Rows` with one row, or `Failed(Gone)`.
+    /// Reads a ticket. Answer: `Rows` with one row, or `Failed` with `Gone`.
     Read {
-        /// The ticket.
         sys_id: String,
-        /// Columns wanted beside the standard ones.
+        /// Columns to return besides the standard ones.
         columns: Vec<Column>,
-        /// Markers to look for in its journal; empty: the journal is not read.
+        /// Markers to search in the ticket's journal; if empty, the journal is not read.
         markers: Vec<String>,
     },
-    /// Find the tickets that carry this correlation. Answered by `Rows`, oldest first.
+    /// Finds the tickets with this correlation. Answer: `Rows`, oldest first.
     Find {
-        /// The correlation, compared byte for byte.
+        /// Compared byte for byte.
         correlation: String,
-        /// Columns wanted beside the standard ones.
+        /// Columns to return besides the standard ones.
         columns: Vec<Column>,
     },
 }
 
 impl Request {
-    /// True where it changes something on the instance.
+    /// Whether the request changes something on the instance.
     pub fn writes(&self) -> bool {
-        matches!(self, Request::Create { .. } | Request::Update { .. } | Request::Event { .. })
+        matches!(self, Request::Create { .. } | Request::Update { .. } | Request::SendEvent { .. })
     }
 
-    /// True where it is one HTTP request for certain; a look for markers pages through a journal.
-    pub fn is_one_exchange(&self) -> bool {
+    /// Whether the request always takes one HTTP request; a search for markers may page through a journal.
+    pub fn is_single_http_request(&self) -> bool {
         !matches!(self, Request::Read { markers, .. } if !markers.is_empty())
     }
 }
 
-/// A write as it is sent.
-pub(super) struct Wire {
-    pub kind: Kind,
+/// A write, encoded as an HTTP request.
+pub(super) struct EncodedWrite {
+    pub kind: RequestKind,
     pub url: Url,
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The form of a write on the wire: raw values, and an answer with only the columns that are looked at.
-    pub(super) fn wire(&self, connection: &Connection, urls: &Urls) -> Result<Wire, Failure> {
+    /// Encodes a write: raw values, and a response with only the columns that are evaluated.
+    pub(super) fn encode_write(&self, connection: &Connection, urls: &Urls) -> Result<EncodedWrite, Failure> {
         let (kind, url, correlation, fields, notes) = match self {
             Request::Create { correlation, correlation_display, fields, notes } => {
-                (Kind::Create, urls.create_with(fields)?, Some((correlation, correlation_display)), fields, notes)
+                (RequestKind::Create, urls.create_url(fields)?, Some((correlation, correlation_display)), fields, notes)
             }
             Request::Update { sys_id, fields, notes } => {
-                (Kind::Update, urls.row_with(sys_id, fields)?, None, fields, notes)
+                (RequestKind::Update, urls.update_url(sys_id, fields)?, None, fields, notes)
             }
-            Request::Event { .. } | Request::Events { .. } | Request::Read { .. } | Request::Find { .. } => {
-                return Err(failure(Class::Rejected, "request", "no write of a row"));
+            Request::SendEvent { .. } | Request::FindEvents { .. } | Request::Read { .. } | Request::Find { .. } => {
+                return Err(failure(FailureClass::Rejected, "request", "the request does not write a row"));
             }
         };
         let body = serde_json::to_vec(&Body { connection, correlation, fields, notes })
-            .map_err(|error| failure(Class::Rejected, "request", &error.to_string()))?;
-        Ok(Wire { kind, url, body })
+            .map_err(|error| failure(FailureClass::Rejected, "request", &error.to_string()))?;
+        Ok(EncodedWrite { kind, url, body })
     }
 }
 
 /// The JSON object of a write.
 struct Body<'a> {
     connection: &'a Connection,
+    /// Correlation and correlation display.
     correlation: Option<(&'a String, &'a String)>,
     fields: &'a [(Column, String)],
     notes: &'a [Note],
@@ -142,101 +141,104 @@ impl Serialize for Body<'_> {
             map.serialize_entry(&**column, value)?;
         }
         if !self.notes.is_empty() {
-            map.serialize_entry(&self.connection.journal_column, &super::journal::render(self.notes))?;
+            map.serialize_entry(&self.connection.journal_column, &super::journal::render_entry(self.notes))?;
         }
         map.end()
     }
 }
 
-/// The URLs of a connection, their fixed parts made once.
+/// Builds the URLs of a connection's requests.
 #[derive(Debug)]
 pub(super) struct Urls {
-    /// The instance, without a trailing slash.
+    /// The instance's URL without a trailing slash.
     pub root: String,
     /// `<root>/api/now/table/<table>`
     table: String,
-    /// Parameters common to all requests, ending in the standard columns of `sysparm_fields`.
-    tail: String,
-    /// URLs of creates by the columns that they write: a route writes few sets of columns, and parsing a URL costs a
-    /// good part of what the rest of a request does.
-    creates: Mutex<Vec<(Vec<Column>, Url)>>,
+    /// The query parameters of all requests; ends with the standard columns of `sysparm_fields`.
+    common_query: String,
+    /// Cached URLs of creates, by the columns that they write. A route writes few sets of columns, and parsing a URL
+    /// costs a good part of the time that the rest of a request takes.
+    create_urls: Mutex<Vec<(Vec<Column>, Url)>>,
 }
 
-/// Sets of columns whose URLs are kept.
-const KEPT: usize = 64;
+/// Maximum number of cached create URLs.
+const MAX_CACHED_URLS: usize = 64;
 
 impl Urls {
     pub fn new(connection: &Connection) -> Result<Self, Error> {
-        let address = |why: &str| Error::Address { url: shown(&connection.base_url), why: why.into() };
-        let url = Url::parse(&connection.base_url).map_err(|error| address(&error.to_string()))?;
+        let invalid = |reason: &str| {
+            let url = redact_credentials(&connection.base_url);
+            Error::Address { url, reason: reason.into() }
+        };
+        let url = Url::parse(&connection.base_url).map_err(|error| invalid(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(address("it must begin with https:// (or http:// for a simulator)"));
+            return Err(invalid("it must start with https:// (or http:// for a simulator)"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(address("it must not hold credentials"));
+            return Err(invalid("it must not contain credentials"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(address("it must not hold parameters"));
+            return Err(invalid("it must not contain parameters"));
         }
         let root = url.as_str().trim_end_matches('/').to_owned();
         let table = format!("{root}/api/now/table/{}", connection.table);
-        let mut tail = String::from(
+        let mut common_query = String::from(
             "?sysparm_display_value=false&sysparm_exclude_reference_link=true\
              &sysparm_suppress_pagination_header=true&sysparm_fields=",
         );
-        tail.push_str(&STANDARD.join("%2C"));
+        common_query.push_str(&STANDARD_COLUMNS.join("%2C"));
         for column in [&connection.state_column, &connection.correlation_column] {
-            tail.push_str("%2C");
-            tail.push_str(column);
+            common_query.push_str("%2C");
+            common_query.push_str(column);
         }
-        Ok(Self { root, table, tail, creates: Mutex::default() })
+        Ok(Self { root, table, common_query, create_urls: Mutex::default() })
     }
 
-    /// POST of a row with these columns; the answer gives them back.
-    pub fn create_with(&self, fields: &[(Column, String)]) -> Result<Url, Failure> {
+    /// The URL to POST a row with these columns; the response returns them.
+    pub fn create_url(&self, fields: &[(Column, String)]) -> Result<Url, Failure> {
         let columns = || fields.iter().map(|(column, _)| column);
-        let mut kept = self.creates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, url)) = kept.iter().find(|(known, _)| known.iter().eq(columns())) {
+        let mut cached = self.create_urls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, url)) = cached.iter().find(|(known, _)| known.iter().eq(columns())) {
             return Ok(url.clone());
         }
-        let url = parse(&self.create(columns().map(|column| &**column)))?;
-        if kept.len() == KEPT {
-            kept.clear();
+        let url = parse_url(&self.table_url(columns().map(|column| &**column)))?;
+        if cached.len() == MAX_CACHED_URLS {
+            cached.clear();
         }
-        kept.push((columns().cloned().collect(), url.clone()));
+        cached.push((columns().cloned().collect(), url.clone()));
         Ok(url)
     }
 
-    /// PATCH of a row with these columns; the answer gives them back.
-    pub fn row_with(&self, sys_id: &str, fields: &[(Column, String)]) -> Result<Url, Failure> {
+    /// The URL to PATCH a row with these columns; the response returns them.
+    pub fn update_url(&self, sys_id: &str, fields: &[(Column, String)]) -> Result<Url, Failure> {
         check_sys_id(sys_id)?;
-        let mut url = self.create_with(fields)?;
+        let mut url = self.create_url(fields)?;
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(sys_id);
         }
         Ok(url)
     }
 
-    /// POST of a row; the answer gives `columns` back.
-    pub fn create<'a>(&self, columns: impl Iterator<Item = &'a str>) -> String {
-        let mut url = String::with_capacity(self.table.len() + self.tail.len() + 160);
+    /// The table's URL; the response returns `columns`.
+    pub fn table_url<'a>(&self, columns: impl Iterator<Item = &'a str>) -> String {
+        let mut url = String::with_capacity(self.table.len() + self.common_query.len() + 160);
         url.push_str(&self.table);
-        self.push_tail(&mut url, columns);
+        self.push_common_query(&mut url, columns);
         url
     }
 
-    /// GET or PATCH of one row.
-    pub fn row<'a>(&self, sys_id: &str, columns: impl Iterator<Item = &'a str>) -> Result<String, Failure> {
-        let mut url = String::with_capacity(self.table.len() + self.tail.len() + 192);
+    /// The URL of one row.
+    pub fn row_url<'a>(&self, sys_id: &str, columns: impl Iterator<Item = &'a str>) -> Result<String, Failure> {
+        let mut url = String::with_capacity(self.table.len() + self.common_query.len() + 192);
         url.push_str(&self.table);
         push_sys_id(&mut url, sys_id)?;
-        self.push_tail(&mut url, columns);
+        self.push_common_query(&mut url, columns);
         Ok(url)
     }
 
-    /// GET of the rows that a query gives.
-    pub fn list<'a>(&self, columns: impl Iterator<Item = &'a str>, query: &str, limit: usize) -> String {
-        let mut url = self.create(columns);
+    /// The URL of the rows that match a query.
+    pub fn list_url<'a>(&self, columns: impl Iterator<Item = &'a str>, query: &str, limit: usize) -> String {
+        let mut url = self.table_url(columns);
         url.push_str("&sysparm_no_count=true&sysparm_limit=");
         url.push_str(&limit.to_string());
         url.push_str("&sysparm_query=");
@@ -244,8 +246,8 @@ impl Urls {
         url
     }
 
-    /// GET of one row's journal with its entries, which raw values do not show.
-    pub fn journal(&self, sys_id: &str, column: &str) -> Result<String, Failure> {
+    /// The URL of one row's journal with display values; raw values do not show its entries.
+    pub fn journal_url(&self, sys_id: &str, column: &str) -> Result<String, Failure> {
         let mut url = self.table.clone();
         push_sys_id(&mut url, sys_id)?;
         url.push_str("?sysparm_display_value=all&sysparm_exclude_reference_link=true&sysparm_fields=sys_id%2C");
@@ -253,13 +255,13 @@ impl Urls {
         Ok(url)
     }
 
-    /// A URL as the instance itself knows it: path and parameters, without what a reverse proxy puts in front.
-    pub fn within<'a>(&self, url: &'a str) -> &'a str {
+    /// Path and query of a URL relative to the instance, without the path prefix of a reverse proxy.
+    pub fn strip_root<'a>(&self, url: &'a str) -> &'a str {
         url.strip_prefix(&self.root).unwrap_or(url)
     }
 
-    /// Any path of the instance with these parameters.
-    pub fn path(&self, path: &str, query: &[(&str, String)]) -> String {
+    /// The URL of any path of the instance with these parameters.
+    pub fn path_url(&self, path: &str, query: &[(&str, String)]) -> String {
         let mut url = self.root.clone();
         if !path.starts_with('/') {
             url.push('/');
@@ -274,10 +276,10 @@ impl Urls {
         url
     }
 
-    fn push_tail<'a>(&self, url: &mut String, columns: impl Iterator<Item = &'a str>) {
-        url.push_str(&self.tail);
+    fn push_common_query<'a>(&self, url: &mut String, columns: impl Iterator<Item = &'a str>) {
+        url.push_str(&self.common_query);
         for column in columns {
-            if !STANDARD.contains(&column) {
+            if !STANDARD_COLUMNS.contains(&column) {
                 url.push_str("%2C");
                 push_encoded(url, column);
             }
@@ -285,18 +287,19 @@ impl Urls {
     }
 }
 
-/// A URL that was put together of checked parts.
-pub(super) fn parse(url: &str) -> Result<Url, Failure> {
-    Url::parse(url).map_err(|error| failure(Class::Rejected, "request", &format!("the URL {url:?}: {error}")))
+/// Parses a URL that was built from validated parts.
+pub(super) fn parse_url(url: &str) -> Result<Url, Failure> {
+    Url::parse(url)
+        .map_err(|error| failure(FailureClass::Rejected, "request", &format!("invalid URL {url:?}: {error}")))
 }
 
-/// A sys_id goes into a path, so nothing else may.
+/// A sys_id becomes part of a path, so anything else is rejected.
 fn check_sys_id(sys_id: &str) -> Result<(), Failure> {
     if is_sys_id(sys_id) {
         return Ok(());
     }
-    let why = format!("{:?} is no sys_id (32 lower-case hex digits)", bounded(sys_id, 40));
-    Err(failure(Class::Rejected, "request", &why))
+    let reason = format!("{:?} is not a sys_id (32 lower-case hex digits)", bounded(sys_id, 40));
+    Err(failure(FailureClass::Rejected, "request", &reason))
 }
 
 fn push_sys_id(url: &mut String, sys_id: &str) -> Result<(), Failure> {
@@ -306,10 +309,10 @@ fn push_sys_id(url: &mut String, sys_id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An address as it may be shown: what stands before an `@` may be a password.
-fn shown(address: &str) -> String {
-    match address.rsplit_once('@') {
+/// The URL without anything before an `@`, which may be a password.
+fn redact_credentials(url: &str) -> String {
+    match url.rsplit_once('@') {
         Some((_, host)) => format!("…@{host}"),
-        None => address.to_owned(),
+        None => url.to_owned(),
     }
 }

@@ -1,8 +1,8 @@
-//! A concurrency slot: one HTTP client, one connection, one cookie jar, so one session on the instance.
+//! A concurrency slot: one HTTP client, one connection and one cookie jar, so one session on the instance.
 //!
-//! The jar keeps the session (and with it the node) between requests; it is emptied where the session is suspect:
-//! after a 401, a 202, a 5xx, a lost answer (the session may still be busy with the request) or new credentials (a
-//! valid session cookie would hide that the old ones were revoked).
+//! The jar keeps the session (and with it the node) between requests. It is emptied where the session is suspect: after
+//! a 401, a 202, a 5xx, a lost response (the session may still be busy with the request) or new credentials (a valid
+//! session cookie would hide that the old ones were revoked).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,13 +15,13 @@ use secrecy::ExposeSecret;
 use super::{Connection, Error, tls};
 use crate::quota::LoadFeedback;
 
-/// The instance closes idle connections after 20 s, and a request that meets a closing connection is a needless doubt.
-const IDLE: Duration = Duration::from_secs(15);
+/// The instance closes idle connections after 20 s; a request on a connection that is closing would be ambiguous.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What every HTTP client of a connection is built from.
-pub struct Parts {
-    /// One for all slots: reading the machine's authorities takes milliseconds and memory, and a session that one
-    /// slot has agreed upon is resumed by the others.
+/// The settings that all HTTP clients of a connection share.
+pub struct HttpSettings {
+    /// One for all slots: reading the machine's certificate authorities takes milliseconds and memory, and slots resume
+    /// each other's TLS sessions.
     tls: rustls::ClientConfig,
     proxy: Option<reqwest::Proxy>,
     user_agent: HeaderValue,
@@ -29,15 +29,15 @@ pub struct Parts {
     connect_timeout: Duration,
 }
 
-impl Parts {
+impl HttpSettings {
     pub fn new(connection: &Connection) -> Result<Self, Error> {
         let tls = tls::config(connection)?;
         let proxy = match &connection.proxy {
             None => None,
             Some(address) => Some(reqwest::Proxy::all(address.expose_secret()).map_err(|_| Error::Proxy)?),
         };
-        let user_agent =
-            HeaderValue::from_str(&connection.user_agent).map_err(|_| Error::Credential { what: "user agent" })?;
+        let user_agent = HeaderValue::from_str(&connection.user_agent)
+            .map_err(|_| Error::Credential { credential: "user agent" })?;
         Ok(Self {
             tls,
             proxy,
@@ -47,9 +47,9 @@ impl Parts {
         })
     }
 
-    /// A client that sends each request once, follows nothing, and uses no proxy but the configured one.
+    /// An HTTP client that sends each request once, follows no redirects, and uses only the configured proxy.
     ///
-    /// Hyper sends a request again only where it never began to write it (a pooled connection was found closed).
+    /// Hyper resends a request only where it had not started to write it (the pooled connection was already closed).
     pub fn client(&self) -> Result<reqwest::ClientBuilder, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -63,7 +63,7 @@ impl Parts {
             .tls_backend_preconfigured(self.tls.clone())
             .gzip(true)
             .no_proxy()
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(1)
             .connect_timeout(self.connect_timeout)
             .timeout(self.deadline);
@@ -74,40 +74,40 @@ impl Parts {
     }
 }
 
-/// One slot. Its HTTP client is made when it is first used: each has a pool of one connection.
+/// One slot. Its HTTP client has a pool of one connection and is built on first use.
 #[derive(Default)]
 pub struct Slot {
     http: OnceLock<reqwest::Client>,
-    /// Outside of the HTTP client, which would parse each URL anew for it. None while there are no cookies.
+    /// Kept outside the HTTP client, which would parse each URL again for it. `None` while there are no cookies.
     jar: Mutex<Option<Jar>>,
     generation: AtomicU64,
-    /// What the requests since it was last asked told of the instance's quota.
+    /// Feedback of the requests since the last [`Slot::take_feedback`].
     feedback: Mutex<LoadFeedback>,
 }
 
 impl Slot {
     /// The slot's HTTP client.
-    pub fn http(&self, parts: &Parts) -> Result<&reqwest::Client, Error> {
+    pub fn http(&self, settings: &HttpSettings) -> Result<&reqwest::Client, Error> {
         if let Some(http) = self.http.get() {
             return Ok(http);
         }
-        let made = parts.client()?.build().map_err(Error::Build)?;
-        Ok(self.http.get_or_init(|| made))
+        let client = settings.client()?.build().map_err(Error::Build)?;
+        Ok(self.http.get_or_init(|| client))
     }
 
-    /// Empties the jar where the credentials changed since the last request.
-    pub fn align(&self, generation: u64) {
+    /// Empties the jar if the credentials changed since the last request.
+    pub fn align_session(&self, generation: u64) {
         if self.generation.swap(generation, Ordering::AcqRel) != generation {
             self.forget_session();
         }
     }
 
-    /// The cookies of the session, for a request to this URL.
+    /// The session's cookies for a request to this URL.
     pub fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
         self.jar().as_ref()?.cookies(url)
     }
 
-    /// Keeps the cookies of an answer.
+    /// Stores the cookies of a response.
     pub fn set_cookies<'a>(&self, cookies: impl Iterator<Item = &'a HeaderValue>, url: &reqwest::Url) {
         let mut cookies = cookies.peekable();
         if cookies.peek().is_some() {
@@ -115,17 +115,17 @@ impl Slot {
         }
     }
 
-    /// Empties the jar: the next request opens a session of its own.
+    /// Empties the jar: the next request starts a new session.
     pub fn forget_session(&self) {
         *self.jar() = None;
     }
 
-    /// Notes what a request told of the instance's quota.
-    pub fn press(&self, note: impl FnOnce(&mut LoadFeedback)) {
-        note(&mut self.feedback.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Updates the feedback.
+    pub fn update_feedback(&self, update: impl FnOnce(&mut LoadFeedback)) {
+        update(&mut self.feedback.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What the requests since the last call told.
+    /// Returns and clears the feedback.
     pub fn take_feedback(&self) -> LoadFeedback {
         std::mem::take(&mut self.feedback.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,4 +1,4 @@
-//! The client over real sockets: an instance that answers as scripted, or does not.
+//! Tests of the client over real sockets, against an instance with scripted responses.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,31 +10,31 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::model::answer::Journal;
-use crate::model::{Answer, Class};
+use crate::model::{Answer, FailureClass};
 
-/// What the scripted instance does with a request.
-pub(super) enum Act {
-    /// Answers: status line and headers, then the body.
-    Say(&'static str, String),
-    /// Closes the connection without a word.
-    Cut,
-    /// Never answers.
+/// What the scripted instance does when it receives a request.
+pub(super) enum Action {
+    /// Responds with a status line and headers, and a body.
+    Respond(&'static str, String),
+    /// Closes the connection without a response.
+    Disconnect,
+    /// Never responds.
     Hang,
 }
 
-pub(super) fn say(status: &'static str, body: impl Into<String>) -> Act {
-    Act::Say(status, body.into())
+pub(super) fn respond(status: &'static str, body: impl Into<String>) -> Action {
+    Action::Respond(status, body.into())
 }
 
-/// A request as it arrived.
+/// A request as received.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct ReceivedRequest {
     pub line: String,
     head: String,
     pub body: String,
 }
 
-impl Seen {
+impl ReceivedRequest {
     fn path(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or_default()
     }
@@ -42,32 +42,32 @@ impl Seen {
 
 pub(super) struct Instance {
     url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Instance {
-    pub async fn start(script: impl Fn(&Seen, usize) -> Act + Send + Sync + 'static) -> Self {
+    pub async fn start(script: impl Fn(&ReceivedRequest, usize) -> Action + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
-        let (script, log, count) = (Arc::new(script), Arc::clone(&seen), Arc::clone(&connections));
+        let (script, log, count) = (Arc::new(script), Arc::clone(&received), Arc::clone(&connections));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log)));
             }
         });
-        Self { url, seen, connections }
+        Self { url, received, connections }
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<ReceivedRequest> {
+        self.received.lock().unwrap().clone()
     }
 
     pub fn client(&self) -> Client {
@@ -84,31 +84,31 @@ impl Instance {
 
 async fn serve(
     mut stream: TcpStream,
-    script: Arc<impl Fn(&Seen, usize) -> Act + Send + Sync>,
-    log: Arc<Mutex<Vec<Seen>>>,
+    script: Arc<impl Fn(&ReceivedRequest, usize) -> Action + Send + Sync>,
+    log: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     let mut buffer = Vec::new();
     loop {
-        let Some(request) = next(&mut stream, &mut buffer).await else { return };
+        let Some(request) = read_request(&mut stream, &mut buffer).await else { return };
         let number = {
             let mut log = log.lock().unwrap();
             log.push(request.clone());
             log.len()
         };
         match script(&request, number) {
-            Act::Say(status, body) => {
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                if stream.write_all(answer.as_bytes()).await.is_err() {
+            Action::Respond(status, body) => {
+                let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                if stream.write_all(response.as_bytes()).await.is_err() {
                     return;
                 }
             }
-            Act::Cut => return,
-            Act::Hang => std::future::pending::<()>().await,
+            Action::Disconnect => return,
+            Action::Hang => std::future::pending::<()>().await,
         }
     }
 }
 
-async fn next(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<ReceivedRequest> {
     loop {
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
@@ -122,7 +122,7 @@ async fn next(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
                 let body = String::from_utf8_lossy(&buffer[end + 4..end + 4 + length]).into_owned();
                 buffer.drain(..end + 4 + length);
                 let line = head.lines().next().unwrap_or_default().to_owned();
-                return Some(Seen { line, head, body });
+                return Some(ReceivedRequest { line, head, body });
             }
         }
         if stream.read_buf(buffer).await.ok()? == 0 {
@@ -157,8 +157,8 @@ pub(super) fn row(state: &str, extra: &str) -> String {
     )
 }
 
-pub(super) fn result(of: &str) -> String {
-    format!(r#"{{"result":{of}}}"#)
+pub(super) fn result(value: &str) -> String {
+    format!(r#"{{"result":{value}}}"#)
 }
 
 pub(super) fn update() -> Request {
@@ -181,7 +181,7 @@ pub(super) fn create() -> Request {
     }
 }
 
-pub(super) fn failure(answer: &Answer) -> (Class, &str) {
+pub(super) fn failure(answer: &Answer) -> (FailureClass, &str) {
     match answer {
         Answer::Failed(failure) => (failure.class, failure.code.as_str()),
         other => panic!("{other:?}"),
@@ -189,39 +189,45 @@ pub(super) fn failure(answer: &Answer) -> (Class, &str) {
 }
 
 #[tokio::test]
-async fn a_create_is_one_post_and_its_row_is_checked() {
+async fn a_create_is_one_post_and_its_row_is_compared() {
     let instance = Instance::start(|_, _| {
         let row = row("1", r#","impact":"2","correlation_display":"bridge""#);
-        say("201 Created\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT", result(&row))
+        respond("201 Created\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT", result(&row))
     })
     .await;
-    let reply = instance.client().perform(0, create()).await;
-    let Answer::Applied { row, warnings } = &reply.answer else { panic!("{reply:?}") };
+    let result = instance.client().perform(0, create()).await;
+    let Answer::Applied { row, warnings } = &result.answer else { panic!("{result:?}") };
     assert_eq!((row.sys_id.as_str(), row.number.as_str(), row.mod_count), (ID, "INC0010001", 3));
     assert_eq!((row.created_on, row.updated_on - row.created_on), (1_795_428_000, 1));
-    assert_eq!(reply.instance_date, Some(1_795_428_000));
-    assert_eq!(warnings, &[r#"impact: sent "1", stands "2""#]);
-    let seen = instance.seen();
-    assert_eq!(seen.len(), 1);
-    assert!(seen[0].line.starts_with("POST /api/now/table/incident?sysparm_display_value=false&"), "{}", seen[0].line);
-    assert!(seen[0].line.contains("sysparm_exclude_reference_link=true") && seen[0].line.contains("%2Cimpact "));
-    assert!(seen[0].line.ends_with("HTTP/1.1") && seen[0].head.contains("accept-encoding: gzip"));
-    assert_eq!(seen[0].body, r#"{"correlation_id":"Key","correlation_display":"bridge","impact":"1"}"#);
+    assert_eq!(result.instance_date, Some(1_795_428_000));
+    assert_eq!(warnings, &[r#"impact: sent "1", stored "2""#]);
+    let received = instance.received();
+    assert_eq!(received.len(), 1);
+    assert!(
+        received[0].line.starts_with("POST /api/now/table/incident?sysparm_display_value=false&"),
+        "{}",
+        received[0].line
+    );
+    assert!(
+        received[0].line.contains("sysparm_exclude_reference_link=true") && received[0].line.contains("%2Cimpact ")
+    );
+    assert!(received[0].line.ends_with("HTTP/1.1") && received[0].head.contains("accept-encoding: gzip"));
+    assert_eq!(received[0].body, r#"{"correlation_id":"Key","correlation_display":"bridge","impact":"1"}"#);
 }
 
 #[tokio::test]
 async fn an_update_carries_its_notes_with_their_markers_in_one_entry() {
     let instance =
-        Instance::start(|_, _| say("200 OK", result(&row("2", r#","short_description":"disk full""#)))).await;
-    let reply = instance.client().perform(1, update()).await;
-    let Answer::Applied { warnings, .. } = &reply.answer else { panic!("{reply:?}") };
+        Instance::start(|_, _| respond("200 OK", result(&row("2", r#","short_description":"disk full""#)))).await;
+    let result = instance.client().perform(1, update()).await;
+    let Answer::Applied { warnings, .. } = &result.answer else { panic!("{result:?}") };
     assert!(warnings.is_empty());
-    let body: serde_json::Value = serde_json::from_str(&instance.seen()[0].body).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&instance.received()[0].body).unwrap();
     assert_eq!(body["work_notes"], "first\n[alerts/3/1.0]\n\nsecond\n[alerts/3/2.0]");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_what_was_sent_is_a_doubt_with_its_transaction_ended() {
+async fn a_response_that_differs_from_the_write_is_ambiguous_with_its_transaction_ended() {
     let other_id = row("2", "").replace(ID, &"f".repeat(32));
     let other_key = row("1", "").replace("\"Key\"", "\"key\"");
     let hidden = row("2", "").replace("\"sys_updated_on\"", "\"x\"");
@@ -231,172 +237,179 @@ async fn an_answer_that_is_not_what_was_sent_is_a_doubt_with_its_transaction_end
         (other_key, create(), "correlation_differs"),
         (hidden, update(), "columns_unreadable"),
     ] {
-        let instance = Instance::start(move |_, _| say("200 OK", result(&answer))).await;
-        let reply = instance.client().perform(0, request).await;
-        assert_eq!(failure(&reply.answer), (Class::Ambiguous { ended: true }, code));
+        let instance = Instance::start(move |_, _| respond("200 OK", result(&answer))).await;
+        let result = instance.client().perform(0, request).await;
+        assert_eq!(failure(&result.answer), (FailureClass::Ambiguous { transaction_ended: true }, code));
     }
 }
 
 #[tokio::test]
-async fn only_a_connection_that_was_never_made_is_certain() {
+async fn only_a_failed_connect_is_certain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let client = Client::new(Connection::new(closed, "incident", basic("pw")), clock).unwrap();
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Unavailable, "connect"));
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Unavailable, "connect"));
 
-    let cut = Instance::start(|_, _| Act::Cut).await;
+    let cut = Instance::start(|_, _| Action::Disconnect).await;
     let client = cut.client();
     assert_eq!(
         failure(&client.perform(0, update()).await.answer),
-        (Class::Ambiguous { ended: false }, "connection_lost")
+        (FailureClass::Ambiguous { transaction_ended: false }, "connection_lost")
     );
     let read = Request::Read { sys_id: ID.into(), columns: Vec::new(), markers: Vec::new() };
-    assert_eq!(failure(&client.perform(0, read).await.answer), (Class::Transient, "connection_lost"));
-    assert_eq!(cut.seen().len(), 2, "one request, one attempt");
+    assert_eq!(failure(&client.perform(0, read).await.answer), (FailureClass::Transient, "connection_lost"));
+    assert_eq!(cut.received().len(), 2, "each request is sent once");
 }
 
 #[tokio::test]
-async fn a_deadline_leaves_a_write_in_doubt_and_the_clock_is_read_after_it() {
-    let instance = Instance::start(|_, _| Act::Hang).await;
+async fn a_timeout_leaves_a_write_ambiguous_and_the_clock_is_read_after_it() {
+    let instance = Instance::start(|_, _| Action::Hang).await;
     let client = instance.client_with(basic("pw"), |c| c.deadline = Duration::from_millis(100));
     let before = clock();
-    let reply = client.perform(0, update()).await;
-    assert_eq!(failure(&reply.answer), (Class::Ambiguous { ended: false }, "timeout"));
-    assert!(reply.issued_at > before);
+    let result = client.perform(0, update()).await;
+    assert_eq!(failure(&result.answer), (FailureClass::Ambiguous { transaction_ended: false }, "timeout"));
+    assert!(result.issued_at > before);
 }
 
 #[tokio::test]
-async fn a_cut_answer_is_a_doubt_and_an_endless_one_is_not_read() {
+async fn a_malformed_or_too_large_response_is_ambiguous() {
     let instance = Instance::start(|_, n| match n {
-        1 => Act::Say("200 OK\r\nContent-Encoding: gzip", "no gzip".into()),
-        _ => say("200 OK", result(&row("2", &format!(r#","x":"{}""#, "x".repeat(4000))))),
+        1 => Action::Respond("200 OK\r\nContent-Encoding: gzip", "no gzip".into()),
+        _ => respond("200 OK", result(&row("2", &format!(r#","x":"{}""#, "x".repeat(4000))))),
     })
     .await;
-    let client = instance.client_with(basic("pw"), |c| c.max_answer = 2_000);
-    assert_eq!(failure(&client.perform(0, update()).await.answer).0, Class::Ambiguous { ended: false });
+    let client = instance.client_with(basic("pw"), |c| c.max_response_bytes = 2_000);
+    assert_eq!(
+        failure(&client.perform(0, update()).await.answer).0,
+        FailureClass::Ambiguous { transaction_ended: false }
+    );
     assert_eq!(
         failure(&client.perform(0, update()).await.answer),
-        (Class::Ambiguous { ended: false }, "answer_too_long")
+        (FailureClass::Ambiguous { transaction_ended: false }, "response_too_long")
     );
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let instance = Instance::start(|_, _| say("302 Found\r\nLocation: /login.do", "")).await;
-    let reply = instance.client().perform(0, update()).await;
-    assert_eq!(failure(&reply.answer), (Class::Ambiguous { ended: false }, "redirected"));
-    assert_eq!(instance.seen().len(), 1);
+    let instance = Instance::start(|_, _| respond("302 Found\r\nLocation: /login.do", "")).await;
+    let result = instance.client().perform(0, update()).await;
+    assert_eq!(failure(&result.answer), (FailureClass::Ambiguous { transaction_ended: false }, "redirected"));
+    assert_eq!(instance.received().len(), 1);
 }
 
 #[tokio::test]
-async fn the_last_check_comes_before_any_byte() {
-    let instance = Instance::start(|_, _| say("200 OK", result("{}"))).await;
-    let reply = instance.client().perform_if(0, update(), || Err("the lease has ended".into())).await;
-    assert_eq!(reply.answer, Answer::NotSent { reason: "the lease has ended".into() });
-    assert_eq!(instance.seen().len(), 0);
+async fn the_final_check_runs_before_any_byte_is_sent() {
+    let instance = Instance::start(|_, _| respond("200 OK", result("{}"))).await;
+    let result = instance.client().perform_if(0, update(), || Err("the lease has ended".into())).await;
+    assert_eq!(result.answer, Answer::NotSent { reason: "the lease has ended".into() });
+    assert_eq!(instance.received().len(), 0);
 }
 
 #[tokio::test]
-async fn a_slot_keeps_its_session_until_it_is_suspect() {
+async fn a_slot_keeps_its_session_until_the_session_is_suspect() {
     let instance = Instance::start(|_, n| match n {
-        1 => say("200 OK\r\nSet-Cookie: JSESSIONID=one; Path=/", result(&row("2", ""))),
-        2 => say("202 Accepted", ""),
-        _ => say("200 OK", result(&row("2", ""))),
+        1 => respond("200 OK\r\nSet-Cookie: JSESSIONID=one; Path=/", result(&row("2", ""))),
+        2 => respond("202 Accepted", ""),
+        _ => respond("200 OK", result(&row("2", ""))),
     })
     .await;
     let client = instance.client();
     for slot in [0, 0, 0, 1] {
         client.perform(slot, update()).await;
     }
-    let cookies: Vec<bool> = instance.seen().iter().map(|s| s.head.contains("cookie: JSESSIONID=one")).collect();
+    let cookies: Vec<bool> = instance.received().iter().map(|s| s.head.contains("cookie: JSESSIONID=one")).collect();
     assert_eq!(cookies, [false, true, false, false]);
-    assert_eq!(instance.connections.load(Ordering::SeqCst), 2, "one connection a slot");
+    assert_eq!(instance.connections.load(Ordering::SeqCst), 2, "one connection per slot");
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_tried_by_one_request_only() {
-    let unauthorised =
+    let unauthorized =
         r#"{"error":{"message":"User Not Authenticated","detail":"no secret-password"},"status":"failure"}"#;
-    let instance = Instance::start(move |_, _| say("401 Unauthorized", unauthorised)).await;
+    let instance = Instance::start(move |_, _| respond("401 Unauthorized", unauthorized)).await;
     let client = instance.client_with(basic("secret-password"), |c| c.slots = 8);
     let mut tasks = tokio::task::JoinSet::new();
     for slot in 0..8 {
         let client = client.clone();
         tasks.spawn(async move { client.perform(slot, update()).await });
     }
-    while let Some(reply) = tasks.join_next().await {
-        let answer = reply.unwrap().answer;
-        assert_eq!(failure(&answer), (Class::Unauthorised, "unauthorised"));
-        assert!(!format!("{answer:?}").contains("secret-password"), "the instance's echo of a secret is scrubbed");
+    while let Some(result) = tasks.join_next().await {
+        let answer = result.unwrap().answer;
+        assert_eq!(failure(&answer), (FailureClass::Unauthorized, "unauthorized"));
+        assert!(!format!("{answer:?}").contains("secret-password"), "a secret echoed by the instance is redacted");
     }
-    assert_eq!(instance.seen().len(), 1);
+    assert_eq!(instance.received().len(), 1);
     assert!(!format!("{client:?}").contains("secret-password"));
 }
 
-fn lets_in_the_right_password(seen: &Seen, _: usize) -> Act {
-    if seen.head.contains("bm93YnJpZGdlOnJpZ2h0") { say("200 OK", result(&row("2", ""))) } else { say("401 No", "") }
+fn accept_the_right_password(received: &ReceivedRequest, _: usize) -> Action {
+    if received.head.contains("bm93YnJpZGdlOnJpZ2h0") {
+        respond("200 OK", result(&row("2", "")))
+    } else {
+        respond("401 No", "")
+    }
 }
 
 #[tokio::test]
-async fn new_credentials_work_at_once() {
-    let instance = Instance::start(lets_in_the_right_password).await;
+async fn new_credentials_are_used_at_once() {
+    let instance = Instance::start(accept_the_right_password).await;
     let client = instance.client_with(basic("wrong"), |_| {});
-    assert_eq!(failure(&client.perform(0, update()).await.answer).0, Class::Unauthorised);
+    assert_eq!(failure(&client.perform(0, update()).await.answer).0, FailureClass::Unauthorized);
     client.replace_credentials(basic("right")).unwrap();
     assert!(matches!(client.perform(0, update()).await.answer, Answer::Applied { .. }));
 }
 
 #[tokio::test]
-async fn a_refused_password_is_tried_four_times_for_all_its_clients_until_a_person_or_a_new_one_comes() {
-    let instance = Instance::start(lets_in_the_right_password).await;
-    let first = instance.client_with(basic("wrong"), |c| c.login_pause = Duration::ZERO);
-    let second = Client::sharing(first.connection().clone(), clock, &first.credentials()).unwrap();
-    let refused = async |client: &Client| match client.perform(0, update()).await.answer {
+async fn a_rejected_password_is_tried_four_times_by_all_clients_until_a_user_retries_or_replaces_it() {
+    let instance = Instance::start(accept_the_right_password).await;
+    let first = instance.client_with(basic("wrong"), |c| c.auth_retry_delay = Duration::ZERO);
+    let second = Client::with_shared_credentials(first.connection().clone(), clock, &first.credentials()).unwrap();
+    let rejection = async |client: &Client| match client.perform(0, update()).await.answer {
         Answer::Failed(failure) => (failure.class, failure.message),
         other => panic!("{other:?}"),
     };
     for client in [&first, &second, &first, &second, &first] {
-        assert_eq!(refused(client).await.0, Class::Unauthorised);
+        assert_eq!(rejection(client).await.0, FailureClass::Unauthorized);
     }
-    assert_eq!(instance.seen().len(), 4, "the fifth would lock the account");
-    assert!(refused(&second).await.1.contains("nowbridge resume"));
-    second.try_again();
-    refused(&first).await;
-    refused(&first).await;
-    assert_eq!(instance.seen().len(), 5, "a person's word is good for one");
+    assert_eq!(instance.received().len(), 4, "a fifth rejection would lock the account");
+    assert!(rejection(&second).await.1.contains("nowbridge resume"));
+    second.retry_credentials();
+    rejection(&first).await;
+    rejection(&first).await;
+    assert_eq!(instance.received().len(), 5, "a user's request allows one attempt");
     first.replace_credentials(basic("wrong")).unwrap();
-    refused(&first).await;
-    assert_eq!(instance.seen().len(), 5, "the same password is not a new one");
+    rejection(&first).await;
+    assert_eq!(instance.received().len(), 5, "the same password does not count as new");
     first.replace_credentials(basic("right")).unwrap();
     assert!(matches!(second.perform(0, update()).await.answer, Answer::Applied { .. }));
 }
 
 #[tokio::test]
-async fn a_refused_password_is_not_tried_again_at_once() {
-    let instance = Instance::start(|_, _| say("401 No", "")).await;
+async fn a_rejected_password_is_not_retried_immediately() {
+    let instance = Instance::start(|_, _| respond("401 No", "")).await;
     let client = instance.client_with(basic("wrong"), |_| {});
     for _ in 0..3 {
-        assert_eq!(failure(&client.perform(0, update()).await.answer).0, Class::Unauthorised);
+        assert_eq!(failure(&client.perform(0, update()).await.answer).0, FailureClass::Unauthorized);
     }
-    assert_eq!(instance.seen().len(), 1);
+    assert_eq!(instance.received().len(), 1);
 }
 
-/// Answers token requests with `token-<n>` and rows to the newest token only.
-fn token_server(life: u64) -> impl Fn(&Seen, usize) -> Act + Send + Sync + 'static {
+/// Responds to token requests with `token-<n>`, and to other requests with a row.
+fn token_server(lifetime: u64) -> impl Fn(&ReceivedRequest, usize) -> Action + Send + Sync + 'static {
     let tokens = AtomicU64::new(0);
-    move |seen, _| {
-        if seen.path() == "/oauth_token.do" {
+    move |received, _| {
+        if received.path() == "/oauth_token.do" {
             let n = tokens.fetch_add(1, Ordering::SeqCst) + 1;
-            let token = format!(r#"{{"access_token":"token-{n}","token_type":"Bearer","expires_in":{life}}}"#);
-            return say("200 OK", token);
+            let token = format!(r#"{{"access_token":"token-{n}","token_type":"Bearer","expires_in":{lifetime}}}"#);
+            return respond("200 OK", token);
         }
-        say("200 OK", result(&row("2", "")))
+        respond("200 OK", result(&row("2", "")))
     }
 }
 
 #[tokio::test]
-async fn one_token_is_fetched_for_all() {
+async fn one_token_is_fetched_for_all_requests() {
     let instance = Instance::start(token_server(1800)).await;
     let client = instance.client_with(oauth(), |c| c.slots = 8);
     let mut tasks = tokio::task::JoinSet::new();
@@ -404,81 +417,84 @@ async fn one_token_is_fetched_for_all() {
         let client = client.clone();
         tasks.spawn(async move { client.perform(slot, update()).await });
     }
-    while let Some(reply) = tasks.join_next().await {
-        assert!(matches!(reply.unwrap().answer, Answer::Applied { .. }));
+    while let Some(result) = tasks.join_next().await {
+        assert!(matches!(result.unwrap().answer, Answer::Applied { .. }));
     }
-    let seen = instance.seen();
-    let asked: Vec<&Seen> = seen.iter().filter(|s| s.path() == "/oauth_token.do").collect();
-    assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].body, "grant_type=client_credentials&client_id=id&client_secret=client-secret");
-    assert_eq!(seen.iter().filter(|s| s.head.contains("authorization: Bearer token-1")).count(), 8);
+    let received = instance.received();
+    let token_requests: Vec<&ReceivedRequest> = received.iter().filter(|s| s.path() == "/oauth_token.do").collect();
+    assert_eq!(token_requests.len(), 1);
+    assert_eq!(token_requests[0].body, "grant_type=client_credentials&client_id=id&client_secret=client-secret");
+    assert_eq!(received.iter().filter(|s| s.head.contains("authorization: Bearer token-1")).count(), 8);
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_once() {
+async fn a_rejected_token_is_replaced_once() {
     let tokens = token_server(1800);
-    let instance = Instance::start(move |seen, n| {
-        if seen.head.contains("Bearer token-1") && n > 2 || seen.head.contains("Bearer token-3") {
-            say("401 Unauthorized", "{}")
+    let instance = Instance::start(move |received, n| {
+        if received.head.contains("Bearer token-1") && n > 2 || received.head.contains("Bearer token-3") {
+            respond("401 Unauthorized", "{}")
         } else {
-            tokens(seen, n)
+            tokens(received, n)
         }
     })
     .await;
     let client = instance.client_with(oauth(), |_| {});
     assert!(matches!(client.perform(0, update()).await.answer, Answer::Applied { .. }));
-    // The token was revoked: certain, and the next request brings a new one.
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Transient, "token_refused"));
+    // The token was revoked: the failure is certain, and the next request fetches a new one.
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Transient, "token_rejected"));
     assert!(matches!(client.perform(0, update()).await.answer, Answer::Applied { .. }));
 }
 
 #[tokio::test]
-async fn a_new_token_that_is_refused_too_stops_it() {
+async fn a_new_token_that_is_also_rejected_is_unauthorized() {
     let tokens = token_server(1800);
-    let instance = Instance::start(
-        move |seen, n| if seen.head.contains("Bearer") { say("401 No", "{}") } else { tokens(seen, n) },
-    )
-    .await;
+    let instance =
+        Instance::start(
+            move |received, n| {
+                if received.head.contains("Bearer") { respond("401 No", "{}") } else { tokens(received, n) }
+            },
+        )
+        .await;
     let client = instance.client_with(oauth(), |_| {});
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Transient, "token_refused"));
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Unauthorised, "unauthorised"));
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Unauthorised, "unauthorised"));
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Transient, "token_rejected"));
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Unauthorized, "unauthorized"));
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Unauthorized, "unauthorized"));
 }
 
 #[tokio::test]
-async fn a_wrong_client_secret_is_unauthorised_and_nothing_is_written() {
-    let refusal = r#"{"error_description":"access_denied","error":"server_error"}"#;
-    let instance = Instance::start(move |_, _| say("401 Unauthorized", refusal)).await;
+async fn a_wrong_client_secret_is_unauthorized_and_nothing_is_written() {
+    let rejection = r#"{"error_description":"access_denied","error":"server_error"}"#;
+    let instance = Instance::start(move |_, _| respond("401 Unauthorized", rejection)).await;
     let client = instance.client_with(oauth(), |_| {});
-    assert_eq!(failure(&client.perform(0, update()).await.answer), (Class::Unauthorised, "oauth"));
-    assert_eq!(instance.seen().len(), 1);
+    assert_eq!(failure(&client.perform(0, update()).await.answer), (FailureClass::Unauthorized, "oauth"));
+    assert_eq!(instance.received().len(), 1);
 }
 
 #[tokio::test]
-async fn a_find_asks_for_the_correlation_and_gives_the_oldest_first() {
+async fn a_look_up_queries_the_correlation_and_returns_the_oldest_ticket_first() {
     let older = row("7", "").replace(ID, &"a".repeat(32)).replace("10:00:00", "09:00:00");
     let rows = format!("[{},{older},{}]", row("1", ""), row("1", "").replace("\"Key\"", "\"KEY\""));
-    let instance = Instance::start(move |_, _| say("200 OK", result(&rows))).await;
+    let instance = Instance::start(move |_, _| respond("200 OK", result(&rows))).await;
     let find = Request::Find { correlation: "Key".into(), columns: vec!["impact".into()] };
-    let reply = instance.client().perform(0, find).await;
-    let Answer::Rows { rows, journal: None } = &reply.answer else { panic!("{reply:?}") };
+    let result = instance.client().perform(0, find).await;
+    let Answer::Rows { rows, journal: None } = &result.answer else { panic!("{result:?}") };
     assert_eq!(rows.iter().map(|r| r.state.as_str()).collect::<Vec<_>>(), ["7", "1"]);
-    let line = instance.seen()[0].line.clone();
+    let line = instance.received()[0].line.clone();
     assert!(line.contains("&sysparm_query=correlation_id%3DKey%5EORDERBYDESCsys_created_on "), "{line}");
-    let evil = Request::Find { correlation: "javascript:x".into(), columns: Vec::new() };
-    assert_eq!(failure(&instance.client().perform(0, evil).await.answer), (Class::Rejected, "query_refused"));
+    let script = Request::Find { correlation: "javascript:x".into(), columns: Vec::new() };
+    assert_eq!(failure(&instance.client().perform(0, script).await.answer), (FailureClass::Rejected, "query_rejected"));
 }
 
-/// What a read with a marker says, given `sys_journal_field`'s answer (a status line with headers, and a body) and
-/// the row's own journal.
+/// The journal that a read with a marker returns, given the response of `sys_journal_field` (status line with headers,
+/// and body) and the row's own journal.
 async fn journal(entries: (&'static str, &'static str), own: &'static str) -> Option<Journal> {
-    let instance = Instance::start(move |seen, _| {
-        if seen.path().starts_with("/api/now/table/sys_journal_field") {
-            say(entries.0, entries.1.replace("$ID", ID))
-        } else if seen.path().contains("sysparm_display_value=all") {
-            say("200 OK", own.replace("$ID", ID))
+    let instance = Instance::start(move |received, _| {
+        if received.path().starts_with("/api/now/table/sys_journal_field") {
+            respond(entries.0, entries.1.replace("$ID", ID))
+        } else if received.path().contains("sysparm_display_value=all") {
+            respond("200 OK", own.replace("$ID", ID))
         } else {
-            say("200 OK", result(&row("2", "")))
+            respond("200 OK", result(&row("2", "")))
         }
     })
     .await;
@@ -490,13 +506,13 @@ async fn journal(entries: (&'static str, &'static str), own: &'static str) -> Op
 }
 
 #[tokio::test]
-async fn a_journal_look_counts_only_if_it_could_have_seen_something() {
+async fn a_journal_search_is_conclusive_only_if_entries_are_visible() {
     let found = Some(Journal::Read(vec!["[a/0/1.0]".into()]));
     let none = Some(Journal::Read(Vec::new()));
     let empty = ("200 OK\r\nX-Total-Count: 0", r#"{"result":[]}"#);
-    let with = r#"{"result":[{"element_id":"$ID","element":"work_notes","value":"text\n[a/0/1.0]"}]}"#;
+    let with_marker = r#"{"result":[{"element_id":"$ID","element":"work_notes","value":"text\n[a/0/1.0]"}]}"#;
     let older = r#"{"result":[{"element_id":"$ID","element":"work_notes","value":"an older note"}]}"#;
-    let stranger = r#"{"result":[{"element_id":"x","element":"work_notes","value":"[a/0/1.0]"}]}"#;
+    let foreign = r#"{"result":[{"element_id":"x","element":"work_notes","value":"[a/0/1.0]"}]}"#;
     let no_column = r#"{"result":{"sys_id":{"display_value":"$ID","value":"$ID"}}}"#;
     let own_empty =
         r#"{"result":{"sys_id":{"display_value":"$ID","value":"$ID"},"work_notes":{"display_value":"","value":""}}}"#;
@@ -504,62 +520,66 @@ async fn a_journal_look_counts_only_if_it_could_have_seen_something() {
     let forbidden =
         ("403 Forbidden", r#"{"error":{"message":"Insufficient rights","detail":null},"status":"failure"}"#);
 
-    assert_eq!(journal(("200 OK", with), no_column).await, found, "an entry with the marker");
-    assert_eq!(journal(("200 OK", older), no_column).await, none, "an older entry shows that we can see");
+    assert_eq!(journal(("200 OK", with_marker), no_column).await, found, "an entry with the marker");
+    assert_eq!(journal(("200 OK", older), no_column).await, none, "an older entry shows that entries are visible");
     assert_eq!(
         journal(empty, no_column).await,
         Some(Journal::Inconclusive),
-        "nothing shown, and the own journal hidden"
+        "no entry is shown, and the row's own journal is hidden"
     );
-    assert_eq!(journal(empty, own_with).await, found, "hidden by its ACL, but the row shows it");
-    assert_eq!(journal(empty, own_empty).await, none, "both agree that there is none");
+    assert_eq!(journal(empty, own_with).await, found, "hidden by the table's ACL, but the row shows it");
+    assert_eq!(journal(empty, own_empty).await, none, "both show that there is no entry");
     let hidden = ("200 OK\r\nX-Total-Count: 2", r#"{"result":[]}"#);
-    assert_eq!(journal(hidden, own_empty).await, Some(Journal::Inconclusive), "two entries are counted, none is shown");
+    assert_eq!(
+        journal(hidden, own_empty).await,
+        Some(Journal::Inconclusive),
+        "two entries are counted, but none is shown"
+    );
     assert_eq!(
         journal(("200 OK\r\nX-Total-Count: 2", older), no_column).await,
         Some(Journal::Inconclusive),
-        "one of two"
+        "two entries are counted, but only one is shown"
     );
-    assert_eq!(journal(("200 OK", stranger), no_column).await, Some(Journal::Inconclusive), "another row's entries");
-    assert_eq!(journal(forbidden, own_with).await, found, "no right to the journal table");
+    assert_eq!(journal(("200 OK", foreign), no_column).await, Some(Journal::Inconclusive), "entries of another row");
+    assert_eq!(journal(forbidden, own_with).await, found, "the user may not read the journal table");
     assert_eq!(journal(forbidden, no_column).await, Some(Journal::Inconclusive));
 }
 
 #[tokio::test]
-async fn a_page_with_an_error_in_it_is_no_page() {
+async fn a_page_that_contains_an_error_is_a_failure() {
     let instance = Instance::start(|_, n| match n {
-        1 => say("200 OK\r\nX-Total-Count: 7", r#"{"result":[{"a":"1"}]}"#),
-        2 => say("200 OK", r#"{"result":[{"a":"1"}],"error":{"message":"Transaction cancelled","detail":"x"}}"#),
-        _ => say("200 OK", r#"{"result":[{"a":"1"},"#),
+        1 => respond("200 OK\r\nX-Total-Count: 7", r#"{"result":[{"a":"1"}]}"#),
+        2 => respond("200 OK", r#"{"result":[{"a":"1"}],"error":{"message":"Transaction cancelled","detail":"x"}}"#),
+        _ => respond("200 OK", r#"{"result":[{"a":"1"},"#),
     })
     .await;
     let client = instance.client();
     let query = [("sysparm_query", "a=1^b=2 3".to_owned())];
     let page = client.get(0, "/api/now/table/problem", &query).await.unwrap();
     assert_eq!((page.rows.len(), page.total), (1, Some(7)));
-    assert_eq!(instance.seen()[0].path(), "/api/now/table/problem?sysparm_query=a%3D1%5Eb%3D2%203");
+    assert_eq!(instance.received()[0].path(), "/api/now/table/problem?sysparm_query=a%3D1%5Eb%3D2%203");
     assert_eq!(client.get(0, "/api/now/table/problem", &query).await.unwrap_err().code, "spliced_error");
-    assert_eq!(client.get(0, "/api/now/table/problem", &query).await.unwrap_err().code, "broken_answer");
+    assert_eq!(client.get(0, "/api/now/table/problem", &query).await.unwrap_err().code, "broken_response");
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused_with_a_reason() {
-    let make = |change: fn(&mut Connection)| {
+fn invalid_settings_are_rejected_with_a_reason() {
+    let create_client = |change: fn(&mut Connection)| {
         let mut connection = Connection::new("https://example.service-now.com/", "incident", basic("pw"));
         change(&mut connection);
         Client::new(connection, clock).map(|_| ()).map_err(|error| error.to_string())
     };
-    assert_eq!(make(|_| ()), Ok(()));
+    assert_eq!(create_client(|_| ()), Ok(()));
     for (change, part) in [
-        ((|c| c.base_url = "example".into()) as fn(&mut Connection), "write it like https://"),
-        (|c| c.base_url = "https://u:geheim@example.com".into(), "must not hold credentials"),
-        (|c| c.table = "incident/../sys_user".into(), "not a name"),
+        ((|c| c.base_url = "example".into()) as fn(&mut Connection), "use the form https://"),
+        (|c| c.base_url = "https://u:geheim@example.com".into(), "must not contain credentials"),
+        (|c| c.table = "incident/../sys_user".into(), "invalid table name"),
         (|c| c.slots = 0, "at least 1"),
         (|c| c.auth = Auth::Basic { user: "a:b".into(), password: SecretString::from("x") }, "user name"),
         (|c| c.proxy = Some(SecretString::from("::geheim")), "proxy"),
         (|c| c.ca_file = Some("/nonexistent.pem".into()), "/nonexistent.pem"),
     ] {
-        let error = make(change).unwrap_err();
+        let error = create_client(change).unwrap_err();
         assert!(error.contains(part) && !error.contains("geheim"), "{error}");
     }
 }

@@ -1,12 +1,12 @@
-//! Small rules about text: what may go into a URL, and what of the instance's words is shown to people.
+//! Helpers for text: encoding of values in URLs, and shortening of the instance's messages for display.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Everything but RFC 3986's unreserved characters: strict HTTP stacks refuse a bare caret, and a plus would be read
-/// as a blank.
+/// Encodes everything but RFC 3986's unreserved characters: strict HTTP stacks reject a bare caret, and a plus would be
+/// decoded as a space.
 const ENCODE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Most characters of a foreign text that are shown.
+/// Maximum characters of an external message that are shown.
 pub const SHOWN: usize = 300;
 
 /// Appends `value` to a URL, percent-encoded.
@@ -14,27 +14,28 @@ pub fn push_encoded(url: &mut String, value: &str) {
     url.extend(utf8_percent_encode(value, ENCODE));
 }
 
-/// Bytes that `value` takes percent-encoded.
+/// The length of `value` in bytes after percent-encoding.
 pub fn encoded_len(value: &str) -> usize {
     utf8_percent_encode(value, ENCODE).map(str::len).sum()
 }
 
-/// True for names that a table can have.
+/// Whether `name` is a valid table name.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 80 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// True for names that a column can have, dot-walked ones included.
+/// Whether `name` is a valid column name, possibly dot-walked.
 pub fn is_column(name: &str) -> bool {
     name.split('.').all(is_name)
 }
 
-/// True for what ServiceNow uses as a row's id in paths.
+/// Whether `id` is a sys_id: 32 lower-case hex digits.
 pub fn is_sys_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// One line of at most `limit` characters: blanks and control characters folded, the rest cut with an ellipsis.
+/// Shortens `text` to one line of at most `limit` characters: whitespace and control characters are collapsed, the rest
+/// is cut with an ellipsis.
 pub fn bounded(text: &str, limit: usize) -> String {
     let mut out = String::new();
     let mut left = limit;

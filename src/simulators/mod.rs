@@ -1,4 +1,4 @@
-//! Simulated far sides: servers that behave like the real system, kept in memory. They share no code with the clients
-//! that talk to them, so that a mistake in a client is not repeated in its simulator.
+//! Simulators: in-memory servers that behave like the real systems. They share no code with the clients of these
+//! systems, so that a client's mistake is not repeated in its simulator.
 
 pub mod servicenow;

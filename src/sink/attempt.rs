@@ -1,89 +1,93 @@
-//! One request: the engine's words turned into the client's, sent if the lease still stands, answered once.
+//! One request: translated for the client, sent if the lease still holds, and answered exactly once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::ownership::Tenures;
+use super::ownership::LoadGenerations;
 use crate::engine::event::{Event, RequestBody, RequestId};
 use crate::kafka::PollerHandle;
 use crate::mapping::correlation;
-use crate::model::{Answer, Epoch, Failure, HttpMethod, answer::Class};
-use crate::quota::{Pace, PermitRequest, RequestClass};
+use crate::model::{Answer, Epoch, Failure, HttpMethod, answer::FailureClass};
+use crate::quota::{PermitRequest, RequestClass, RequestLimiter};
 use crate::runtime::clock;
-use crate::runtime::failpoint::{self, Point};
+use crate::runtime::failpoint::{self, Failpoint};
 use crate::servicenow::{Client, Note, Request};
 
-/// What one attempt needs.
+/// A request to send.
 pub struct Attempt {
-    /// Answer with this id.
+    /// Id of the request, for its answer.
     pub id: RequestId,
-    /// What it may be sent by.
-    pub right: Right,
-    /// What to send.
+    /// Checked immediately before sending.
+    pub check: SendCheck,
+    /// The request.
     pub body: RequestBody,
-    /// Concurrency slot, given back when it is answered.
+    /// Concurrency slot; released with the answer.
     pub slot: usize,
-    /// Whose quota pays.
+    /// Class of the permit.
     pub class: RequestClass,
 }
 
-/// The right to send: it must hold immediately before the bytes leave.
+/// The condition for sending, checked immediately before the bytes are sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Right {
-    /// Partition whose lease counts.
+pub struct SendCheck {
+    /// The partition whose lease must hold.
     pub partition: i32,
-    /// Its epoch.
+    /// Epoch of the partition.
     pub epoch: Epoch,
-    /// Its tenure.
-    pub tenure: u64,
-    /// The lease's end; `u64::MAX` for requests that change nothing, which are always sent.
+    /// Load generation of the partition.
+    pub load_generation: u64,
+    /// End of the lease on the mono clock; `u64::MAX` for requests that change nothing, which are always sent.
     pub lease_until: u64,
 }
 
-/// Sends it on a task of its own. The answer comes as an event, also where the task dies.
+/// Sends the request in its own task. The answer arrives as an event, even if the task panics.
 pub fn spawn(
     attempt: Attempt,
     client: &Client,
-    pace: &Arc<Pace>,
-    (poller, tenures): (&PollerHandle, &Tenures),
+    limiter: &Arc<RequestLimiter>,
+    (poller, load_generations): (&PollerHandle, &LoadGenerations),
     correlation_display: &str,
     answers: &mpsc::UnboundedSender<Event>,
 ) {
-    let Attempt { id, right, body, slot, class } = attempt;
+    let Attempt { id, check, body, slot, class } = attempt;
     let method = body.method();
-    let request = request(body, client, correlation_display);
-    let (client, poller, tenures) = (client.clone(), poller.clone(), tenures.clone());
-    let mut guard = Guard {
+    let request = to_client_request(body, client, correlation_display);
+    let (client, poller, load_generations) = (client.clone(), poller.clone(), load_generations.clone());
+    let mut guard = AnswerGuard {
         id,
         slot,
-        paid: (method, class),
+        permit: (method, class),
         client: client.clone(),
-        pace: Arc::clone(pace),
+        limiter: Arc::clone(limiter),
         answers: answers.clone(),
         answered: false,
     };
     tokio::spawn(async move {
         if request.writes() {
-            failpoint::pass(Point::Send);
-            failpoint::pass_soon(Point::InFlight, Duration::from_millis(5));
+            failpoint::hit(Failpoint::Send);
+            failpoint::hit_after(Failpoint::InFlight, Duration::from_millis(5));
         }
-        let may_send = || may_send(&poller, &tenures, right);
+        let may_send = || may_send(&poller, &load_generations, check);
         let reply = client.perform_if(slot, request, may_send).await;
-        guard.answer(Event::Answered {
+        guard.answer(Event::RequestCompleted {
             request: id,
             issued_at: reply.issued_at,
             instance_date: reply.instance_date,
             answer: reply.answer,
-            told: false,
+            already_counted: false,
         });
     });
 }
 
-/// The one check immediately before sending (protocol rule 4).
-pub(super) fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -> Result<(), String> {
-    let Right { partition, epoch, tenure, lease_until } = right;
+/// The check immediately before sending (protocol rule 5d).
+pub(super) fn may_send(
+    poller: &PollerHandle,
+    load_generations: &LoadGenerations,
+    check: SendCheck,
+) -> Result<(), String> {
+    let SendCheck { partition, epoch, load_generation, lease_until } = check;
     if lease_until == u64::MAX {
         return Ok(());
     }
@@ -91,79 +95,80 @@ pub(super) fn may_send(poller: &PollerHandle, tenures: &Tenures, right: Right) -
         return Err("the lease ended before the request was sent".into());
     }
     if poller.epoch_of(partition) != Some(epoch) {
-        return Err("the partition was taken back before the request was sent".into());
+        return Err("the partition was revoked before the request was sent".into());
     }
-    if tenures.of(partition) != tenure {
-        return Err("the partition was taken over anew before the request was sent".into());
+    if load_generations.current(partition) != load_generation {
+        return Err("the partition was loaded again before the request was sent".into());
     }
     Ok(())
 }
 
-/// The answer of a task that ended without one: the request may have been sent, so it is in doubt.
+/// Returns the answer for a task that ended without one: the request may have been sent, so it is ambiguous.
 pub(super) fn abandoned() -> Answer {
     Answer::Failed(Failure {
-        class: Class::Ambiguous { ended: false },
+        class: FailureClass::Ambiguous { transaction_ended: false },
         code: "abandoned".into(),
         message: "the attempt ended without an answer".into(),
     })
 }
 
-/// Answers for a task that ended without an answer.
-struct Guard {
+/// Sends the answer of a request, also if its task ends without one.
+struct AnswerGuard {
     id: RequestId,
     slot: usize,
-    /// What the permit was for.
-    paid: (HttpMethod, RequestClass),
+    /// Method and class of the permit.
+    permit: (HttpMethod, RequestClass),
     client: Client,
-    pace: Arc<Pace>,
+    limiter: Arc<RequestLimiter>,
     answers: mpsc::UnboundedSender<Event>,
     answered: bool,
 }
 
-impl Guard {
+impl AnswerGuard {
     fn answer(&mut self, event: Event) {
         self.answered = true;
-        let (method, class) = self.paid;
-        let (table, method) = self.client.counted_as(method);
-        let ask = PermitRequest { table, method, class };
-        self.pace.record(ask, &self.client.take_feedback(self.slot), clock::mono());
-        self.pace.release(self.slot);
-        // The loop ends before its tasks only when the process does.
+        let (method, class) = self.permit;
+        let (table, method) = self.client.rate_limit_scope(method);
+        let request = PermitRequest { table, method, class };
+        self.limiter.record(request, &self.client.take_feedback(self.slot), clock::mono());
+        self.limiter.release(self.slot);
+        // The receiver is closed only if the process is about to exit.
         let _ = self.answers.send(event);
     }
 }
 
-impl Drop for Guard {
+impl Drop for AnswerGuard {
     fn drop(&mut self) {
         if !self.answered {
-            self.answer(Event::Answered {
+            self.answer(Event::RequestCompleted {
                 request: self.id,
                 issued_at: clock::mono(),
                 instance_date: None,
                 answer: abandoned(),
-                told: false,
+                already_counted: false,
             });
         }
     }
 }
 
-pub(super) fn request(body: RequestBody, client: &Client, correlation_display: &str) -> Request {
+/// Translates a request of the engine for the client.
+pub(super) fn to_client_request(body: RequestBody, client: &Client, correlation_display: &str) -> Request {
     let notes = |notes: Vec<crate::engine::event::MarkedNote>| {
         notes.into_iter().map(|n| Note { text: n.text, marker: n.marker }).collect()
     };
     if client.connection().events.is_some() {
         return match body {
             RequestBody::Create { key, fields, notes: list, .. } => {
-                Request::Event { correlation: correlation(&key), ticket: None, fields, notes: notes(list) }
+                Request::SendEvent { correlation: correlation(&key), ticket: None, fields, notes: notes(list) }
             }
             RequestBody::Update { key, sys_id, fields, notes: list, .. } => {
-                Request::Event { correlation: correlation(&key), ticket: Some(sys_id), fields, notes: notes(list) }
+                Request::SendEvent { correlation: correlation(&key), ticket: Some(sys_id), fields, notes: notes(list) }
             }
             RequestBody::Read { key, sys_id, markers, .. } => {
-                Request::Events { correlation: correlation(&key), ticket: Some(sys_id), markers }
+                Request::FindEvents { correlation: correlation(&key), ticket: Some(sys_id), markers }
             }
             RequestBody::Find { key, .. } => {
-                Request::Events { correlation: correlation(&key), ticket: None, markers: Vec::new() }
+                Request::FindEvents { correlation: correlation(&key), ticket: None, markers: Vec::new() }
             }
         };
     }

@@ -1,11 +1,11 @@
-//! Several requests in one call: what comes of several permits leaves together, and each is answered by itself.
+//! Batches: several requests in one call of the instance's Batch API, each with its own answer.
 //!
-//! One token and one slot pay for a call. The engine knows nothing of calls: it is given a permit for each request that
-//! fits in, and the lease of each is compared with the clock immediately before the call leaves. To fill a call it
-//! waits a little for further requests, but for a critical one. Looks for work notes page through a journal and can't
-//! be part of a call, nor can looks at events; they follow it on the same slot. Where the instance refuses a call as a
-//! whole (it is too large, the interface is not allowed), nothing of it ran; requests are then sent singly for a while,
-//! so that one which can't be sent with others gets an answer of its own.
+//! One token and one slot pay for a call. The engine knows nothing about batches: the driver grants it a permit for
+//! each request that fits in, and compares the lease of each with the clock immediately before the call is sent. To
+//! fill a batch, the driver waits briefly for further requests, unless one is critical. Reads of work notes need
+//! several pages of a journal and cannot be part of a batch, nor can reads of events; they follow the batch on the same
+//! slot. If the instance rejects a batch as a whole (too large, or the API is not allowed), none of its requests ran.
+//! The driver then sends requests unbatched for a while, so that a request that cannot be batched gets its own answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,161 +13,169 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{self, Right};
+use super::attempt::{self, SendCheck};
 use super::driver::{Driver, perform};
-use super::ownership::Tenures;
-use crate::engine::dispatcher::Wanted;
+use super::ownership::LoadGenerations;
+use crate::engine::dispatcher::NextRequest;
 use crate::engine::event::{Effect, Event, RequestId};
 use crate::kafka::PollerHandle;
-use crate::model::{Answer, HttpMethod, HttpMethods, QuotaStatus};
-use crate::quota::{Pace, PermitRequest, RequestClass};
+use crate::model::{Answer, HttpMethod, HttpMethodSet, QuotaStatus};
+use crate::quota::{PermitRequest, RequestClass, RequestLimiter};
 use crate::runtime::clock;
-use crate::runtime::failpoint::{self, Point};
-use crate::servicenow::{Client, Reply, Request};
+use crate::runtime::failpoint::{self, Failpoint};
+use crate::servicenow::{Client, Request, RequestResult};
 
-/// How calls are put together.
+/// Configuration of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSettings {
-    /// Most requests in one call.
+    /// Most requests in one batch.
     pub size: usize,
-    /// How long a request waits for others to leave with.
+    /// How long a request waits for further ones.
     pub linger: Duration,
 }
 
-/// How long requests are sent singly after a call was refused as a whole, milliseconds.
-const SINGLY: u64 = 60_000;
+/// How long requests are sent unbatched after a batch was rejected as a whole, milliseconds.
+const UNBATCHED_FOR: u64 = 60_000;
 
-/// A call that has so many bytes of values takes in no further request: in base64 it must stay below the smallest
-/// limit that an instance can have (`glide.rest.max_content_length`, 1 MB).
-const FULL: usize = 600_000;
+/// A batch with so many bytes of values is full: in base64 it must stay below the smallest limit that an instance can
+/// have (`glide.rest.max_content_length`, 1 MB).
+const FULL_BYTES: usize = 600_000;
 
 /// The state of batching.
 #[derive(Debug)]
-pub struct Batching {
-    together: BatchSettings,
-    /// Until when requests are sent singly; told by the task that met the refusal.
-    singly_until: Arc<AtomicU64>,
-    /// Since when requests wait for others.
+pub struct BatchState {
+    settings: BatchSettings,
+    /// The time until which requests are sent unbatched, on the mono clock. Set by the task whose batch was rejected.
+    unbatched_until: Arc<AtomicU64>,
+    /// Since when requests wait for further ones, on the mono clock.
     waiting_since: Option<u64>,
 }
 
-impl Batching {
-    /// Nothing waits yet.
-    pub fn new(together: BatchSettings) -> Self {
-        Self { together, singly_until: Arc::default(), waiting_since: None }
+impl BatchState {
+    /// Creates the state; no request waits.
+    pub fn new(settings: BatchSettings) -> Self {
+        Self { settings, unbatched_until: Arc::default(), waiting_since: None }
     }
 
-    /// Milliseconds that `wanting` requests wait still for others, if any.
-    fn linger(&mut self, wanting: usize, critical: bool, now: u64) -> Option<u64> {
+    /// Returns how many more milliseconds the waiting requests wait for further ones; `None` if they are sent now.
+    fn linger(&mut self, waiting_for_permit: usize, critical: bool, now: u64) -> Option<u64> {
         let since = *self.waiting_since.get_or_insert(now);
-        let until = since.saturating_add(u64::try_from(self.together.linger.as_millis()).unwrap_or(u64::MAX));
-        let waits = wanting < self.together.size && !critical && now < until;
+        let until = since.saturating_add(u64::try_from(self.settings.linger.as_millis()).unwrap_or(u64::MAX));
+        let waits = waiting_for_permit < self.settings.size && !critical && now < until;
         waits.then(|| until - now)
     }
 }
 
-/// A request of a call.
+/// A request of a batch.
 struct BatchItem {
     id: RequestId,
-    right: Right,
+    check: SendCheck,
     request: Request,
 }
 
-/// What the pace is asked for a call.
-fn ask(client: &Client, class: RequestClass) -> PermitRequest<'static> {
-    PermitRequest { table: client.called_as(), method: HttpMethod::Post, class }
+/// Returns the permit request for a batch.
+fn batch_permit_request(client: &Client, class: RequestClass) -> PermitRequest<'static> {
+    PermitRequest { table: client.batch_rate_limit_scope(), method: HttpMethod::Post, class }
 }
 
 impl Driver {
-    /// The most requests that leave as one call now; `None`: each leaves alone.
-    pub(super) fn together(&self) -> Option<usize> {
+    /// Returns the most requests in one batch; `None` if requests are sent unbatched at present.
+    pub(super) fn batch_size(&self) -> Option<usize> {
         let batching = self.batching.as_ref()?;
-        let singly_until = batching.singly_until.load(Ordering::Acquire);
-        (clock::mono() >= singly_until).then_some(batching.together.size)
+        let unbatched_until = batching.unbatched_until.load(Ordering::Acquire);
+        (clock::mono() >= unbatched_until).then_some(batching.settings.size)
     }
 
-    /// What the pace is asked for the next request, alone or with others.
-    pub(super) fn ask(&self, wanted: Wanted, class: RequestClass) -> PermitRequest<'_> {
-        match self.together() {
+    /// Returns the permit request for the next request, or for the batch that contains it.
+    pub(super) fn permit_request(&self, next_request: NextRequest, class: RequestClass) -> PermitRequest<'_> {
+        match self.batch_size() {
             None => {
-                let (table, method) = self.route.client.counted_as(wanted.method);
+                let (table, method) = self.route.client.rate_limit_scope(next_request.method);
                 PermitRequest { table, method, class }
             }
-            Some(_) => ask(&self.route.client, class),
+            Some(_) => batch_permit_request(&self.route.client, class),
         }
     }
 
-    /// How the quota is spent.
-    pub(super) fn plan(&self) -> QuotaStatus {
-        match self.together() {
-            None => self.pace().plan(self.route.client.counted_as(HttpMethod::Post).0),
-            Some(size) => QuotaStatus { per_call: Some(size), ..self.pace().plan(self.route.client.called_as()) },
+    /// Returns the state of the quota.
+    pub(super) fn quota_status(&self) -> QuotaStatus {
+        match self.batch_size() {
+            None => self.limiter().status(self.route.client.rate_limit_scope(HttpMethod::Post).0),
+            Some(size) => QuotaStatus {
+                batch_size: Some(size),
+                ..self.limiter().status(self.route.client.batch_rate_limit_scope())
+            },
         }
     }
 
-    /// Milliseconds to wait for further requests, if that is worth while.
-    pub(super) fn linger(&mut self, wanted: Wanted) -> Option<u64> {
-        let wanting = self.dispatcher.wanting();
-        self.batching.as_mut()?.linger(wanting, wanted.critical, clock::mono())
+    /// Returns the milliseconds to wait for further requests; `None` to send now.
+    pub(super) fn linger(&mut self, next_request: NextRequest) -> Option<u64> {
+        let waiting_for_permit = self.dispatcher.waiting_for_permit();
+        self.batching.as_mut()?.linger(waiting_for_permit, next_request.critical, clock::mono())
     }
 
-    /// Gives the engine permits until a call is full or nothing more is wanted, and sends it on this slot.
-    pub(super) fn spend_together(&mut self, size: usize, slot: usize, class: RequestClass, effects: &mut Vec<Effect>) {
+    /// Grants the engine permits until the batch is full or no further request waits, and sends the batch on this slot.
+    pub(super) fn send_batch(&mut self, size: usize, slot: usize, class: RequestClass, effects: &mut Vec<Effect>) {
         if let Some(batching) = &mut self.batching {
             batching.waiting_since = None;
         }
-        let mut parts: Vec<BatchItem> = Vec::new();
+        let mut items: Vec<BatchItem> = Vec::new();
         let mut bytes = 0;
-        // A permit may come to nothing, where a claim has waited for too long; so it is not given without end.
+        // A permit may result in no request if a claim has waited for too long, so their number is limited.
         for _ in 0..2 * size {
-            let full = parts.len() >= size || bytes >= FULL;
-            if full || self.dispatcher.wanted(clock::now(), HttpMethods::NONE).is_none() {
+            let full = items.len() >= size || bytes >= FULL_BYTES;
+            if full || self.dispatcher.next_request(clock::now(), HttpMethodSet::NONE).is_none() {
                 break;
             }
-            self.dispatcher.apply(Event::Permit { without: HttpMethods::NONE }, clock::now(), effects);
+            self.dispatcher.apply(Event::PermitGranted { without: HttpMethodSet::NONE }, clock::now(), effects);
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Request { id, partition, epoch, lease_until, body } => {
-                        let right = Right { partition, epoch, tenure: self.tenures.of(partition), lease_until };
-                        let request = attempt::request(body, &self.route.client, &self.route.correlation_display);
+                    Effect::SendRequest { id, partition, epoch, lease_until, body } => {
+                        let check = SendCheck {
+                            partition,
+                            epoch,
+                            load_generation: self.load_generations.current(partition),
+                            lease_until,
+                        };
+                        let request =
+                            attempt::to_client_request(body, &self.route.client, &self.route.correlation_display);
                         bytes += size_of(&request);
-                        parts.push(BatchItem { id, right, request });
+                        items.push(BatchItem { id, check, request });
                     }
                     other => perform(self, other),
                 }
             }
         }
-        let call = Call {
+        let call = BatchCall {
             slot: Some(slot),
             class,
             client: self.route.client.clone(),
-            pace: Arc::clone(&self.route.pace),
+            limiter: Arc::clone(&self.route.limiter),
             answers: self.events.clone(),
-            unanswered: parts.iter().map(|part| part.id).collect(),
+            unanswered: items.iter().map(|item| item.id).collect(),
         };
-        if parts.is_empty() {
+        if items.is_empty() {
             return;
         }
         let Some(batching) = &self.batching else { return };
-        let singly_until = Arc::clone(&batching.singly_until);
+        let unbatched_until = Arc::clone(&batching.unbatched_until);
         let name = Arc::clone(&self.route.name);
-        let (poller, tenures) = (self.poller.clone(), self.tenures.clone());
+        let (poller, load_generations) = (self.poller.clone(), self.load_generations.clone());
         tokio::spawn(async move {
-            if let Some(why) = call.send(slot, parts, &poller, &tenures).await {
-                let told = "the instance did not take a batch as a whole; sends requests singly for a minute";
-                tracing::warn!(route = %name, why, "{told}");
-                singly_until.store(clock::mono() + SINGLY, Ordering::Release);
+            if let Some(error) = call.send(slot, items, &poller, &load_generations).await {
+                tracing::warn!(route = %name, error, "instance rejected a batch, sending requests unbatched for 60 s");
+                unbatched_until.store(clock::mono() + UNBATCHED_FOR, Ordering::Release);
             }
         });
     }
 }
 
-/// Bytes of what a request writes.
+/// Returns the size of the values that a request writes, in bytes.
 fn size_of(request: &Request) -> usize {
     match request {
         Request::Create { fields, notes, .. }
         | Request::Update { fields, notes, .. }
-        | Request::Event { fields, notes, .. } => {
+        | Request::SendEvent { fields, notes, .. } => {
             let fields: usize = fields.iter().map(|(column, value)| column.len() + value.len()).sum();
             fields + notes.iter().map(|note| note.text.len() + note.marker.len()).sum::<usize>()
         }
@@ -175,77 +183,83 @@ fn size_of(request: &Request) -> usize {
     }
 }
 
-/// A call under way: answers each of its requests once, also where the task dies, and gives its slot back at the end.
-struct Call {
+/// A batch in flight. Answers each of its requests once, even if the task panics, and releases its slot at the end.
+struct BatchCall {
     slot: Option<usize>,
     class: RequestClass,
     client: Client,
-    pace: Arc<Pace>,
+    limiter: Arc<RequestLimiter>,
     answers: mpsc::UnboundedSender<Event>,
     unanswered: Vec<RequestId>,
 }
 
-impl Call {
-    /// Sends the requests; says why where the instance refused the call as a whole.
+impl BatchCall {
+    /// Sends the requests. Returns the error if the instance rejected the batch as a whole.
     async fn send(
         mut self,
         slot: usize,
-        parts: Vec<BatchItem>,
+        items: Vec<BatchItem>,
         poller: &PollerHandle,
-        tenures: &Tenures,
+        load_generations: &LoadGenerations,
     ) -> Option<String> {
-        let (together, alone): (Vec<BatchItem>, Vec<BatchItem>) =
-            parts.into_iter().partition(|part| self.client.goes_together(&part.request));
-        if together.iter().any(|part| part.request.writes()) {
-            failpoint::pass(Point::Send);
-            failpoint::pass_soon(Point::InFlight, Duration::from_millis(5));
+        let (batched, unbatched): (Vec<BatchItem>, Vec<BatchItem>) =
+            items.into_iter().partition(|item| self.client.is_batchable(&item.request));
+        if batched.iter().any(|item| item.request.writes()) {
+            failpoint::hit(Failpoint::Send);
+            failpoint::hit_after(Failpoint::InFlight, Duration::from_millis(5));
         }
-        let mut refused = None;
-        if !together.is_empty() {
-            let (ids, rights): (Vec<RequestId>, Vec<Right>) = together.iter().map(|p| (p.id, p.right)).unzip();
-            let requests: Vec<Request> = together.into_iter().map(|part| part.request).collect();
-            let may_send = |at: usize| attempt::may_send(poller, tenures, rights[at]);
-            let replies = self.client.perform_together(slot, &requests, may_send).await;
-            if alone.is_empty() {
+        let mut rejection = None;
+        if !batched.is_empty() {
+            let (ids, checks): (Vec<RequestId>, Vec<SendCheck>) =
+                batched.iter().map(|item| (item.id, item.check)).unzip();
+            let requests: Vec<Request> = batched.into_iter().map(|item| item.request).collect();
+            let may_send = |at: usize| attempt::may_send(poller, load_generations, checks[at]);
+            let replies = self.client.perform_batch(slot, &requests, may_send).await;
+            if unbatched.is_empty() {
                 self.release();
             }
-            let mut told = false;
-            for (id, reply) in ids.into_iter().zip(replies.each) {
+            let mut already_counted = false;
+            for (id, reply) in ids.into_iter().zip(replies.results) {
                 let fails = matches!(reply.answer, Answer::Failed(_));
-                self.answer(id, reply, told);
-                told |= fails && replies.as_one;
+                self.answer(id, reply, already_counted);
+                already_counted |= fails && replies.call_failed;
             }
-            refused = replies.refused.map(|failure| failure.message);
+            rejection = replies.unbatch_reason.map(|failure| failure.message);
         }
-        for part in alone {
-            let may_send = || attempt::may_send(poller, tenures, part.right);
-            let reply = self.client.perform_if(slot, part.request, may_send).await;
-            self.answer(part.id, reply, false);
+        for item in unbatched {
+            let may_send = || attempt::may_send(poller, load_generations, item.check);
+            let reply = self.client.perform_if(slot, item.request, may_send).await;
+            self.answer(item.id, reply, false);
         }
-        refused
+        rejection
     }
 
-    /// Gives the slot back, before the last answers: who hears them finds it free.
+    /// Releases the slot before the last answers are sent, so that it is free when they arrive.
     fn release(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.pace.record(ask(&self.client, self.class), &self.client.take_feedback(slot), clock::mono());
-            self.pace.release(slot);
+            self.limiter.record(
+                batch_permit_request(&self.client, self.class),
+                &self.client.take_feedback(slot),
+                clock::mono(),
+            );
+            self.limiter.release(slot);
         }
     }
 
-    fn answer(&mut self, request: RequestId, reply: Reply, told: bool) {
+    fn answer(&mut self, request: RequestId, reply: RequestResult, already_counted: bool) {
         self.unanswered.retain(|id| *id != request);
-        let Reply { answer, issued_at, instance_date } = reply;
-        // The loop ends before its tasks only when the process does.
-        let _ = self.answers.send(Event::Answered { request, issued_at, instance_date, answer, told });
+        let RequestResult { answer, issued_at, instance_date } = reply;
+        // The receiver is closed only if the process is about to exit.
+        let _ =
+            self.answers.send(Event::RequestCompleted { request, issued_at, instance_date, answer, already_counted });
     }
 }
 
-impl Drop for Call {
+impl Drop for BatchCall {
     fn drop(&mut self) {
         self.release();
         for id in std::mem::take(&mut self.unanswered) {
-            let reply = Reply { answer: attempt::abandoned(), issued_at: clock::mono(), instance_date: None };
+            let reply = RequestResult { answer: attempt::abandoned(), issued_at: clock::mono(), instance_date: None };
             self.answer(id, reply, true);
         }
     }
@@ -256,10 +270,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_waits_for_others_until_it_is_full_or_urgent_or_has_waited_long_enough() {
-        let mut batching = Batching::new(BatchSettings { size: 3, linger: Duration::from_millis(100) });
+    fn a_batch_waits_until_it_is_full_or_critical_or_its_linger_has_passed() {
+        let mut batching = BatchState::new(BatchSettings { size: 3, linger: Duration::from_millis(100) });
         assert_eq!(batching.linger(1, false, 1_000), Some(100));
-        assert_eq!(batching.linger(2, false, 1_060), Some(40), "the first of them waits no longer for the second");
+        assert_eq!(batching.linger(2, false, 1_060), Some(40), "the linger counts from the first request");
         assert_eq!(batching.linger(3, false, 1_060), None);
         assert_eq!(batching.linger(1, true, 1_060), None);
         assert_eq!(batching.linger(1, false, 1_100), None);

@@ -1,4 +1,4 @@
-//! The driver: performs the engine's effects, and turns what comes back into its events.
+//! The driver: performs the engine's effects, and turns the results into its events.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,39 +6,39 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{self, Attempt, Right};
-use super::batch::Batching;
-use super::drain_estimate::Forecast;
-use super::ownership::Tenures;
+use super::attempt::{self, Attempt, SendCheck};
+use super::batch::BatchState;
+use super::drain_estimate::DrainLog;
+use super::ownership::LoadGenerations;
 use super::route::{Error, Route};
-use super::status::{PartitionStatus, StatusHandle};
-use super::{Inlets, TICK};
+use super::status::{BlockedPartition, StatusHandle};
+use super::{Inputs, TICK_INTERVAL};
 use crate::engine::Dispatcher;
-use crate::engine::event::{BlockReason, Effect, Event, OpId, ProduceOutcome};
+use crate::engine::event::{BlockReason, Effect, Event, ProduceId, ProduceOutcome};
 use crate::kafka::producer::{Delivery, Outcome, ProduceRequest, Producer};
 use crate::kafka::{Poller, PollerEvent, PollerHandle, PollerSettings};
 use crate::ledger::Loader;
-use crate::model::{Epoch, HttpMethods};
-use crate::quota::{Pace, PermitDecision, RequestClass};
+use crate::model::{Epoch, HttpMethodSet};
+use crate::quota::{PermitDecision, RequestClass, RequestLimiter};
 use crate::runtime::clock;
 use crate::runtime::error_chain;
-use crate::runtime::failpoint::{self, Point};
+use crate::runtime::failpoint::{self, Failpoint};
 use crate::runtime::metrics;
 
-/// How long a ledger record may be on its way: protocol rule 3 wants it below the drain deadline.
-const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Delivery timeout of ledger records. Protocol rule 3 requires it to be below the drain timeout.
+const LEDGER_PRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two tries to take a partition over.
-const TAKE_OVER_AGAIN: Duration = Duration::from_secs(1);
+/// Delay between two attempts to take a partition over.
+const TAKE_OVER_RETRY: Duration = Duration::from_secs(1);
 
-/// Between two looks whether the credentials' files have changed.
-const CREDENTIALS_EVERY: u64 = 5_000;
+/// Interval between two checks whether the files of the credentials have changed, milliseconds.
+const CREDENTIALS_CHECK_INTERVAL: u64 = 5_000;
 
-/// Between two looks whether another route has given a concurrency slot back.
-const BUSY: u64 = 5;
+/// Delay before checking again whether another route has released a concurrency slot, milliseconds.
+const SLOT_RETRY: u64 = 5;
 
-/// Records of the results topic need no answer; deliveries of it carry this tag.
-pub(super) const NOBODY: u64 = 0;
+/// Tag of records of the results topic, whose delivery the engine does not track.
+pub(super) const UNTRACKED: u64 = 0;
 
 /// Performs effects for one route.
 pub struct Driver {
@@ -49,20 +49,21 @@ pub struct Driver {
     loader: Loader,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) status: StatusHandle,
-    /// Partitions whose records are left unread until the poller says that they come from the last fetch.
-    pub(super) unfetched: HashSet<i32>,
-    pub(super) tenures: Tenures,
-    pub(super) batching: Option<Batching>,
-    /// Produces that the producer's queue had no room for, in order.
-    pub(super) backlog: Vec<ProduceRequest>,
-    /// Records of the results topic that are being gathered, and when the last ones were passed on.
+    /// Partitions whose records are discarded until the poller reports the start of the last requested fetch.
+    pub(super) awaiting_fetch: HashSet<i32>,
+    pub(super) load_generations: LoadGenerations,
+    pub(super) batching: Option<BatchState>,
+    /// Records for which the producer's queue was full, in order.
+    pub(super) produce_queue: Vec<ProduceRequest>,
+    /// Records of the results topic that wait for the next flush.
     pub(super) results: Vec<ProduceRequest>,
-    pub(super) results_passed: u64,
-    /// Milliseconds until the pace has a permit, where one is wanted.
-    pace_wait: Option<u64>,
-    /// What the engine was told last of the permits that are free.
-    room: usize,
-    pub(super) forecast: Forecast,
+    /// Time of the last flush of `results` on the mono clock.
+    pub(super) results_flushed_at: u64,
+    /// Milliseconds until the next permit may be available; `None` if no request waits for one.
+    permit_wait: Option<u64>,
+    /// The number of available permits last reported to the engine.
+    available_permits: usize,
+    pub(super) drain_log: DrainLog,
     last_tick: u64,
     pub(super) last_status: u64,
     last_credentials: u64,
@@ -70,16 +71,16 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Makes the clients and joins the group.
+    /// Creates the clients and joins the group.
     ///
     /// # Errors
-    /// A client could not be made.
-    pub fn start(route: Route, status: StatusHandle) -> Result<(Self, Inlets), Error> {
-        let (producer, deliveries) = Producer::new(&route.kafka, LEDGER_TIMEOUT).map_err(Error::Kafka)?;
+    /// A client could not be created.
+    pub fn start(route: Route, status: StatusHandle) -> Result<(Self, Inputs), Error> {
+        let (producer, deliveries) = Producer::new(&route.kafka, LEDGER_PRODUCE_TIMEOUT).map_err(Error::Kafka)?;
         let mut settings = PollerSettings::new(&route.kafka, &route.topic, &route.group);
         settings.session_timeout = route.session_timeout;
         settings.max_poll_interval = route.max_poll_interval;
-        settings.drain = Duration::from_millis(route.settings.drain + 500);
+        settings.drain_timeout = Duration::from_millis(route.settings.drain_timeout + 500);
         settings.capacity = 4096;
         let (poller, poller_events) = Poller::spawn(settings).map_err(Error::Kafka)?;
         let loader = Loader {
@@ -92,11 +93,11 @@ impl Driver {
             member: format!("{}-{}", route.name, std::process::id()),
             host: host_name(),
             start: route.start,
-            on_lost: route.on_lost,
+            on_missing_ledger: route.on_missing_ledger,
             timeout: Duration::from_secs(10),
         };
-        let batching = route.batch.map(Batching::new);
-        let (events, event_inlet) = mpsc::unbounded_channel();
+        let batching = route.batch.map(BatchState::new);
+        let (events, events_input) = mpsc::unbounded_channel();
         let mut driver = Self {
             dispatcher: Dispatcher::new(route.settings.clone()),
             route: Arc::new(route),
@@ -105,15 +106,15 @@ impl Driver {
             loader,
             events,
             status,
-            unfetched: HashSet::new(),
-            tenures: Tenures::default(),
+            awaiting_fetch: HashSet::new(),
+            load_generations: LoadGenerations::default(),
             batching,
-            backlog: Vec::new(),
+            produce_queue: Vec::new(),
             results: Vec::new(),
-            results_passed: 0,
-            pace_wait: None,
-            room: 0,
-            forecast: Forecast::default(),
+            results_flushed_at: 0,
+            permit_wait: None,
+            available_permits: 0,
+            drain_log: DrainLog::default(),
             last_tick: 0,
             last_status: 0,
             last_credentials: 0,
@@ -122,15 +123,15 @@ impl Driver {
         if let Some(date) = driver.route.instance_date {
             driver.apply(Event::InstanceTime { date }, &mut Vec::new());
         }
-        Ok((driver, Inlets { poller: poller_events, deliveries, events: event_inlet }))
+        Ok((driver, Inputs { poller: poller_events, deliveries, events: events_input }))
     }
 
-    /// The quota that this route spends from.
-    pub fn pace(&self) -> &Pace {
-        &self.route.pace
+    /// Returns the rate limiter of the instance.
+    pub fn limiter(&self) -> &RequestLimiter {
+        &self.route.limiter
     }
 
-    /// Applies one event and performs what comes of it.
+    /// Applies one event and performs its effects.
     pub fn apply(&mut self, event: Event, effects: &mut Vec<Effect>) {
         self.dispatcher.apply(event, clock::now(), effects);
         for effect in effects.drain(..) {
@@ -138,114 +139,114 @@ impl Driver {
         }
     }
 
-    /// Milliseconds until something is due.
+    /// Returns the milliseconds until the next work is due.
     pub fn until_wake(&self) -> u64 {
         let now = clock::mono();
-        let engine = self.dispatcher.next_wake().map_or(TICK, |at| at.saturating_sub(now));
-        let pace = self.pace_wait.unwrap_or(TICK);
-        let backlog = if self.backlog.is_empty() { TICK } else { BUSY };
-        engine.min(pace).min(backlog).clamp(1, TICK)
+        let engine = self.dispatcher.next_wake().map_or(TICK_INTERVAL, |at| at.saturating_sub(now));
+        let permit = self.permit_wait.unwrap_or(TICK_INTERVAL);
+        let produce_queue = if self.produce_queue.is_empty() { TICK_INTERVAL } else { SLOT_RETRY };
+        engine.min(permit).min(produce_queue).clamp(1, TICK_INTERVAL)
     }
 
-    /// Tells the engine when the consumer was last polled.
-    pub fn polled(&mut self, effects: &mut Vec<Effect>) {
+    /// Reports to the engine when the consumer was last polled.
+    pub fn report_last_poll(&mut self, effects: &mut Vec<Effect>) {
         let at = self.poller.last_poll();
         self.apply(Event::Polled { at }, effects);
     }
 
-    /// Time for housekeeping, if it is.
+    /// Does periodic work that is due.
     pub fn tick(&mut self, effects: &mut Vec<Effect>) {
         let now = clock::mono();
-        self.flush_backlog();
-        self.pass_results(now);
-        self.renew_credentials(now, effects);
-        if self.status.take_resume() {
-            tracing::info!(route = %self.route.name, "a person asks the route to go on");
-            self.route.client.try_again();
-            self.apply(Event::Retry, effects);
+        self.flush_produce_queue();
+        self.flush_results_if_due(now);
+        self.reload_credentials(now, effects);
+        if self.status.take_resume_request() {
+            tracing::info!(route = %self.route.name, "resume requested");
+            self.route.client.retry_credentials();
+            self.apply(Event::ResumeRequested, effects);
         }
-        if now >= self.last_tick + TICK || self.dispatcher.next_wake().is_some_and(|at| at <= now) {
+        if now >= self.last_tick + TICK_INTERVAL || self.dispatcher.next_wake().is_some_and(|at| at <= now) {
             self.last_tick = now;
             self.apply(Event::Tick, effects);
         }
     }
 
-    /// While the instance refuses the credentials, their files are looked at now and then; new ones are tried at once.
-    fn renew_credentials(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        let refused = matches!(self.dispatcher.blocked_by(), Some(BlockReason::Unauthorised(_)));
-        if !refused || now < self.last_credentials + CREDENTIALS_EVERY {
+    /// Reloads the credentials if their files have changed while the instance rejects them, and retries immediately.
+    fn reload_credentials(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let rejected = matches!(self.dispatcher.blocked_by(), Some(BlockReason::Unauthorized(_)));
+        if !rejected || now < self.last_credentials + CREDENTIALS_CHECK_INTERVAL {
             return;
         }
         self.last_credentials = now;
         let Some(auth) = (self.route.new_credentials)() else { return };
         match self.route.client.replace_credentials(auth) {
             Ok(()) => {
-                tracing::info!(route = %self.route.name, "the credentials have changed; tries them");
-                self.apply(Event::Retry, effects);
+                tracing::info!(route = %self.route.name, "credentials reloaded, retrying");
+                self.apply(Event::ResumeRequested, effects);
             }
             Err(error) => {
-                tracing::error!(route = %self.route.name, error = error_chain::chain(&error), "can't use the new credentials");
+                tracing::error!(route = %self.route.name, error = error_chain::chain(&error), "can't use the reloaded credentials");
             }
         }
     }
 
-    /// Gives the engine as many permits as it wants and the pace has.
-    pub fn spend_permits(&mut self, effects: &mut Vec<Effect>) {
-        let room = self.pace().room(clock::mono()) * self.together().unwrap_or(1);
-        if room != self.room {
-            self.room = room;
-            self.apply(Event::AvailablePermits { permits: room }, effects);
+    /// Grants the engine permits while it has requests and the limiter has permits.
+    pub fn use_permits(&mut self, effects: &mut Vec<Effect>) {
+        let available_permits = self.limiter().available(clock::mono()) * self.batch_size().unwrap_or(1);
+        if available_permits != self.available_permits {
+            self.available_permits = available_permits;
+            self.apply(Event::AvailablePermits { permits: available_permits }, effects);
         }
-        self.pace_wait = None;
-        let mut without = HttpMethods::NONE;
-        while let Some(wanted) = self.dispatcher.wanted(clock::now(), without) {
-            let class = if wanted.critical { RequestClass::Urgent } else { RequestClass::Sink };
-            let together = self.together();
-            if let Some(wait) = together.and_then(|_| self.linger(wanted)) {
-                self.pace_wait = Some(wait);
+        self.permit_wait = None;
+        let mut without = HttpMethodSet::NONE;
+        while let Some(next_request) = self.dispatcher.next_request(clock::now(), without) {
+            let class = if next_request.critical { RequestClass::Urgent } else { RequestClass::Normal };
+            let batch_size = self.batch_size();
+            if let Some(wait) = batch_size.and_then(|_| self.linger(next_request)) {
+                self.permit_wait = Some(wait);
                 return;
             }
-            let wait = match self.pace().try_take(self.ask(wanted, class), clock::mono()) {
+            let wait = match self.limiter().try_acquire(self.permit_request(next_request, class), clock::mono()) {
                 PermitDecision::Granted { slot } => {
-                    match together {
-                        None => self.spend(slot, class, without, effects),
-                        Some(size) => self.spend_together(size, slot, class, effects),
+                    match batch_size {
+                        None => self.send_one(slot, class, without, effects),
+                        Some(size) => self.send_batch(size, slot, class, effects),
                     }
                     continue;
                 }
-                PermitDecision::Held(ms) if together.is_none() => {
-                    // Requests of other methods may leave all the same.
-                    without = without.with(wanted.method);
+                PermitDecision::RuleLimited(ms) if batch_size.is_none() => {
+                    // Requests of other methods may still be sent.
+                    without = without.with(next_request.method);
                     ms
                 }
-                PermitDecision::Wait(ms) | PermitDecision::Held(ms) => ms,
-                PermitDecision::Busy => BUSY,
+                PermitDecision::RateLimited(ms) | PermitDecision::RuleLimited(ms) => ms,
+                PermitDecision::AtConcurrencyLimit => SLOT_RETRY,
             };
-            self.pace_wait = Some(self.pace_wait.map_or(wait, |other| other.min(wait)));
-            if !without.contains(wanted.method) {
+            self.permit_wait = Some(self.permit_wait.map_or(wait, |earlier| earlier.min(wait)));
+            if !without.contains(next_request.method) {
                 return;
             }
         }
     }
 
-    /// Gives the engine one permit, and sends the request that comes of it on this slot.
-    fn spend(&mut self, slot: usize, class: RequestClass, without: HttpMethods, effects: &mut Vec<Effect>) {
-        self.dispatcher.apply(Event::Permit { without }, clock::now(), effects);
+    /// Grants the engine one permit and sends the resulting request on this slot.
+    fn send_one(&mut self, slot: usize, class: RequestClass, without: HttpMethodSet, effects: &mut Vec<Effect>) {
+        self.dispatcher.apply(Event::PermitGranted { without }, clock::now(), effects);
         let mut slot = Some(slot);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Request { id, partition, epoch, lease_until, body } => {
-                    // One permit, one request; a second would be a defect and waits for the slot's owner.
+                Effect::SendRequest { id, partition, epoch, lease_until, body } => {
+                    // One permit causes one request. A second one would be a defect; it waits for the owner of slot 0.
                     let slot = slot.take().unwrap_or(0);
-                    let tenure = self.tenures.of(partition);
-                    let right = Right { partition, epoch, tenure, lease_until };
-                    let attempt = Attempt { id, right, body, slot, class };
+                    let load_generation = self.load_generations.current(partition);
+                    let check = SendCheck { partition, epoch, load_generation, lease_until };
+                    let attempt = Attempt { id, check, body, slot, class };
                     let display = &self.route.correlation_display;
                     attempt::spawn(
                         attempt,
                         &self.route.client,
-                        &self.route.pace,
-                        (&self.poller, &self.tenures),
+                        &self.route.limiter,
+                        (&self.poller, &self.load_generations),
                         display,
                         &self.events,
                     );
@@ -254,54 +255,54 @@ impl Driver {
             }
         }
         if let Some(unused) = slot {
-            self.route.pace.release(unused);
+            self.route.limiter.release(unused);
         }
     }
 
-    /// An answer of the producer.
-    pub fn delivered(&mut self, delivery: Delivery, effects: &mut Vec<Effect>) {
-        if delivery.tag == NOBODY {
-            if let Outcome::Refused(why) | Outcome::Unknown(why) = delivery.outcome {
+    /// Handles a delivery report of the producer.
+    pub fn handle_delivery(&mut self, delivery: Delivery, effects: &mut Vec<Effect>) {
+        if delivery.tag == UNTRACKED {
+            if let Outcome::Rejected(error) | Outcome::Unknown(error) = delivery.outcome {
                 metrics::result_lost(&self.route.name);
-                tracing::warn!(route = %self.route.name, why, "lost a record of the results topic");
+                tracing::warn!(route = %self.route.name, error, "record of the results topic lost");
             }
             return;
         }
         let outcome = match delivery.outcome {
             Outcome::Acked { .. } => ProduceOutcome::Acked,
-            Outcome::Refused(why) => {
-                tracing::warn!(route = %self.route.name, why, "kafka refused a record");
-                ProduceOutcome::Refused
+            Outcome::Rejected(error) => {
+                tracing::warn!(route = %self.route.name, error, "Kafka rejected a record");
+                ProduceOutcome::NotWritten
             }
-            Outcome::Unknown(why) => {
-                tracing::warn!(route = %self.route.name, why, "a record's delivery is unknown");
+            Outcome::Unknown(error) => {
+                tracing::warn!(route = %self.route.name, error, "delivery of a record unknown");
                 ProduceOutcome::Unknown
             }
         };
-        self.apply(Event::Produced { op: OpId(delivery.tag), outcome }, effects);
+        self.apply(Event::ProduceCompleted { produce_id: ProduceId(delivery.tag), outcome }, effects);
     }
 
-    /// True once nothing is in flight that a drain waits for.
+    /// Whether draining is complete.
     pub fn is_drained(&self) -> bool {
-        self.dispatcher.finishing() == 0 && self.backlog.is_empty()
+        self.dispatcher.outstanding() == 0 && self.produce_queue.is_empty()
     }
 
-    /// Leaves the group: partitions are revoked one last time, marks and offsets are written, the producer is flushed.
+    /// Leaves the group: releases the partitions, writes marks and offsets, and flushes the producer.
     ///
     /// # Errors
-    /// None so far; the signature leaves room for what a close may find.
-    pub async fn close(mut self, mut inlets: Inlets) -> Result<(), Error> {
+    /// None so far.
+    pub async fn close(mut self, mut inputs: Inputs) -> Result<(), Error> {
         let mut effects = Vec::new();
         self.poller.close();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
         loop {
             tokio::select! {
                 biased;
-                Some(delivery) = inlets.deliveries.recv() => self.delivered(delivery, &mut effects),
-                Some(event) = inlets.events.recv() => self.apply(event, &mut effects),
-                event = inlets.poller.recv() => match event {
+                Some(delivery) = inputs.deliveries.recv() => self.handle_delivery(delivery, &mut effects),
+                Some(event) = inputs.events.recv() => self.apply(event, &mut effects),
+                event = inputs.poller.recv() => match event {
                     None | Some(PollerEvent::Closed) => break,
-                    Some(event) => self.heard(event, &mut effects)?,
+                    Some(event) => self.handle_poller_event(event, &mut effects)?,
                 },
                 () = tokio::time::sleep(Duration::from_millis(20)) => self.tick(&mut effects),
                 () = tokio::time::sleep_until(deadline) => break,
@@ -309,11 +310,11 @@ impl Driver {
         }
         self.flush_results();
         let producer = self.producer.clone();
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(LEDGER_TIMEOUT)).await;
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(LEDGER_PRODUCE_TIMEOUT)).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::warn!(route = %self.route.name, "some records were unanswered at the end; the next owner settles them");
+            tracing::warn!(route = %self.route.name, "some records were not acknowledged before shutdown; the next owner settles their writes");
         }
-        tracing::info!(route = %self.route.name, "drained and left the group");
+        tracing::info!(route = %self.route.name, "drained, left the consumer group");
         Ok(())
     }
 
@@ -323,28 +324,28 @@ impl Driver {
         tokio::spawn(async move {
             let route = Arc::clone(&name);
             let progress =
-                Arc::new(move |read: u64| tracing::info!(route = %route, partition, read, "reads the ledger"));
+                Arc::new(move |records: u64| tracing::info!(route = %route, partition, records, "loading ledger"));
             while poller.epoch_of(partition) == Some(epoch) {
                 match loader.take_over(partition, progress.clone()).await {
                     Ok(ledger) => {
                         status.update(|s| {
-                            s.held.remove(&partition);
+                            s.blocked_partitions.remove(&partition);
                         });
-                        let _ = events.send(Event::Loaded { partition, epoch, ledger: Box::new(ledger) });
+                        let _ = events.send(Event::LedgerLoaded { partition, epoch, ledger: Box::new(ledger) });
                         return;
                     }
                     Err(error) => {
-                        let held = error_chain::chain(&error);
+                        let reason = error_chain::chain(&error);
                         if error.is_transient() {
-                            tracing::warn!(route = %name, partition, error = held, "can't take the partition over yet");
+                            tracing::warn!(route = %name, partition, error = reason, "partition takeover failed, retrying");
                         } else {
-                            tracing::error!(route = %name, partition, error = held, "the partition is held");
+                            tracing::error!(route = %name, partition, error = reason, "partition blocked");
                         }
                         status.update(|s| {
-                            s.held.insert(partition, PartitionStatus { held });
+                            s.blocked_partitions.insert(partition, BlockedPartition { reason });
                         });
-                        let pause = if error.is_transient() { TAKE_OVER_AGAIN } else { TAKE_OVER_AGAIN * 10 };
-                        tokio::time::sleep(pause).await;
+                        let delay = if error.is_transient() { TAKE_OVER_RETRY } else { TAKE_OVER_RETRY * 10 };
+                        tokio::time::sleep(delay).await;
                     }
                 }
             }
@@ -354,28 +355,38 @@ impl Driver {
 
 pub(super) fn perform(driver: &mut Driver, effect: Effect) {
     match effect {
-        Effect::Produce { op, partition, write } => driver.ledger(op, partition, &write),
-        Effect::Commit { partition, epoch, offset } => {
-            failpoint::pass(Point::Commit);
+        Effect::ProduceLedgerRecord { produce_id, partition, write } => {
+            driver.produce_ledger_record(produce_id, partition, &write)
+        }
+        Effect::CommitOffset { partition, epoch, offset } => {
+            failpoint::hit(Failpoint::Commit);
             driver.poller.commit(partition, epoch, offset);
         }
-        Effect::Result(report) => driver.result(*report),
+        Effect::ProduceResult(report) => driver.produce_result(*report),
         Effect::Observe(observation) => driver.observe(observation),
-        Effect::DeadLetter { op, letter } => driver.dead_letter(op, &letter),
-        Effect::TakeOver { partition, epoch } => {
-            driver.unfetched.insert(partition);
-            driver.tenures.begin(partition);
+        Effect::ProduceDeadLetter { produce_id, dead_letter } => driver.produce_dead_letter(produce_id, &dead_letter),
+        Effect::TakeOverPartition { partition, epoch } => {
+            driver.awaiting_fetch.insert(partition);
+            driver.load_generations.advance(partition);
             driver.take_over(partition, epoch);
         }
-        Effect::Fetch { partition, epoch, from } => driver.poller.fetch(partition, epoch, from),
-        Effect::Pause => driver.poller.pause(),
-        Effect::Resume => driver.poller.resume(),
-        Effect::Release { partition, epoch, offset } => driver.poller.release(partition, epoch, offset),
-        // Requests come of permits only, and `spend_permits` takes them out; one without a permit is answered as
-        // not sent, so that nothing hangs.
-        Effect::Request { id, .. } => {
+        Effect::StartFetching { partition, epoch, start_offset } => {
+            driver.poller.fetch(partition, epoch, start_offset);
+        }
+        Effect::PauseFetching => driver.poller.pause(),
+        Effect::ResumeFetching => driver.poller.resume(),
+        Effect::ReleasePartition { partition, epoch, offset } => driver.poller.release(partition, epoch, offset),
+        // Requests result from permits only, and `use_permits` handles those. A request without a permit is answered as
+        // not sent, so that its lane does not wait forever.
+        Effect::SendRequest { id, .. } => {
             let answer = crate::model::Answer::NotSent { reason: "no permit".into() };
-            let event = Event::Answered { request: id, issued_at: 0, instance_date: None, answer, told: false };
+            let event = Event::RequestCompleted {
+                request: id,
+                issued_at: 0,
+                instance_date: None,
+                answer,
+                already_counted: false,
+            };
             let _ = driver.events.send(event);
         }
     }

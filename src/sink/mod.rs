@@ -1,10 +1,10 @@
-//! Kafka to ServiceNow: one route's loop around the engine.
+//! Kafka to ServiceNow: the loop of one route around the engine.
 //!
-//! `select()` waits for whatever happens next (records, acks, answers, loaded ledgers, time, the wish to stop) and is
-//! dumb; the [`Dispatcher`](crate::engine::Dispatcher) decides; `perform` does what it decided. The loop owns the
-//! dispatcher and everything it talks to, so there is no lock around delivery state. It guarantees what the engine
-//! asks of its driver: effects are performed in order, every produce and request is answered exactly once, and the
-//! lease is compared with the clock immediately before a request leaves.
+//! `select()` waits for the next input (records, acks, responses, loaded ledgers, time, shutdown) and decides nothing:
+//! the [`Dispatcher`](crate::engine::Dispatcher) decides, and `driver` performs its effects. The loop owns the
+//! dispatcher and its clients, so delivery state needs no lock. It guarantees what the engine requires of its driver:
+//! effects are performed in order, every produce and every request is answered exactly once, and the lease is compared
+//! with the clock immediately before a request is sent.
 
 mod attempt;
 mod batch;
@@ -30,33 +30,33 @@ use crate::runtime::clock;
 pub use batch::BatchSettings;
 pub use driver::Driver;
 pub use route::{Error, Route};
-pub use status::{PartitionStatus, Status, StatusHandle};
+pub use status::{BlockedPartition, KafkaError, Status, StatusHandle};
 
-/// How long finishing work may take after a SIGTERM, while still polling.
-const DRAIN: Duration = Duration::from_secs(25);
+/// Limit of draining after a SIGTERM, while the consumer still polls (protocol rule 3d).
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The dispatcher is told the time at least this often; it bounds how late a housekeeping step comes.
-const TICK: u64 = 100;
+/// Longest interval between two ticks of the dispatcher, milliseconds. Bounds the delay of its maintenance.
+const TICK_INTERVAL: u64 = 100;
 
-/// Events taken from one channel at once, before effects of all are performed.
-const BATCH: usize = 256;
+/// Most events received from one channel per iteration of the loop.
+const MAX_EVENTS: usize = 256;
 
-/// Everything the loop listens to.
-pub struct Inlets {
-    /// The poller and the committer.
+/// The channels that the loop receives from.
+pub struct Inputs {
+    /// Events of the poller and the committer.
     pub poller: mpsc::Receiver<PollerEvent>,
-    /// Answers of produces.
+    /// Delivery reports of the producer.
     pub deliveries: mpsc::UnboundedReceiver<Delivery>,
-    /// Answers of requests, and loaded ledgers.
+    /// Completed requests and loaded ledgers.
     pub events: mpsc::UnboundedReceiver<Event>,
 }
 
-/// Runs a route until `stop` is cancelled and its work is drained, or until something fails for good.
+/// Runs a route until `stop` is cancelled and its work is drained, or until a permanent error.
 ///
 /// # Errors
-/// Kafka or the configuration makes it impossible to go on; what the instance does is never an error here.
+/// The Kafka clients cannot run. Failures of the instance are never an error here.
 pub async fn run(route: Route, status: StatusHandle, stop: CancellationToken) -> Result<(), Error> {
-    let (mut driver, mut inlets) = Driver::start(route, status)?;
+    let (mut driver, mut inputs) = Driver::start(route, status)?;
     let mut draining_since: Option<u64> = None;
     let mut effects: Vec<Effect> = Vec::new();
     loop {
@@ -65,47 +65,48 @@ pub async fn run(route: Route, status: StatusHandle, stop: CancellationToken) ->
             driver.apply(Event::Drain, &mut effects);
         }
         if let Some(since) = draining_since
-            && (driver.is_drained() || clock::mono() >= since + u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX))
+            && (driver.is_drained()
+                || clock::mono() >= since + u64::try_from(DRAIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX))
         {
             break;
         }
-        select(&mut driver, &mut inlets, &mut effects, &stop, draining_since.is_some()).await?;
-        driver.spend_permits(&mut effects);
+        select(&mut driver, &mut inputs, &mut effects, &stop, draining_since.is_some()).await?;
+        driver.use_permits(&mut effects);
         driver.publish_status();
     }
-    driver.close(inlets).await
+    driver.close(inputs).await
 }
 
-/// Waits for the next thing that happens, takes what else has come with it, and applies it.
+/// Waits for the next input, receives all input that is available, and applies it.
 async fn select(
     driver: &mut Driver,
-    inlets: &mut Inlets,
+    inputs: &mut Inputs,
     effects: &mut Vec<Effect>,
     stop: &CancellationToken,
     draining: bool,
 ) -> Result<(), Error> {
     let wait = driver.until_wake();
-    let mut polled = Vec::new();
-    let mut delivered = Vec::new();
+    let mut poller_events = Vec::new();
+    let mut deliveries = Vec::new();
     let mut events = Vec::new();
-    // What ends work comes before what begins some.
+    // Inputs that finish work come before those that start work.
     tokio::select! {
         biased;
-        n = inlets.deliveries.recv_many(&mut delivered, BATCH) => if n == 0 { return Err(Error::Ended("producer")) },
-        n = inlets.events.recv_many(&mut events, BATCH) => if n == 0 { return Err(Error::Ended("requests")) },
-        n = inlets.poller.recv_many(&mut polled, BATCH) => if n == 0 { return Err(Error::Ended("poller")) },
+        n = inputs.deliveries.recv_many(&mut deliveries, MAX_EVENTS) => if n == 0 { return Err(Error::Ended("producer")) },
+        n = inputs.events.recv_many(&mut events, MAX_EVENTS) => if n == 0 { return Err(Error::Ended("requests")) },
+        n = inputs.poller.recv_many(&mut poller_events, MAX_EVENTS) => if n == 0 { return Err(Error::Ended("poller")) },
         () = tokio::time::sleep(Duration::from_millis(wait)) => {}
         () = stop.cancelled(), if !draining => {}
     }
-    driver.polled(effects);
-    for delivery in delivered {
-        driver.delivered(delivery, effects);
+    driver.report_last_poll(effects);
+    for delivery in deliveries {
+        driver.handle_delivery(delivery, effects);
     }
     for event in events {
         driver.apply(event, effects);
     }
-    for event in polled {
-        driver.heard(event, effects)?;
+    for event in poller_events {
+        driver.handle_poller_event(event, effects)?;
     }
     driver.tick(effects);
     Ok(())

@@ -1,8 +1,8 @@
-//! What the poller and the committer say, turned into the engine's events; partitions that are held back.
+//! Turns events of the poller and the committer into the engine's events, and blocks partitions that cannot be read.
 
 use super::driver::Driver;
 use super::route::Error;
-use super::status::PartitionStatus;
+use super::status::{BlockedPartition, KafkaError};
 use crate::engine::event::{Effect, Event};
 use crate::kafka::PollerEvent;
 use crate::mapping::map_record;
@@ -10,14 +10,14 @@ use crate::runtime::clock;
 use crate::runtime::metrics;
 
 impl Driver {
-    /// Something that the poller or the committer says.
+    /// Handles an event of the poller or the committer.
     ///
     /// # Errors
     /// The poller has ended.
-    pub fn heard(&mut self, event: PollerEvent, effects: &mut Vec<Effect>) -> Result<(), Error> {
+    pub fn handle_poller_event(&mut self, event: PollerEvent, effects: &mut Vec<Effect>) -> Result<(), Error> {
         match event {
             PollerEvent::Record { epoch, record } => {
-                if !self.unfetched.contains(&record.partition) {
+                if !self.awaiting_fetch.contains(&record.partition) {
                     let partition = record.partition;
                     metrics::received(&self.route.name, 1);
                     let record = map_record(&self.route.mapping, record);
@@ -26,62 +26,62 @@ impl Driver {
             }
             PollerEvent::Fetching { partition, epoch, .. } => {
                 if self.epochs.get(&partition) == Some(&epoch) {
-                    self.unfetched.remove(&partition);
+                    self.awaiting_fetch.remove(&partition);
                 }
             }
             PollerEvent::Committed { partition, epoch, sent_at, offset } => {
                 self.apply(Event::Committed { partition, epoch, sent_at, offset }, effects);
             }
             PollerEvent::Assigned { partition, epoch } => {
-                tracing::info!(route = %self.route.name, partition, "was assigned a partition");
+                tracing::info!(route = %self.route.name, partition, "partition assigned");
                 self.epochs.insert(partition, epoch);
-                self.unfetched.insert(partition);
+                self.awaiting_fetch.insert(partition);
                 self.status.update(|s| s.started = true);
                 self.apply(Event::Assigned { partition, epoch }, effects);
             }
             PollerEvent::Revoked { partition, epoch } => {
-                tracing::info!(route = %self.route.name, partition, "gives a partition back");
-                self.forget_held(partition);
+                tracing::info!(route = %self.route.name, partition, "partition revoked");
+                self.clear_partition(partition);
                 self.apply(Event::Revoked { partition, epoch }, effects);
             }
             PollerEvent::Lost { partition, epoch } => {
-                tracing::warn!(route = %self.route.name, partition, "lost a partition");
-                self.forget_held(partition);
+                tracing::warn!(route = %self.route.name, partition, "partition lost");
+                self.clear_partition(partition);
                 self.apply(Event::Lost { partition, epoch }, effects);
             }
-            PollerEvent::CommitFailed { partition, what, .. } => {
-                tracing::debug!(route = %self.route.name, partition, what, "an offset commit has to be repeated");
+            PollerEvent::CommitFailed { partition, error, .. } => {
+                tracing::debug!(route = %self.route.name, partition, error, "offset commit failed, retrying");
             }
-            PollerEvent::Trouble { partition, what } => {
-                tracing::warn!(route = %self.route.name, partition, what, "kafka is in trouble");
-                self.status.update(|s| s.trouble = Some((what, clock::mono())));
+            PollerEvent::Error { partition, error } => {
+                tracing::warn!(route = %self.route.name, partition, error, "Kafka error");
+                self.status.update(|s| s.kafka_error = Some(KafkaError { message: error, at: clock::mono() }));
             }
             PollerEvent::OutOfRange { partition, wanted, low, high, .. } => {
-                let gone = low.saturating_sub(wanted);
-                let held = format!(
-                    "offset {wanted} of {} is not there any more ({gone} records were deleted before they were read; \
-                     the partition holds {low} to {high}); set the group's offset with kafka-consumer-groups and \
-                     restart",
+                let deleted = low.saturating_sub(wanted);
+                let reason = format!(
+                    "offset {wanted} of {} is out of range ({deleted} records were deleted before they were read; the \
+                     partition contains offsets {low} to {high}); set the group's offset with kafka-consumer-groups and \
+                     restart the bridge",
                     self.route.topic
                 );
-                tracing::error!(route = %self.route.name, partition, "{held}");
-                self.hold(partition, held);
+                tracing::error!(route = %self.route.name, partition, reason, "partition blocked");
+                self.block_partition(partition, reason);
             }
             PollerEvent::Closed => return Err(Error::Ended("poller")),
         }
         Ok(())
     }
 
-    fn hold(&self, partition: i32, held: String) {
+    fn block_partition(&self, partition: i32, reason: String) {
         self.status.update(|s| {
-            s.held.insert(partition, PartitionStatus { held });
+            s.blocked_partitions.insert(partition, BlockedPartition { reason });
         });
     }
 
-    fn forget_held(&mut self, partition: i32) {
+    fn clear_partition(&mut self, partition: i32) {
         self.epochs.remove(&partition);
         self.status.update(|s| {
-            s.held.remove(&partition);
+            s.blocked_partitions.remove(&partition);
         });
     }
 }

@@ -1,26 +1,29 @@
-//! What the driver produces: ledger records, dead letters, results; and what waits while the producer's queue is full.
+//! Produces ledger records, dead letters and results, and queues them while the producer's own queue is full.
 
 use std::sync::Arc;
 
-use super::driver::{Driver, NOBODY};
+use super::driver::{Driver, UNTRACKED};
 use crate::codec;
-use crate::engine::event::{DeadLetter, Event, LedgerWrite, OpId, ProduceOutcome, Report};
+use crate::engine::event::{DeadLetter, Event, LedgerWrite, ProduceId, ProduceOutcome, WriteResult};
 use crate::error_catalog;
 use crate::kafka::producer::{ProduceError, ProduceRequest};
 use crate::ledger;
 use crate::runtime::clock;
 use crate::runtime::error_chain;
-use crate::runtime::failpoint::{self, Point};
+use crate::runtime::failpoint::{self, Failpoint};
 use crate::runtime::metrics;
 
-/// How long records of the results topic are gathered, milliseconds, and how many at most. Nobody waits for one, and one
-/// by one each of them would be a request of its own to Kafka.
-const GATHER: (u64, usize) = (100, 1_000);
+/// Interval at which records of the results topic are flushed, milliseconds. They are produced together, because each
+/// alone would cost a request to Kafka, and no work waits for them.
+const RESULTS_FLUSH_INTERVAL: u64 = 100;
+
+/// Number of records of the results topic that are flushed without waiting for the interval.
+const MAX_BUFFERED_RESULTS: usize = 1_000;
 
 impl Driver {
     fn produce(&mut self, request: ProduceRequest) {
-        if !self.backlog.is_empty() {
-            self.backlog.push(request);
+        if !self.produce_queue.is_empty() {
+            self.produce_queue.push(request);
             return;
         }
         self.try_produce(request);
@@ -30,25 +33,28 @@ impl Driver {
         let tag = request.tag;
         match self.producer.produce(request) {
             Ok(()) => {}
-            Err(ProduceError::QueueFull(request)) => self.backlog.insert(0, *request),
+            Err(ProduceError::QueueFull(request)) => self.produce_queue.insert(0, *request),
             Err(error) => {
-                tracing::warn!(route = %self.route.name, error = error_chain::chain(&error), "can't produce");
-                if tag != NOBODY {
-                    // Answered through the channel, never from within `apply`.
-                    let _ = self.events.send(Event::Produced { op: OpId(tag), outcome: ProduceOutcome::Refused });
+                tracing::warn!(route = %self.route.name, error = error_chain::chain(&error), "can't produce a record");
+                if tag != UNTRACKED {
+                    // The answer goes through the channel, never directly into `apply`.
+                    let _ = self.events.send(Event::ProduceCompleted {
+                        produce_id: ProduceId(tag),
+                        outcome: ProduceOutcome::NotWritten,
+                    });
                 }
             }
         }
     }
 
-    pub(super) fn flush_backlog(&mut self) {
-        let waiting = std::mem::take(&mut self.backlog);
-        for request in waiting {
+    pub(super) fn flush_produce_queue(&mut self) {
+        let queued = std::mem::take(&mut self.produce_queue);
+        for request in queued {
             self.produce(request);
         }
     }
 
-    pub(super) fn ledger(&mut self, op: OpId, partition: i32, write: &LedgerWrite) {
+    pub(super) fn produce_ledger_record(&mut self, produce_id: ProduceId, partition: i32, write: &LedgerWrite) {
         let (key, value) = ledger::wire::encode(write);
         self.produce(ProduceRequest {
             topic: Arc::clone(&self.route.ledger),
@@ -56,77 +62,77 @@ impl Driver {
             key: Some(key),
             value,
             headers: Vec::new(),
-            tag: op.0,
+            tag: produce_id.0,
         });
         match write {
-            LedgerWrite::Claim(..) => failpoint::pass(Point::Claim),
-            LedgerWrite::Entry(..) => failpoint::pass(Point::Entry),
+            LedgerWrite::Claim(..) => failpoint::hit(Failpoint::Claim),
+            LedgerWrite::Entry(..) => failpoint::hit(Failpoint::Entry),
             _ => {}
         }
     }
 
-    pub(super) fn dead_letter(&mut self, op: OpId, letter: &DeadLetter) {
+    pub(super) fn produce_dead_letter(&mut self, produce_id: ProduceId, letter: &DeadLetter) {
         metrics::dead_letter(&self.route.name, &letter.code);
         self.status.count("dead_letters", 1);
-        let explain = error_catalog::name(&letter.code);
+        let explain = error_catalog::error_number(&letter.code);
         tracing::warn!(
             route = %self.route.name, topic = %letter.raw.topic, position = %letter.position,
             key = letter.key.as_deref(), code = letter.code, explain,
             reason = letter.reason, "dead letter"
         );
-        let described = codec::Letter {
+        let details = codec::DeadLetterDetails {
             code: &letter.code,
             explain: &explain,
             reason: &letter.reason,
             position: letter.position,
             key: letter.key.as_deref(),
             route: &self.route.name,
-            origin: codec::origin(&letter.raw).filter(|_| self.route.mapping.rekeyed_from.is_some()),
+            origin: codec::origin(&letter.raw).filter(|_| self.route.mapping.repartitioned_from.is_some()),
             superseded: &letter.superseded,
         };
-        let (key, value, headers) = codec::dead_letter(&letter.raw, &described, clock::unix());
+        let (key, value, headers) = codec::dead_letter(&letter.raw, &details, clock::unix());
         let topic = Arc::clone(&self.route.dead_letters);
-        self.produce(ProduceRequest { topic, partition: None, key, value, headers, tag: op.0 });
+        self.produce(ProduceRequest { topic, partition: None, key, value, headers, tag: produce_id.0 });
     }
 
-    pub(super) fn result(&mut self, report: Report) {
-        metrics::applied(&self.route.name, report.outcome, report.positions.len(), report.latency);
-        self.status.count(report.outcome, 1);
+    pub(super) fn produce_result(&mut self, result: WriteResult) {
+        metrics::applied(&self.route.name, result.outcome, result.positions.len(), result.latency_ms);
+        self.status.count(result.outcome, 1);
         tracing::debug!(
-            route = %self.route.name, key = %report.key, outcome = report.outcome, number = report.number,
-            events = report.positions.len(), attempts = report.attempts, latency_ms = report.latency, "applied intent"
+            route = %self.route.name, key = %result.key, outcome = result.outcome, number = result.number,
+            events = result.positions.len(), requests = result.requests, latency_ms = result.latency_ms, "write applied"
         );
-        for warning in &report.warnings {
-            tracing::warn!(route = %self.route.name, key = %report.key, number = report.number, warning, "stands otherwise");
+        for warning in &result.warnings {
+            tracing::warn!(route = %self.route.name, key = %result.key, number = result.number, warning, "record differs from the write");
         }
         let Some(topic) = self.route.results.clone() else { return };
-        let fields = codec::ReportFields {
-            schema: codec::ReportFields::SCHEMA.into(),
+        let fields = codec::ResultRecord {
+            schema: codec::ResultRecord::SCHEMA.into(),
             route: self.route.name.to_string(),
-            key: report.key.to_string(),
-            outcome: report.outcome.into(),
-            sys_id: report.sys_id,
-            number: report.number,
-            positions: codec::ReportFields::positions(&report.positions),
-            fields: report.fields.into_iter().map(|(c, v)| (c.to_string(), v)).collect(),
-            notes: report.notes as u64,
-            attempts: report.attempts,
-            latency_ms: report.latency,
-            warnings: report.warnings,
+            key: result.key.to_string(),
+            outcome: result.outcome.into(),
+            sys_id: result.sys_id,
+            number: result.number,
+            positions: codec::ResultRecord::format_positions(&result.positions),
+            fields: result.fields.into_iter().map(|(c, v)| (c.to_string(), v)).collect(),
+            notes: result.notes as u64,
+            attempts: result.requests,
+            latency_ms: result.latency_ms,
+            warnings: result.warnings,
             time: jiff::Timestamp::now().to_string(),
         };
-        let (key, value) = codec::report(&fields);
+        let (key, value) = codec::encode_result(&fields);
         let (key, value) = (Some(key), Some(value));
-        self.results.push(ProduceRequest { topic, partition: None, key, value, headers: Vec::new(), tag: NOBODY });
-        if self.results.len() >= GATHER.1 {
+        self.results.push(ProduceRequest { topic, partition: None, key, value, headers: Vec::new(), tag: UNTRACKED });
+        if self.results.len() >= MAX_BUFFERED_RESULTS {
             self.flush_results();
         }
     }
 
-    /// Produces the gathered results, if it is time.
-    pub(super) fn pass_results(&mut self, now: u64) {
-        if now >= self.results_passed + GATHER.0 {
-            self.results_passed = now;
+    /// Produces the buffered results, if the flush interval has passed.
+    pub(super) fn flush_results_if_due(&mut self, now: u64) {
+        if now >= self.results_flushed_at + RESULTS_FLUSH_INTERVAL {
+            self.results_flushed_at = now;
             self.flush_results();
         }
     }

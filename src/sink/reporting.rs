@@ -1,6 +1,6 @@
-//! What the engine observes, in words for the log; why a route stands still, in words for people; its present state.
+//! Reports the state of a route and the engine's observations: to the status, the metrics and the log.
 
-use super::drain_estimate::backlog;
+use super::drain_estimate::estimate;
 use super::driver::Driver;
 use crate::engine::event::{BlockReason, Observation};
 use crate::model::Key;
@@ -8,7 +8,7 @@ use crate::runtime::clock;
 use crate::runtime::metrics;
 
 impl Driver {
-    /// Shows the present state, a few times a second at most.
+    /// Publishes the route's state, at most five times per second.
     pub fn publish_status(&mut self) {
         let now = clock::now();
         if now.mono < self.last_status + 200 {
@@ -16,20 +16,20 @@ impl Driver {
         }
         self.last_status = now.mono;
         let snapshot = self.dispatcher.snapshot(now);
-        self.pace().set_share(&self.route.name, snapshot.partitions.0, self.route.mapping.partitions, now.mono);
-        let plan = self.plan();
-        let backlog = backlog(&snapshot, &plan, self.dispatcher.blocked_by(), now.mono);
-        metrics::route(&self.route.name, &snapshot, &plan, &backlog);
-        self.forecast.tell(&self.route.name, &backlog, &plan, now.mono);
-        let blocked_by = self.dispatcher.blocked_by().map(|s| in_words(s, now.mono));
-        let parked = self.dispatcher.parked().take(100).map(|(k, r)| (k.to_string(), r.to_owned())).collect();
+        self.limiter().set_share(&self.route.name, snapshot.partitions, self.route.mapping.partitions, now.mono);
+        let quota = self.quota_status();
+        let drain = estimate(&snapshot, &quota, self.dispatcher.blocked_by(), now.mono);
+        metrics::route(&self.route.name, &snapshot, &quota, &drain);
+        self.drain_log.log(&self.route.name, &drain, &quota, now.mono);
+        let blocked_by = self.dispatcher.blocked_by().map(|reason| describe(reason, now.mono));
+        let parked = self.dispatcher.parked_keys().take(100).map(|(k, r)| (k.to_string(), r.to_owned())).collect();
         self.status.update(|s| {
             s.snapshot = snapshot;
-            s.plan = plan;
-            s.backlog = backlog;
+            s.quota = quota;
+            s.drain = drain;
             s.blocked_by = blocked_by;
             s.parked = parked;
-            s.pulse = now.mono;
+            s.heartbeat = now.mono;
         });
     }
 
@@ -37,48 +37,59 @@ impl Driver {
         let route = &*self.route.name;
         metrics::observed(route, &observation);
         match observation {
-            Observation::WriteAmbiguous(key, why) => tracing::warn!(route, key = &*key, why, "in doubt, looks"),
-            Observation::AmbiguitySettled(key, there) => tracing::info!(route, key = &*key, there, "settled a doubt"),
+            Observation::WriteAmbiguous(key, reason) => {
+                tracing::warn!(route, key = &*key, reason, "write outcome unknown, verifying");
+            }
+            Observation::AmbiguitySettled { key, applied } => {
+                tracing::info!(route, key = &*key, applied, "write outcome resolved");
+            }
             Observation::UserEditPreserved(key, column) => {
-                tracing::info!(route, key = &*key, column = &*column, "kept a person's value");
+                tracing::info!(route, key = &*key, column = &*column, "user edit preserved, column not written");
             }
-            Observation::Skipped(key, why) => tracing::debug!(route, key = &*key, why, "skipped an event"),
-            Observation::Unchanged(key) => tracing::debug!(route, key = &*key, "nothing to change"),
-            Observation::Expired(key) => tracing::debug!(route, key = &*key, "forgot a finished ticket"),
-            Observation::Parked(key, why) => tracing::warn!(route, key = &*key, why, "parked a key"),
-            Observation::Unparked(key) => tracing::info!(route, key = &*key, "released a parked key"),
-            Observation::StillParked(key, redrive, why) => {
-                tracing::warn!(route, key = &*key, %redrive, why, "stays parked after a redrive");
+            Observation::Skipped(key, reason) => tracing::debug!(route, key = &*key, reason, "event skipped"),
+            Observation::Unchanged(key) => tracing::debug!(route, key = &*key, "ticket already up to date"),
+            Observation::Expired(key) => tracing::debug!(route, key = &*key, "ledger entry expired"),
+            Observation::Parked(key, reason) => tracing::warn!(route, key = &*key, reason, "key parked"),
+            Observation::Unparked(key) => tracing::info!(route, key = &*key, "key released"),
+            Observation::StillParked(key, redrive, reason) => {
+                tracing::warn!(route, key = &*key, %redrive, reason, "key still parked after a redrive");
             }
-            Observation::Blocked(Some(blocked_by)) => match &blocked_by {
-                BlockReason::Draining => tracing::info!(route, "drains"),
-                other => tracing::error!(route, why = in_words(other, clock::mono()), "the route stands still"),
+            Observation::Blocked(Some(reason)) => match &reason {
+                BlockReason::Draining => tracing::info!(route, "route draining"),
+                reason => tracing::error!(route, reason = describe(reason, clock::mono()), "route stopped"),
             },
-            Observation::Blocked(None) => tracing::info!(route, "the route goes on"),
-            Observation::DuplicateTickets(key, rows) => warn_doubled(route, &key, rows),
-            Observation::Gone(key, sys_id) => tracing::warn!(route, key = &*key, sys_id, "the ticket is gone"),
+            Observation::Blocked(None) => tracing::info!(route, "route resumed"),
+            Observation::DuplicateTickets(key, tickets) => warn_duplicate(route, &key, tickets),
+            Observation::TicketMissing(key, sys_id) => {
+                tracing::warn!(route, key = &*key, sys_id, "ticket deleted or no longer visible");
+            }
             Observation::TokenRenewed(partition) => {
-                tracing::warn!(route, partition, "a ledger record's delivery is unknown; takes a new token");
+                tracing::warn!(route, partition, "outcome of a ledger write unknown, taking the partition over again");
             }
         }
     }
 }
 
-fn warn_doubled(route: &str, key: &Key, rows: usize) {
-    tracing::warn!(route, key = &**key, rows, "more than one ticket carries this key; the oldest is kept");
+fn warn_duplicate(route: &str, key: &Key, tickets: usize) {
+    tracing::warn!(route, key = &**key, tickets, "several tickets have this key, using the oldest");
 }
 
-pub(super) fn in_words(blocked_by: &BlockReason, now: u64) -> String {
-    match blocked_by {
-        BlockReason::Unavailable(why) => format!("the instance is down, one probe at a time: {why}"),
-        BlockReason::Unauthorised(why) => {
-            format!("the instance refuses the credentials ({why}); set them right, the route goes on by itself")
+/// Returns why the route is blocked and what to do, as text. `now` is on the mono clock.
+fn describe(reason: &BlockReason, now: u64) -> String {
+    match reason {
+        BlockReason::Unavailable(error) => {
+            format!("the instance is unavailable, retrying with one request at a time: {error}")
         }
-        BlockReason::Throttled(method, until) => {
+        BlockReason::Unauthorized(error) => {
+            format!("the instance rejects the credentials ({error}); correct them, the route then resumes by itself")
+        }
+        BlockReason::Throttled { method, until } => {
             let seconds = until.saturating_sub(now).div_ceil(1000);
-            format!("the instance asked to wait {seconds} s more before the next {}", method.name())
+            format!("the instance limits the rate: next {} in {seconds} s", method.name())
         }
-        BlockReason::Braked(why) => format!("stopped by the brake: {why}; find the cause, then `nowbridge resume`"),
+        BlockReason::RejectionLimit(error) => {
+            format!("rejection limit reached: {error}; fix the cause, then run `nowbridge resume`")
+        }
         BlockReason::Draining => "shutting down".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a sink route is made of: plain values and ready clients, put together by `app`.
+//! The parts of a sink route: plain values and clients, assembled by `bridge`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,62 +6,62 @@ use std::time::Duration;
 use super::BatchSettings;
 use crate::engine::Settings;
 use crate::kafka::{self, KafkaOptions};
-use crate::ledger::{Identity, OnLost, StartAt};
+use crate::ledger::{Identity, OnMissingLedger, StartAt};
 use crate::mapping::RecordMapping;
-use crate::quota::Pace;
+use crate::quota::RequestLimiter;
 use crate::servicenow::{Auth, Client};
 
 /// A sink route, ready to run.
 pub struct Route {
-    /// Its name.
+    /// Name of the route.
     pub name: Arc<str>,
     /// The Kafka cluster.
     pub kafka: KafkaOptions,
-    /// Topic that is read.
+    /// Input topic.
     pub topic: Arc<str>,
     /// Consumer group.
     pub group: String,
-    /// Consumer's session timeout.
+    /// Session timeout of the consumer.
     pub session_timeout: Duration,
-    /// Consumer's longest time between polls.
+    /// Longest time between two polls of the consumer.
     pub max_poll_interval: Duration,
     /// Ledger topic.
     pub ledger: Arc<str>,
-    /// Results topic.
+    /// Results topic; `None` if results are not published.
     pub results: Option<Arc<str>>,
     /// Dead-letter topic.
     pub dead_letters: Arc<str>,
-    /// Makes of a record what it wants written.
+    /// Decodes and maps records.
     pub mapping: RecordMapping,
     /// Value of `correlation_display`.
     pub correlation_display: String,
-    /// Talks to the instance.
+    /// Client of the instance.
     pub client: Client,
-    /// Reads the credentials anew; `None` where they have not changed since the last call.
+    /// Reloads the credentials; returns `None` if they have not changed since the last call.
     pub new_credentials: Arc<dyn Fn() -> Option<Auth> + Send + Sync>,
-    /// Requests are sent together, in batches; `None`: each alone.
+    /// Batch settings; `None` if requests are sent unbatched.
     pub batch: Option<BatchSettings>,
-    /// The instance's quota, shared by all routes of this process.
-    pub pace: Arc<Pace>,
-    /// The engine's settings.
+    /// Rate limiter of the instance, shared by all its routes in this process.
+    pub limiter: Arc<RequestLimiter>,
+    /// Settings of the engine.
     pub settings: Settings,
     /// What the ledger must belong to.
     pub identity: Identity,
-    /// Where a new route begins.
+    /// Where a new route starts to read.
     pub start: StartAt,
-    /// What to do where the ledger is missing.
-    pub on_lost: OnLost,
-    /// The instance's clock, Unix seconds, as learned at start.
+    /// What to do if the ledger is missing.
+    pub on_missing_ledger: OnMissingLedger,
+    /// The instance's clock when the process started, Unix seconds; `None` if unknown.
     pub instance_date: Option<i64>,
 }
 
-/// Why a route can't go on.
+/// Why a route ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A Kafka client could not be made.
+    /// A Kafka client could not be created.
     #[error("can't start the route's Kafka clients")]
     Kafka(#[source] kafka::Error),
-    /// Something that runs as long as the process ended early.
-    #[error("the {0} of the route ended; this is a defect of nowbridge, please report it")]
+    /// A task that runs as long as the process ended early.
+    #[error("the {0} task of the route ended unexpectedly; this is a bug in nowbridge, please report it")]
     Ended(&'static str),
 }

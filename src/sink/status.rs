@@ -1,4 +1,4 @@
-//! What a route tells about itself: read by `/readyz`, the metrics and the console, written by the route's loop.
+//! The status of a route: written by the route's loop, read by `/readyz`, the metrics and the console.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,49 +7,61 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::engine::dispatcher::Snapshot;
 use crate::model::{DrainEstimate, QuotaStatus};
 
-/// A partition that is held back, and why.
+/// Why a partition is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionStatus {
-    /// What is the matter and what to do.
-    pub held: String,
+pub struct BlockedPartition {
+    /// The error, and what to do.
+    pub reason: String,
 }
 
-/// A route's present state.
+/// An error that the Kafka client reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaError {
+    /// The client's message.
+    pub message: String,
+    /// When it was reported, mono milliseconds.
+    pub at: u64,
+}
+
+/// The status of a route.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// Numbers of the engine.
+    /// Counts of the engine.
     pub snapshot: Snapshot,
-    /// How the quota is spent.
-    pub plan: QuotaStatus,
-    /// What waits.
-    pub backlog: DrainEstimate,
-    /// Why the route stands still, in words; `None` while it works.
+    /// State of the instance's quota.
+    pub quota: QuotaStatus,
+    /// The waiting keys, and when they are written.
+    pub drain: DrainEstimate,
+    /// Why the route is blocked, as text; `None` while it runs.
     pub blocked_by: Option<String>,
-    /// Partitions that are held back.
-    pub held: BTreeMap<i32, PartitionStatus>,
-    /// The last trouble that Kafka told of, and when it was told (mono milliseconds).
-    pub trouble: Option<(String, u64)>,
-    /// Keys that are parked, with the reason; at most 100.
+    /// Partitions that are not processed until an error is resolved.
+    pub blocked_partitions: BTreeMap<i32, BlockedPartition>,
+    /// The last error of the Kafka client.
+    pub kafka_error: Option<KafkaError>,
+    /// Parked keys and why they are parked; at most 100.
     pub parked: Vec<(String, String)>,
-    /// Counts since the start, by name.
+    /// Counts since the start, by outcome, and of dead letters.
     pub counts: BTreeMap<&'static str, u64>,
-    /// False until the first partition was assigned or the group settled without one for us.
+    /// False until the first partition is assigned, or the group is stable without one for this member.
     pub started: bool,
-    /// When the route's loop last turned (mono milliseconds); 0 before its first turn.
-    pub pulse: u64,
+    /// When the route's loop last ran, mono milliseconds; 0 before the first time.
+    pub heartbeat: u64,
 }
 
 impl Status {
-    /// Why this route is not ready; empty where it is.
+    /// Returns why the route is not ready; empty if it is ready.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if !self.started {
-            reasons.push("waits for the consumer group to assign partitions".into());
+            reasons.push("waiting for the consumer group to assign partitions".into());
         }
         reasons.extend(self.blocked_by.clone());
-        reasons.extend(self.held.iter().map(|(p, s)| format!("partition {p} is held: {}", s.held)));
-        if self.snapshot.partitions.1 > 0 {
-            reasons.push(format!("{} partitions are reading their ledger", self.snapshot.partitions.1));
+        let blocked = self.blocked_partitions.iter();
+        reasons.extend(
+            blocked.map(|(partition, blocked)| format!("partition {partition} is blocked: {}", blocked.reason)),
+        );
+        if self.snapshot.loading_partitions > 0 {
+            reasons.push(format!("{} partitions are loading their ledger", self.snapshot.loading_partitions));
         }
         reasons
     }
@@ -59,34 +71,34 @@ impl Status {
 #[derive(Debug, Clone, Default)]
 pub struct StatusHandle {
     inner: Arc<Mutex<Status>>,
-    /// A person asked the route to go on.
-    resume: Arc<AtomicBool>,
+    /// An operator asked to resume the route.
+    resume_requested: Arc<AtomicBool>,
 }
 
 impl StatusHandle {
-    /// A copy of the present state.
+    /// Returns a copy of the status.
     pub fn get(&self) -> Status {
         self.lock().clone()
     }
 
-    /// Changes the state.
+    /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock());
     }
 
-    /// Counts something.
+    /// Adds to a count.
     pub fn count(&self, name: &'static str, by: u64) {
         *self.lock().counts.entry(name).or_default() += by;
     }
 
-    /// Asks the route to go on where it stands still; its loop hears it at its next turn.
-    pub fn resume(&self) {
-        self.resume.store(true, Ordering::Release);
+    /// Asks the route to resume if it is stopped; its loop does so within its next iteration.
+    pub fn request_resume(&self) {
+        self.resume_requested.store(true, Ordering::Release);
     }
 
-    /// Whether that was asked since the last call.
-    pub fn take_resume(&self) -> bool {
-        self.resume.swap(false, Ordering::AcqRel)
+    /// Whether a resume was requested since the last call.
+    pub fn take_resume_request(&self) -> bool {
+        self.resume_requested.swap(false, Ordering::AcqRel)
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {

@@ -1,64 +1,64 @@
-//! From a version of a row, a journal entry or a delete to the event that is published.
+//! Turns a version of a row, a journal entry or a delete into the change event that is published.
 //!
-//! An *echo* is a version that the bridge itself wrote and that nobody else's version can hide behind: written by the
-//! bridge's user, and exactly one above the last version known (or version 0 of a row never seen). Where the bridge
-//! wrote last but versions between were not seen, a person's change may be among the differences: that is `mixed`, and
-//! is published.
+//! An *echo* is a version that the bridge wrote and that contains no change of anybody else: it was written by the
+//! bridge's user, and is exactly one above the last known version (or version 0 of a row that was never seen). If the
+//! bridge wrote the last version but versions between were not seen, the differences may contain a user's change:
+//! such a version is `mixed`, and is published.
 
 use std::collections::BTreeMap;
 
 use super::Settings;
-use super::rows::{RowState, Verdict, Version};
+use super::rows::{RowState, Version, VersionStatus};
 use super::timestamp;
 use crate::model::Phase;
 use crate::model::change::{Change, ChangeOrigin, FieldChange, JournalNote, Operation};
 
 const SCHEMA: &str = "servicenow-change/1";
 
-/// Key of the records of a row: stays when the row's class changes, so that the row's changes stay in order.
+/// The record key of a row's changes. It does not change with the row's class, so the row's changes stay in order.
 pub fn key(settings: &Settings, sys_id: &str) -> String {
     format!("{}:{}:{sys_id}", settings.instance, settings.table)
 }
 
 /// Who made a version.
-pub fn origin(settings: &Settings, version: &Version, verdict: Verdict) -> ChangeOrigin {
-    let next = match verdict {
-        Verdict::New | Verdict::Recreated => version.mod_count == 0,
-        Verdict::Later { skipped } => skipped == 0,
-        Verdict::Stale => false,
+pub fn origin(settings: &Settings, version: &Version, status: VersionStatus) -> ChangeOrigin {
+    let is_next_version = match status {
+        VersionStatus::New | VersionStatus::Recreated => version.mod_count == 0,
+        VersionStatus::Later { skipped } => skipped == 0,
+        VersionStatus::Stale => false,
     };
     match author(settings, &version.updated_by) {
-        ChangeOrigin::Bridge if !next => ChangeOrigin::Mixed,
+        ChangeOrigin::Bridge if !is_next_version => ChangeOrigin::Mixed,
         origin => origin,
     }
 }
 
 fn author(settings: &Settings, user: &str) -> ChangeOrigin {
-    // The instance compares user names without regard to case, and so does its database.
+    // The instance and its database compare user names without regard to case.
     if user.eq_ignore_ascii_case(&settings.bridge_user) {
         ChangeOrigin::Bridge
     } else if settings.integrations.iter().any(|i| i.eq_ignore_ascii_case(user)) {
         ChangeOrigin::Integration
     } else {
-        ChangeOrigin::Person
+        ChangeOrigin::User
     }
 }
 
-/// The change that a version is. `known` is the row's state before it, `born` the instance's clock when the route
-/// first started: a row made before that and never seen is not "created".
-pub fn of_version(
+/// The change that a version contains. `known` is the row's state before it. `first_started` is the instance's clock
+/// when the route first started: a row that was created before and never seen is not "created".
+pub fn version_change(
     settings: &Settings,
     version: &Version,
-    verdict: Verdict,
+    status: VersionStatus,
     known: Option<&RowState>,
-    born: i64,
+    first_started: i64,
 ) -> Change {
-    let known = known.filter(|_| matches!(verdict, Verdict::Later { .. }));
-    let (operation, skipped, made_now) = match verdict {
-        Verdict::Later { skipped } => (Operation::Update, skipped, false),
+    let known = known.filter(|_| matches!(status, VersionStatus::Later { .. }));
+    let (operation, skipped, newly_created) = match status {
+        VersionStatus::Later { skipped } => (Operation::Update, skipped, false),
         _ => {
-            let made_now = version.mod_count == 0 || version.created_on >= born;
-            (Operation::Insert, if made_now { version.mod_count } else { 0 }, made_now)
+            let newly_created = version.mod_count == 0 || version.created_on >= first_started;
+            (Operation::Insert, if newly_created { version.mod_count } else { 0 }, newly_created)
         }
     };
     let before = known.map(|k| k.values.clone()).unwrap_or_default();
@@ -68,9 +68,9 @@ pub fn of_version(
     };
     let kinds = match known {
         Some(_) => kinds_of_update(settings, &changed_fields),
-        None => kinds_of_first_sight(settings, version, made_now),
+        None => kinds_of_insert(settings, version, newly_created),
     };
-    let recreated = verdict == Verdict::Recreated || known.is_some_and(|k| k.recreated);
+    let recreated = status == VersionStatus::Recreated || known.is_some_and(|k| k.recreated);
     Change {
         schema: SCHEMA.into(),
         change_id: version_id(settings, version, recreated),
@@ -80,11 +80,11 @@ pub fn of_version(
         number: version.number.clone(),
         operation,
         kinds,
-        occurred_at: timestamp::rfc3339(version.updated_on),
+        occurred_at: timestamp::to_rfc3339(version.updated_on),
         updated_by: version.updated_by.clone(),
         sys_mod_count: version.mod_count,
         versions_skipped: skipped,
-        origin: origin(settings, version, verdict),
+        origin: origin(settings, version, status),
         before,
         after: version.values.clone(),
         changed_fields,
@@ -95,8 +95,8 @@ pub fn of_version(
 
 fn version_id(settings: &Settings, version: &Version, recreated: bool) -> String {
     let id = format!("{}:{}", key(settings, &version.sys_id), version.mod_count);
-    // A row made anew under an old sys_id counts from 0 again.
-    if recreated { format!("{id}:{}", timestamp::rfc3339(version.created_on)) } else { id }
+    // A row recreated with an old sys_id counts its versions from 0 again.
+    if recreated { format!("{id}:{}", timestamp::to_rfc3339(version.created_on)) } else { id }
 }
 
 fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> BTreeMap<String, FieldChange> {
@@ -123,18 +123,18 @@ fn kinds_of_update(settings: &Settings, changed: &BTreeMap<String, FieldChange>)
         }
     }
     if kinds.is_empty() {
-        // A version in which nothing watched differs: other columns, or a note.
+        // No watched column differs: another column changed, or a note was added.
         kinds.push("field_changed");
     }
     distinct(&kinds)
 }
 
-fn kinds_of_first_sight(settings: &Settings, version: &Version, made_now: bool) -> Vec<String> {
+fn kinds_of_insert(settings: &Settings, version: &Version, newly_created: bool) -> Vec<String> {
     let state = version.values.get(&settings.states.column);
     let ended = |raw: &&String| matches!(settings.states.phase(raw), Phase::Resolved | Phase::Closed);
-    let mut kinds = vec![if made_now { "created" } else { "field_changed" }];
-    // Of an older row the last state is unknown; that it has ended is worth saying all the same.
-    kinds.extend(state.filter(|raw| made_now || ended(raw)).and_then(|raw| transition(settings, Phase::New, raw)));
+    let mut kinds = vec![if newly_created { "created" } else { "field_changed" }];
+    // The previous state of an older row is unknown. That it is resolved or closed is published all the same.
+    kinds.extend(state.filter(|raw| newly_created || ended(raw)).and_then(|raw| transition(settings, Phase::New, raw)));
     distinct(&kinds)
 }
 
@@ -160,7 +160,12 @@ fn distinct(kinds: &[&str]) -> Vec<String> {
 }
 
 /// The state of a row after a version of it.
-pub fn state_after(settings: &Settings, version: &Version, verdict: Verdict, known: Option<&RowState>) -> RowState {
+pub fn state_after(
+    settings: &Settings,
+    version: &Version,
+    status: VersionStatus,
+    known: Option<&RowState>,
+) -> RowState {
     RowState {
         mod_count: version.mod_count,
         created_on: version.created_on,
@@ -169,13 +174,13 @@ pub fn state_after(settings: &Settings, version: &Version, verdict: Verdict, kno
         class: Some(version.class.clone()).filter(|c| *c != settings.table),
         correlation: version.correlation.clone(),
         values: version.values.clone(),
-        recreated: verdict == Verdict::Recreated || known.is_some_and(|k| k.recreated),
+        recreated: status == VersionStatus::Recreated || known.is_some_and(|k| k.recreated),
         deleted: None,
     }
 }
 
-/// The change that a journal entry is. The row's state is given for what it is about, and is not changed by it.
-pub fn of_note(settings: &Settings, sys_id: &str, row: &RowState, note: JournalNote) -> Change {
+/// The change that a journal entry is. It contains the state of the entry's row, which it does not change.
+pub fn note_change(settings: &Settings, sys_id: &str, row: &RowState, note: JournalNote) -> Change {
     let kind = if note.kind == "comment" { "commented" } else { "work_noted" };
     Change {
         change_id: format!("{}:journal:{}", key(settings, sys_id), note.sys_id),
@@ -187,29 +192,29 @@ pub fn of_note(settings: &Settings, sys_id: &str, row: &RowState, note: JournalN
         before: row.values.clone(),
         after: row.values.clone(),
         note: Some(note),
-        ..about(settings, sys_id, row)
+        ..base_change(settings, sys_id, row)
     }
 }
 
-/// The change that a delete is. A delete by the bridge's user is `mixed`, never an echo: versions that nobody read may
-/// have gone with the row.
-pub fn of_delete(settings: &Settings, sys_id: &str, row: &RowState, audit: &str, by: &str, at: i64) -> Change {
+/// The change that a delete is. A delete by the bridge's user is `mixed`, never an echo: the row may have had
+/// versions that nobody read.
+pub fn delete_change(settings: &Settings, sys_id: &str, row: &RowState, audit: &str, by: &str, at: i64) -> Change {
     Change {
         change_id: format!("{}:deleted:{audit}", key(settings, sys_id)),
         operation: Operation::Delete,
         kinds: vec!["deleted".into()],
-        occurred_at: timestamp::rfc3339(at),
+        occurred_at: timestamp::to_rfc3339(at),
         updated_by: by.into(),
         origin: match author(settings, by) {
             ChangeOrigin::Bridge => ChangeOrigin::Mixed,
             origin => origin,
         },
         before: row.values.clone(),
-        ..about(settings, sys_id, row)
+        ..base_change(settings, sys_id, row)
     }
 }
 
-fn about(settings: &Settings, sys_id: &str, row: &RowState) -> Change {
+fn base_change(settings: &Settings, sys_id: &str, row: &RowState) -> Change {
     Change {
         schema: SCHEMA.into(),
         change_id: String::new(),
@@ -223,7 +228,7 @@ fn about(settings: &Settings, sys_id: &str, row: &RowState) -> Change {
         updated_by: String::new(),
         sys_mod_count: row.mod_count,
         versions_skipped: 0,
-        origin: ChangeOrigin::Person,
+        origin: ChangeOrigin::User,
         before: BTreeMap::new(),
         after: BTreeMap::new(),
         changed_fields: BTreeMap::new(),

@@ -1,11 +1,11 @@
-//! ServiceNow to Kafka: what people change in a table appears on a topic, each version once.
+//! ServiceNow to Kafka: polls tables and publishes every change as an event, each version of a row once.
 //!
-//! [`feed`] decides, without I/O and without a clock.
+//! [`change_detection`] makes the decisions, without I/O and without a clock.
 
 pub mod change;
+pub mod change_detection;
 pub mod checkpoint;
 mod deletes;
-pub mod feed;
 mod journal;
 pub mod ownership;
 pub mod publish;
@@ -19,9 +19,9 @@ pub mod status;
 pub mod timestamp;
 pub mod window;
 
-pub use ownership::{Error, Sharing, run as run_all};
+pub use ownership::{Error, OwnershipSettings, run as run_all};
 pub use publish::SourceTopics;
-pub use rate_limit::{Gate, Permit};
+pub use rate_limit::{Permit, PermitProvider};
 pub use run::{SourceRoute, Timing};
 pub use settings::{Settings, Start};
 pub use status::{State, Stats, Status, StatusHandle};

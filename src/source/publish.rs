@@ -1,36 +1,37 @@
-//! One batch, one Kafka transaction: the changes, the states of their rows, and the checkpoint, all or nothing.
+//! Writes one batch as one Kafka transaction: the changes, the states of their rows, and the checkpoint, all or
+//! nothing.
 //!
-//! # Starting
-//! The transactional id belongs to the route. Initialising it fences whoever used it before and waits until the
-//! coordinator has ended that producer's last transaction, one way or the other, on every partition. Only then are the
-//! topics read; so a commit whose answer was lost is either there or never will be.
+//! # Opening
+//! The transactional id belongs to the route. Initializing it fences the previous user of the id, and waits until the
+//! coordinator has ended that producer's last transaction, by commit or abort, on every partition. Only then are the
+//! topics read. So a commit whose response was lost is either in the topics or never will be.
 //!
-//! The end to read to is asked for as an uncommitted reader sees it, and then committed records are read up to there.
-//! Asking as a committed reader would give the *last stable offset*: another route's open transaction in the same
-//! partition holds that back, and our last checkpoint may lie behind it; we would begin at an older one and publish
-//! again. The price is waiting until the other transaction ends, at most its timeout.
+//! The end offset is requested with `read_uncommitted`, and committed records are then read up to it. With
+//! `read_committed` the end would be the *last stable offset*, which another route's open transaction in the same
+//! partition holds back. If the last checkpoint were after it, the route would continue from an older one and publish
+//! changes again. The cost is to wait until the other transaction ends, at most for its timeout.
 //!
-//! Checkpoints are spread over the topic's partitions by the route's name, and all partitions are read: if partitions
-//! were added meanwhile, the checkpoint with the highest sequence number counts. Rows are spread by the client's
-//! partitioner; where partitions were added, of two states of a row the later version counts.
+//! Checkpoints are distributed over the topic's partitions by the route's name, and all partitions are read: if
+//! partitions were added, the checkpoint with the highest sequence number counts. Rows are distributed by the
+//! client's partitioner. If partitions were added, the later version of two states of a row counts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::change;
-use super::checkpoint::{Checkpoint, WireError, read_checkpoint, read_memo, write_memo};
-use super::feed::Batch;
-use super::rows::{Memory, StateRecord};
+use super::change_detection::Batch;
+use super::checkpoint::{Checkpoint, StoredStateError, decode_checkpoint, decode_state_record, encode_state_record};
+use super::rows::{PublishedState, StateRecord};
 use super::settings::Settings;
 use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
+use crate::kafka::table::{self, StopAt, TableRead};
 use crate::kafka::topics::Topics;
 use crate::kafka::{self, KafkaOptions, ProduceRequest, TransactionError, TransactionalProducer};
 use crate::model::Change;
 use crate::model::record::Header;
 
-/// How often a transaction that was aborted cleanly is sent again before the route is loaded anew.
-const TRIES: u32 = 5;
+/// How often a cleanly aborted transaction is sent before the session ends and the route is loaded again.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// The topics of a route.
 #[derive(Debug, Clone)]
@@ -39,52 +40,39 @@ pub struct SourceTopics {
     pub changes: String,
     /// Last published state of each row; compacted.
     pub rows: String,
-    /// Cursors of all routes; compacted.
+    /// Checkpoints of all routes; compacted.
     pub checkpoints: String,
 }
 
 /// Why a route could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The transactional id.
-    #[error("can't start transactions as {id}")]
+    /// Initializing the transactional id failed.
+    #[error("cannot initialize transactions with transactional id {id}")]
     Init {
-        /// The transactional id.
         id: String,
-        /// Why.
         #[source]
         source: TransactionError,
     },
-    /// Reading a topic.
-    #[error("can't read {topic}")]
+    #[error("cannot read topic {topic}")]
     Read {
-        /// The topic.
         topic: String,
-        /// Why.
         #[source]
         source: kafka::Error,
     },
-    /// No such topic.
-    #[error("topic {topic} does not exist; `nowbridge topics create` makes it")]
-    Missing {
-        /// The topic.
+    /// The topic does not exist.
+    #[error("topic {topic} does not exist; create it with `nowbridge topics create`")]
+    Missing { topic: String },
+    /// A record cannot be used.
+    #[error("topic {topic} contains a record that this release cannot use")]
+    StoredState {
         topic: String,
-    },
-    /// A record that cannot be understood.
-    #[error("topic {topic} holds what this release can't use")]
-    Stored {
-        /// The topic.
-        topic: String,
-        /// What.
         #[source]
-        source: WireError,
+        source: StoredStateError,
     },
-    /// The reading thread ended.
-    #[error("the thread that reads {topic} ended")]
-    Thread {
-        /// The topic.
-        topic: String,
-    },
+    /// The reading thread panicked or was cancelled.
+    #[error("the thread that reads topic {topic} ended unexpectedly")]
+    Thread { topic: String },
 }
 
 /// Writes a route's transactions.
@@ -97,36 +85,35 @@ pub struct Publisher {
     partition: i32,
 }
 
-/// What the topics hold.
-pub struct Loaded {
-    /// Rows and marks.
-    pub memory: Memory,
-    /// The newest checkpoint.
+/// The content of the topics.
+pub struct LoadedState {
+    pub published_state: PublishedState,
+    /// The newest checkpoint; `None` if the route never stored one.
     pub checkpoint: Option<Checkpoint>,
 }
 
 impl Publisher {
-    /// Fences earlier publishers of the route, then loads what they left. `group` is a consumer group's name that this
-    /// user may use; none is joined. `patience` bounds each step.
+    /// Fences earlier publishers of the route, then loads the content of the topics. `group` is the name of a
+    /// consumer group that this user may use; the reader does not join it. `timeout` limits each step.
     ///
     /// # Errors
-    /// Where the cluster or a topic does not answer, or holds what can't be used.
+    /// If the cluster or a topic does not respond, or a record cannot be used.
     pub async fn open(
         options: &KafkaOptions,
         settings: Arc<Settings>,
         topics: &SourceTopics,
         transactional_id: &str,
         group: &str,
-        patience: Duration,
-    ) -> Result<(Self, Loaded), OpenError> {
-        let producer = TransactionalProducer::init(options, transactional_id, patience)
+        timeout: Duration,
+    ) -> Result<(Self, LoadedState), OpenError> {
+        let producer = TransactionalProducer::init(options, transactional_id, timeout)
             .await
             .map_err(|source| OpenError::Init { id: transactional_id.into(), source })?;
-        let reader = Reader { options: options.clone(), group: group.into(), patience };
+        let reader = TopicReader { options: options.clone(), group: group.into(), timeout };
         let count = reader.partitions(&topics.checkpoints).await?;
-        let partition = partition_of(&settings.route, count);
+        let partition = checkpoint_partition(&settings.route, count);
         let checkpoint = reader.checkpoint(&topics.checkpoints, count, &settings.route).await?;
-        let memory = reader.memory(&topics.rows).await?;
+        let published_state = reader.published_state(&topics.rows).await?;
         let publisher = Self {
             producer,
             settings,
@@ -135,19 +122,22 @@ impl Publisher {
             checkpoints: topics.checkpoints.as_str().into(),
             partition,
         };
-        Ok((publisher, Loaded { memory, checkpoint }))
+        Ok((publisher, LoadedState { published_state, checkpoint }))
     }
 
     /// Commits a batch. A batch without a checkpoint has nothing to commit.
     ///
     /// # Errors
-    /// Where the batch may or may not have been committed, or can't be: throw the feed away and open anew.
+    /// If it is unknown whether the batch was committed, or if it cannot be committed: drop the detector and open
+    /// again.
     pub async fn publish(&self, batch: &Batch) -> Result<(), TransactionError> {
         let Some(checkpoint) = &batch.checkpoint else { return Ok(()) };
         let records = self.records(batch, checkpoint).map_err(|e| TransactionError::Fatal(e.to_string()))?;
-        for _ in 1..TRIES {
+        for _ in 1..MAX_ATTEMPTS {
             match self.producer.send_all(records.clone()).await {
-                Err(TransactionError::Retriable(why)) => tracing::info!(route = %self.settings.route, why, "again"),
+                Err(TransactionError::Retriable(reason)) => {
+                    tracing::info!(route = %self.settings.route, reason, "transaction aborted, retrying")
+                }
                 done => return done,
             }
         }
@@ -155,7 +145,7 @@ impl Publisher {
     }
 
     fn records(&self, batch: &Batch, checkpoint: &Checkpoint) -> Result<Vec<ProduceRequest>, serde_json::Error> {
-        let mut records = Vec::with_capacity(batch.changes.len() + batch.memos.len() + 1);
+        let mut records = Vec::with_capacity(batch.changes.len() + batch.state_records.len() + 1);
         for change in &batch.changes {
             records.push(ProduceRequest {
                 topic: Arc::clone(&self.changes),
@@ -166,17 +156,22 @@ impl Publisher {
                 tag: 0,
             });
         }
-        for memo in &batch.memos {
-            let (key, value) = write_memo(memo)?;
-            records.push(plain(&self.rows, None, key, value));
+        for record in &batch.state_records {
+            let (key, value) = encode_state_record(record)?;
+            records.push(produce_request(&self.rows, None, key, value));
         }
         let route = self.settings.route.clone();
-        records.push(plain(&self.checkpoints, Some(self.partition), route, Some(serde_json::to_vec(checkpoint)?)));
+        records.push(produce_request(
+            &self.checkpoints,
+            Some(self.partition),
+            route,
+            Some(serde_json::to_vec(checkpoint)?),
+        ));
         Ok(records)
     }
 }
 
-fn plain(topic: &Arc<str>, partition: Option<i32>, key: String, value: Option<Vec<u8>>) -> ProduceRequest {
+fn produce_request(topic: &Arc<str>, partition: Option<i32>, key: String, value: Option<Vec<u8>>) -> ProduceRequest {
     let key = Some(key.into_bytes());
     ProduceRequest { topic: Arc::clone(topic), partition, key, value, headers: Vec::new(), tag: 0 }
 }
@@ -197,28 +192,28 @@ fn headers(change: &Change) -> Vec<Header> {
     .collect()
 }
 
-/// Where a route's checkpoint is written. FNV-1a: must stay the same over releases.
-fn partition_of(route: &str, count: i32) -> i32 {
+/// The partition of a route's checkpoint (FNV-1a). It must not change between releases.
+fn checkpoint_partition(route: &str, count: i32) -> i32 {
     let hash = route.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     i32::try_from(hash % u32::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0)
 }
 
-struct Reader {
+struct TopicReader {
     options: KafkaOptions,
     group: String,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Reader {
+impl TopicReader {
     async fn partitions(&self, topic: &str) -> Result<i32, OpenError> {
-        let found = Topics::new(&self.options, self.patience).partitions(topic).await;
+        let found = Topics::new(&self.options, self.timeout).partitions(topic).await;
         let found = found.map_err(|source| OpenError::Read { topic: topic.into(), source })?;
         found.ok_or_else(|| OpenError::Missing { topic: topic.into() })
     }
 
     async fn checkpoint(&self, topic: &str, count: i32, route: &str) -> Result<Option<Checkpoint>, OpenError> {
         let wanted = route.to_string();
-        let mut best: Option<Checkpoint> = None;
+        let mut newest: Option<Checkpoint> = None;
         for partition in 0..count {
             let route = wanted.clone();
             let found = self
@@ -230,75 +225,75 @@ impl Reader {
                 })
                 .await?;
             let Some(value) = found else { continue };
-            let found =
-                read_checkpoint(&wanted, &value).map_err(|source| OpenError::Stored { topic: topic.into(), source })?;
-            if best.as_ref().is_none_or(|b| b.seq < found.seq) {
-                best = Some(found);
+            let found = decode_checkpoint(&wanted, &value)
+                .map_err(|source| OpenError::StoredState { topic: topic.into(), source })?;
+            if newest.as_ref().is_none_or(|b| b.seq < found.seq) {
+                newest = Some(found);
             }
         }
-        Ok(best)
+        Ok(newest)
     }
 
-    async fn memory(&self, topic: &str) -> Result<Memory, OpenError> {
-        let mut memory = Memory::default();
+    async fn published_state(&self, topic: &str) -> Result<PublishedState, OpenError> {
+        let mut published_state = PublishedState::default();
         for partition in 0..self.partitions(topic).await? {
-            let part = self
-                .read(topic, partition, |part: &mut Memory, key, value| {
-                    if let Some(memo) = read_memo(key, value)? {
-                        part.apply(memo);
+            let partition_state = self
+                .read(topic, partition, |partition_state: &mut PublishedState, key, value| {
+                    if let Some(record) = decode_state_record(key, value)? {
+                        partition_state.apply(record);
                     }
                     Ok(())
                 })
                 .await?;
-            memory.merge(part);
+            published_state.merge(partition_state);
         }
-        Ok(memory)
+        Ok(published_state)
     }
 
     async fn read<T: Default + Send + 'static>(
         &self,
         topic: &str,
         partition: i32,
-        mut each: impl FnMut(&mut T, &[u8], Option<&[u8]>) -> Result<(), WireError> + Send + 'static,
+        mut apply_record: impl FnMut(&mut T, &[u8], Option<&[u8]>) -> Result<(), StoredStateError> + Send + 'static,
     ) -> Result<T, OpenError> {
-        let what = TableRead {
+        let table_read = TableRead {
             topic: topic.into(),
             partition,
             isolation: Isolation::Committed,
-            until: Until::End,
+            stop_at: StopAt::End,
             group: self.group.clone(),
-            patience: self.patience,
+            idle_timeout: self.timeout,
         };
         let options = self.options.clone();
-        let (read, trouble, got) = tokio::task::spawn_blocking(move || {
-            let (mut got, mut trouble) = (T::default(), None);
-            let read = table::read(&options, &what, &mut |record| {
-                if let (Some(key), None) = (record.key, &trouble) {
-                    trouble = each(&mut got, key, record.value).err();
+        let (read, decode_error, state) = tokio::task::spawn_blocking(move || {
+            let (mut state, mut decode_error) = (T::default(), None);
+            let read = table::read(&options, &table_read, &mut |record| {
+                if let (Some(key), None) = (record.key, &decode_error) {
+                    decode_error = apply_record(&mut state, key, record.value).err();
                 }
             });
-            (read, trouble, got)
+            (read, decode_error, state)
         })
         .await
         .map_err(|_| OpenError::Thread { topic: topic.into() })?;
         read.map_err(|source| OpenError::Read { topic: topic.into(), source })?;
-        match trouble {
-            Some(source) => Err(OpenError::Stored { topic: topic.into(), source }),
-            None => Ok(got),
+        match decode_error {
+            Some(source) => Err(OpenError::StoredState { topic: topic.into(), source }),
+            None => Ok(state),
         }
     }
 }
 
-impl Memory {
-    /// Takes in what another partition of the rows topic held.
-    fn merge(&mut self, part: Memory) {
-        for memo in part.into_memos() {
-            match &memo {
+impl PublishedState {
+    /// Adds the content of another partition of the rows topic.
+    fn merge(&mut self, partition_state: PublishedState) {
+        for record in partition_state.into_records() {
+            match &record {
                 StateRecord::Row(sys_id, Some(state))
                     if self.row(sys_id).is_some_and(|have| {
                         (have.updated_on, have.mod_count) >= (state.updated_on, state.mod_count)
                     }) => {}
-                _ => self.apply(memo),
+                _ => self.apply(record),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The source pays the pace that the sink pays: every request takes a permit first.
+//! Rate limiting of a source: every request takes a permit first, from the same limiter as the requests of the sinks.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,33 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::HttpMethod;
-use crate::quota::{LoadFeedback, Pace, PermitDecision, PermitRequest, RequestClass};
+use crate::quota::{LoadFeedback, PermitDecision, PermitRequest, RequestClass, RequestLimiter};
 use crate::runtime::clock;
 
-/// How often a taken slot is asked for again: the pace does not call back.
-const BUSY: Duration = Duration::from_millis(20);
-/// Longest single sleep, so that a hold that ends early is noticed.
-const NAP: u64 = 1_000;
+/// Interval at which a permit is requested again at the concurrency limit: the limiter does not notify waiters.
+const CONCURRENCY_RETRY_DELAY: Duration = Duration::from_millis(20);
+/// Longest single sleep, in milliseconds, so that a block that ends early is noticed.
+const MAX_SLEEP_MS: u64 = 1_000;
 
-/// Grants requests.
-pub trait Gate: Send + Sync + 'static {
-    /// Waits until one request to read this table may be sent. Cancelling the wait gives nothing away.
-    fn permit<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>>;
+/// Grants permits for requests.
+pub trait PermitProvider: Send + Sync + 'static {
+    /// Waits until one request to read this table may be sent. Cancelling the wait loses no permit.
+    fn acquire<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>>;
 
-    /// Takes in what a request to read this table told of the instance's quota.
+    /// Records what the response to a request for this table says about the instance's load and quota.
     fn record(&self, table: &str, feedback: &LoadFeedback);
 }
 
-/// One request's permission; ends when dropped.
+/// The permission to send one request. It ends when it is dropped.
 pub struct Permit {
     slot: usize,
-    back: Option<Arc<Pace>>,
+    limiter: Option<Arc<RequestLimiter>>,
 }
 
 impl Permit {
-    /// A permit that is counted nowhere.
+    /// A permit that no limiter counts.
     pub fn free(slot: usize) -> Self {
-        Self { slot, back: None }
+        Self { slot, limiter: None }
     }
 
     /// The client's slot to use.
@@ -43,32 +43,32 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(pace) = &self.back {
-            pace.release(self.slot);
+        if let Some(limiter) = &self.limiter {
+            limiter.release(self.slot);
         }
     }
 }
 
-fn ask(table: &str) -> PermitRequest<'_> {
+fn permit_request(table: &str) -> PermitRequest<'_> {
     PermitRequest { table, method: HttpMethod::Get, class: RequestClass::Source }
 }
 
-impl Gate for Arc<Pace> {
-    fn permit<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>> {
+impl PermitProvider for Arc<RequestLimiter> {
+    fn acquire<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>> {
         Box::pin(async move {
             loop {
-                match self.try_take(ask(table), clock::mono()) {
-                    PermitDecision::Granted { slot } => return Permit { slot, back: Some(Arc::clone(self)) },
-                    PermitDecision::Wait(ms) | PermitDecision::Held(ms) => {
-                        tokio::time::sleep(Duration::from_millis(ms.min(NAP))).await
+                match self.try_acquire(permit_request(table), clock::mono()) {
+                    PermitDecision::Granted { slot } => return Permit { slot, limiter: Some(Arc::clone(self)) },
+                    PermitDecision::RateLimited(ms) | PermitDecision::RuleLimited(ms) => {
+                        tokio::time::sleep(Duration::from_millis(ms.min(MAX_SLEEP_MS))).await
                     }
-                    PermitDecision::Busy => tokio::time::sleep(BUSY).await,
+                    PermitDecision::AtConcurrencyLimit => tokio::time::sleep(CONCURRENCY_RETRY_DELAY).await,
                 }
             }
         })
     }
 
     fn record(&self, table: &str, feedback: &LoadFeedback) {
-        Pace::record(self, ask(table), feedback, clock::mono());
+        RequestLimiter::record(self, permit_request(table), feedback, clock::mono());
     }
 }

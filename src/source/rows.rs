@@ -1,9 +1,9 @@
-//! What was last published of each row, and whether a version that a poll returns is news.
+//! The last published state of each row, and whether a version that a poll returns is new.
 //!
-//! The overlap makes the poller see most versions many times, and a read replica may return an older version after a
-//! newer one. The state kept here decides: it is the `rows` topic, held in memory. All rows of the route are kept, for
-//! as long as they exist: at about 1 KB a row with the default watched columns, a million rows are 1 GB. A route with
-//! more than that needs a filter.
+//! Because of the lookback most versions are read many times, and a read replica may return an older version after a
+//! newer one. The state kept here decides. It is the content of the `rows` topic, held in memory, for all rows of the
+//! route, for as long as they exist. With about 1 KB per row for the default watched columns, a million rows take 1
+//! GB. A route with more rows needs a filter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,40 +11,36 @@ use serde::{Deserialize, Serialize};
 
 use super::timestamp;
 
-/// A version of a row as a poll returned it.
+/// A version of a row, as a poll returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// `sys_id`.
     pub sys_id: String,
-    /// `number`, where the table has one.
+    /// `number`, if the table has one.
     pub number: Option<String>,
-    /// `sys_class_name`; the polled table where that is not readable.
+    /// `sys_class_name`, or the polled table if that column cannot be read.
     pub class: String,
-    /// `sys_mod_count`.
     pub mod_count: u64,
-    /// `sys_created_on`, Unix seconds.
+    /// In Unix seconds.
     pub created_on: i64,
-    /// `sys_updated_on`, Unix seconds.
+    /// In Unix seconds.
     pub updated_on: i64,
-    /// `sys_updated_by`, a user name.
+    /// A user name.
     pub updated_by: String,
-    /// `correlation_id`; none where it is empty.
+    /// `correlation_id`; `None` if it is empty, or if the row's `correlation_display` is not the bridge's.
     pub correlation: Option<String>,
-    /// Watched columns that were readable.
+    /// Watched columns that the account may read.
     pub values: BTreeMap<String, String>,
 }
 
-/// A row without which nothing can be decided.
+/// A row that lacks a column that decisions depend on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a row of {table} came without a usable {column} ({value:?}): let the account read the sys_ columns of the table"
+    "a row of {table} has no usable {column} ({value:?}): grant the account read access to the sys_ columns of the table"
 )]
 pub struct UnusableRow {
-    /// The table.
     pub table: String,
-    /// The column.
     pub column: &'static str,
-    /// What came.
+    /// The value that was returned, shortened to 40 characters.
     pub value: String,
 }
 
@@ -52,7 +48,7 @@ impl Version {
     /// Reads a row of raw values.
     ///
     /// # Errors
-    /// Where a column that versions are told apart by is missing or unreadable.
+    /// If a column that identifies the version is missing or unreadable.
     pub fn read(row: &BTreeMap<String, String>, settings: &super::Settings) -> Result<Version, UnusableRow> {
         let get = |column: &str| row.get(column).map_or("", String::as_str);
         let bad = |column: &'static str| UnusableRow {
@@ -64,7 +60,7 @@ impl Version {
         if !super::window::is_sys_id(get("sys_id")) {
             return Err(bad("sys_id"));
         }
-        let ours = settings.correlation_display.as_deref().is_none_or(|d| get("correlation_display").starts_with(d));
+        let is_ours = settings.correlation_display.as_deref().is_none_or(|d| get("correlation_display").starts_with(d));
         Ok(Version {
             sys_id: get("sys_id").to_string(),
             number: some("number"),
@@ -73,7 +69,7 @@ impl Version {
             created_on: timestamp::parse(get("sys_created_on")).ok_or_else(|| bad("sys_created_on"))?,
             updated_on: timestamp::parse(get("sys_updated_on")).ok_or_else(|| bad("sys_updated_on"))?,
             updated_by: get("sys_updated_by").to_string(),
-            correlation: some("correlation_id").filter(|_| ours),
+            correlation: some("correlation_id").filter(|_| is_ours),
             values: settings
                 .watched
                 .iter()
@@ -83,42 +79,40 @@ impl Version {
     }
 }
 
-/// What is remembered of a row: a value of the `rows` topic.
+/// The last known state of a row: a value of the `rows` topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowState {
-    /// `sys_mod_count` of the last version published, or left out as an echo.
+    /// `sys_mod_count` of the last version that was published, or skipped as an echo.
     #[serde(rename = "m")]
     pub mod_count: u64,
-    /// Its `sys_created_on`, Unix seconds.
+    /// `sys_created_on`, in Unix seconds.
     #[serde(rename = "c")]
     pub created_on: i64,
-    /// Its `sys_updated_on`, Unix seconds.
+    /// `sys_updated_on`, in Unix seconds.
     #[serde(rename = "u")]
     pub updated_on: i64,
-    /// The row's number.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
-    /// Its class, where that is not the polled table.
+    /// The row's class; `None` if it is the polled table.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// Its correlation.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub correlation: Option<String>,
     /// Watched columns.
     #[serde(rename = "v", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
-    /// True where an earlier row had the same sys_id: its versions count from 0 again, so their ids need more.
+    /// True if an earlier row had the same sys_id: the versions count from 0 again, so the change ids contain more.
     #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
     pub recreated: bool,
-    /// When the row was deleted, Unix seconds. Kept for the length of the overlap, so that a stale read cannot bring
-    /// the row back; then a tombstone follows.
+    /// When the row was deleted, in Unix seconds. The state is kept for the lookback, so that a stale read cannot
+    /// restore the row. Then a tombstone removes it.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<i64>,
 }
 
 impl RowState {
     /// The state of a row that was deleted at `at` before any poll saw it: every version up to that second is stale,
-    /// whenever the row was created.
+    /// no matter when the row was created.
     pub fn unseen(at: i64) -> Self {
         Self {
             mod_count: 0,
@@ -134,98 +128,96 @@ impl RowState {
     }
 }
 
-/// What a version is to us.
+/// A version compared with the known state of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Never heard of the row.
+pub enum VersionStatus {
+    /// The row was never seen.
     New,
-    /// Another row under a known sys_id.
+    /// Another row with a known sys_id.
     Recreated,
-    /// A later version; so many between were not seen.
+    /// A later version.
     Later {
-        /// Versions between.
+        /// Number of versions between that were not seen.
         skipped: u64,
     },
-    /// Known already, or an older one from a replica that is behind.
+    /// The known version, or an older one from a replica that lags.
     Stale,
 }
 
-/// Compares a version with what is known of its row.
+/// Compares a version with the known state of its row.
 ///
-/// Another `sys_created_on` is another row, but which of the two is the younger is told by the stamps alone: a
-/// replica that is behind may return the old row after the new one.
-pub fn judge(version: &Version, known: Option<&RowState>) -> Verdict {
-    let Some(known) = known else { return Verdict::New };
+/// Another `sys_created_on` means another row. Only the timestamps decide which of the two is newer: a lagging
+/// replica may return the old row after the new one.
+pub fn compare_version(version: &Version, known: Option<&RowState>) -> VersionStatus {
+    let Some(known) = known else { return VersionStatus::New };
     if version.created_on != known.created_on {
-        let younger = (version.updated_on, version.created_on) > (known.updated_on, known.created_on);
-        return if younger { Verdict::Recreated } else { Verdict::Stale };
+        let newer = (version.updated_on, version.created_on) > (known.updated_on, known.created_on);
+        return if newer { VersionStatus::Recreated } else { VersionStatus::Stale };
     }
     match version.mod_count.checked_sub(known.mod_count) {
-        None | Some(0) => Verdict::Stale,
-        Some(_) if known.deleted.is_some_and(|at| version.updated_on <= at) => Verdict::Stale,
-        Some(n) => Verdict::Later { skipped: n - 1 },
+        None | Some(0) => VersionStatus::Stale,
+        Some(_) if known.deleted.is_some_and(|at| version.updated_on <= at) => VersionStatus::Stale,
+        Some(n) => VersionStatus::Later { skipped: n - 1 },
     }
 }
 
-/// All that is remembered, and the marks of journal entries and deletes that were published within the overlap.
+/// The last known state of all rows, and the journal entries and deletes that were published within the lookback.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct PublishedState {
     rows: HashMap<String, RowState>,
-    marks: BTreeSet<Mark>,
+    inserted_rows: BTreeSet<InsertedRow>,
     deleted: BTreeSet<(i64, String)>,
 }
 
-/// An insert-only row that was published: it must not be again while the overlap can return it.
+/// A row of an insert-only table that was published. It must not be published again while the lookback can return it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
-    /// Its `sys_created_on`, Unix seconds.
+pub struct InsertedRow {
+    /// `sys_created_on`, in Unix seconds.
     pub at: i64,
-    /// Which table it is of.
-    pub kind: MarkKind,
-    /// Its sys_id.
+    pub kind: InsertOnlyTable,
     pub sys_id: String,
 }
 
-/// The tables that are insert-only.
+/// The insert-only tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MarkKind {
+pub enum InsertOnlyTable {
     /// `sys_journal_field`.
     Journal,
     /// `sys_audit_delete`.
     Delete,
 }
 
-/// One record of the `rows` topic.
+/// A record of the `rows` topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateRecord {
-    /// A row's state; `None` is its tombstone.
+    /// The sys_id of a row and its state; `None` is its tombstone.
     Row(String, Option<Box<RowState>>),
-    /// A mark; false is its tombstone.
-    Mark(Mark, bool),
+    /// A published row of an insert-only table; `present: false` is its tombstone.
+    Inserted { row: InsertedRow, present: bool },
 }
 
-impl Memory {
-    /// What is known of a row.
+impl PublishedState {
+    /// The known state of a row.
     pub fn row(&self, sys_id: &str) -> Option<&RowState> {
         self.rows.get(sys_id)
     }
 
-    /// True where the mark stands.
-    pub fn marked(&self, mark: &Mark) -> bool {
-        self.marks.contains(mark)
+    /// True if this row of an insert-only table was published.
+    pub fn is_published(&self, inserted: &InsertedRow) -> bool {
+        self.inserted_rows.contains(inserted)
     }
 
-    /// Rows remembered.
+    /// Number of rows whose state is known.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// True where no row is remembered.
+    /// True if no row is known.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The classes of the rows remembered, other than the polled table; at most 50, as they go into a query.
+    /// The classes of the known rows other than the polled table; at most 50, because they go into a query.
     pub fn classes(&self) -> BTreeSet<String> {
         let mut classes = BTreeSet::new();
         for class in self.rows.values().filter_map(|r| r.class.as_ref()) {
@@ -236,9 +228,9 @@ impl Memory {
         classes
     }
 
-    /// Takes in a record that is safely in the topic.
-    pub fn apply(&mut self, memo: StateRecord) {
-        match memo {
+    /// Applies a record that is safely in the topic.
+    pub fn apply(&mut self, record: StateRecord) {
+        match record {
             StateRecord::Row(sys_id, state) => {
                 if let Some(at) = self.rows.get(&sys_id).and_then(|r| r.deleted) {
                     self.deleted.remove(&(at, sys_id.clone()));
@@ -253,24 +245,27 @@ impl Memory {
                     }
                 }
             }
-            StateRecord::Mark(mark, true) => drop(self.marks.insert(mark)),
-            StateRecord::Mark(mark, false) => drop(self.marks.remove(&mark)),
+            StateRecord::Inserted { row, present: true } => drop(self.inserted_rows.insert(row)),
+            StateRecord::Inserted { row, present: false } => drop(self.inserted_rows.remove(&row)),
         }
     }
 
-    /// All of it, as records.
-    pub fn into_memos(self) -> impl Iterator<Item = StateRecord> {
-        let marks = self.marks.into_iter().map(|mark| StateRecord::Mark(mark, true));
-        self.rows.into_iter().map(|(sys_id, state)| StateRecord::Row(sys_id, Some(Box::new(state)))).chain(marks)
+    /// The whole state as records.
+    pub fn into_records(self) -> impl Iterator<Item = StateRecord> {
+        let inserted_rows = self.inserted_rows.into_iter().map(|row| StateRecord::Inserted { row, present: true });
+        self.rows
+            .into_iter()
+            .map(|(sys_id, state)| StateRecord::Row(sys_id, Some(Box::new(state))))
+            .chain(inserted_rows)
     }
 
-    /// Tombstones for the marks of `kind` that no sweep from `from` on can return any more.
-    pub fn expired_marks(&self, kind: MarkKind, from: i64) -> Vec<StateRecord> {
-        self.marks
+    /// Tombstones for the rows of an insert-only table that no sweep starting at `from` can return any more.
+    pub fn expired_inserted_rows(&self, kind: InsertOnlyTable, from: i64) -> Vec<StateRecord> {
+        self.inserted_rows
             .iter()
             .take_while(|m| m.at < from)
             .filter(|m| m.kind == kind)
-            .map(|m| StateRecord::Mark(m.clone(), false))
+            .map(|row| StateRecord::Inserted { row: row.clone(), present: false })
             .collect()
     }
 
@@ -313,31 +308,38 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_is_behind_brings_nothing_back() {
-        assert_eq!(judge(&version(3, 10, 20), None), Verdict::New);
-        assert_eq!(judge(&version(3, 10, 20), Some(&state(3, 10, 20))), Verdict::Stale);
-        assert_eq!(judge(&version(2, 10, 15), Some(&state(3, 10, 20))), Verdict::Stale);
-        assert_eq!(judge(&version(6, 10, 30), Some(&state(3, 10, 20))), Verdict::Later { skipped: 2 });
-        // The row was deleted and made anew with the same sys_id.
-        assert_eq!(judge(&version(0, 25, 25), Some(&state(3, 10, 20))), Verdict::Recreated);
-        assert_eq!(judge(&version(3, 10, 20), Some(&state(0, 25, 25))), Verdict::Stale);
+    fn a_lagging_replica_restores_nothing() {
+        assert_eq!(compare_version(&version(3, 10, 20), None), VersionStatus::New);
+        assert_eq!(compare_version(&version(3, 10, 20), Some(&state(3, 10, 20))), VersionStatus::Stale);
+        assert_eq!(compare_version(&version(2, 10, 15), Some(&state(3, 10, 20))), VersionStatus::Stale);
+        assert_eq!(compare_version(&version(6, 10, 30), Some(&state(3, 10, 20))), VersionStatus::Later { skipped: 2 });
+        // The row was deleted and recreated with the same sys_id.
+        assert_eq!(compare_version(&version(0, 25, 25), Some(&state(3, 10, 20))), VersionStatus::Recreated);
+        assert_eq!(compare_version(&version(3, 10, 20), Some(&state(0, 25, 25))), VersionStatus::Stale);
         let deleted = RowState { deleted: Some(22), ..state(3, 10, 20) };
-        assert_eq!(judge(&version(3, 10, 20), Some(&deleted)), Verdict::Stale);
-        assert_eq!(judge(&version(4, 10, 21), Some(&deleted)), Verdict::Stale);
+        assert_eq!(compare_version(&version(3, 10, 20), Some(&deleted)), VersionStatus::Stale);
+        assert_eq!(compare_version(&version(4, 10, 21), Some(&deleted)), VersionStatus::Stale);
     }
 
     #[test]
-    fn marks_and_deleted_rows_are_forgotten_only_when_no_sweep_can_return_them() {
-        let mut memory = Memory::default();
-        let mark = |at, id: &str| Mark { at, kind: MarkKind::Journal, sys_id: id.into() };
-        memory.apply(StateRecord::Mark(mark(10, "a"), true));
-        memory.apply(StateRecord::Mark(mark(11, "b"), true));
-        memory.apply(StateRecord::Row("r".into(), Some(Box::new(RowState { deleted: Some(10), ..state(1, 1, 1) }))));
-        assert_eq!(memory.expired_marks(MarkKind::Journal, 11), vec![StateRecord::Mark(mark(10, "a"), false)]);
-        assert!(memory.expired_marks(MarkKind::Delete, 99).is_empty() && memory.expired_rows(10).is_empty());
-        for memo in memory.expired_rows(11) {
-            memory.apply(memo);
+    fn inserted_and_deleted_rows_expire_only_when_no_sweep_can_return_them() {
+        let mut published_state = PublishedState::default();
+        let inserted = |at, id: &str| InsertedRow { at, kind: InsertOnlyTable::Journal, sys_id: id.into() };
+        published_state.apply(StateRecord::Inserted { row: inserted(10, "a"), present: true });
+        published_state.apply(StateRecord::Inserted { row: inserted(11, "b"), present: true });
+        published_state
+            .apply(StateRecord::Row("r".into(), Some(Box::new(RowState { deleted: Some(10), ..state(1, 1, 1) }))));
+        assert_eq!(
+            published_state.expired_inserted_rows(InsertOnlyTable::Journal, 11),
+            vec![StateRecord::Inserted { row: inserted(10, "a"), present: false }]
+        );
+        assert!(
+            published_state.expired_inserted_rows(InsertOnlyTable::Delete, 99).is_empty()
+                && published_state.expired_rows(10).is_empty()
+        );
+        for record in published_state.expired_rows(11) {
+            published_state.apply(record);
         }
-        assert!(memory.is_empty() && memory.expired_rows(99).is_empty());
+        assert!(published_state.is_empty() && published_state.expired_rows(99).is_empty());
     }
 }

@@ -1,62 +1,63 @@
-//! What a source route must know of the configuration: plain values, already resolved. Times are seconds where they
-//! are compared with the instance's second-precision stamps, and milliseconds where they are waited for.
+//! The settings of a source route: plain values, already resolved from the configuration. Times are in seconds if
+//! they are compared with the instance's timestamps, which have a precision of seconds, and in milliseconds if they
+//! are delays.
 
 use std::collections::BTreeSet;
 
 use crate::model::StateModel;
 
-/// Where a route begins when it has no checkpoint yet.
+/// Where a route without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Every row that exists, oldest first, then what changes.
+    /// All existing rows, oldest first, then changes.
     All,
-    /// Rows and journal entries from this instant on, Unix seconds.
+    /// Rows and journal entries from this instant on, in Unix seconds.
     Since(i64),
-    /// Only what changes from now on, by the instance's clock.
+    /// Only changes from now on, by the instance's clock.
     None,
 }
 
-/// One source route, for the pure core.
+/// The settings of one source route that the change detection needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The route's name: key of its checkpoint, part of its transactional id.
+    /// Name of the route: the key of its checkpoint and a part of its transactional id.
     pub route: String,
-    /// Name of the instance in the configuration: first part of every key and change id.
+    /// Name of the instance in the configuration: the first part of every record key and change id.
     pub instance: String,
-    /// The table that is polled; rows of classes that extend it come with it.
+    /// The polled table. Rows of classes that extend it are included.
     pub table: String,
-    /// An encoded query that rows must match, or empty. See [`super::window::check_filter`].
+    /// An encoded query that rows must match; may be empty. See [`super::window::check_filter`].
     pub filter: String,
     /// Columns whose values are published and compared.
     pub watched: Vec<String>,
-    /// State column and its values.
+    /// The state column and its values.
     pub states: StateModel,
-    /// Those of `states.closed` that mean cancelled.
+    /// The values of `states.closed` that mean cancelled.
     pub canceled: BTreeSet<String>,
-    /// User name the bridge writes as.
+    /// User name as which the bridge writes.
     pub bridge_user: String,
     /// User names of other integrations.
     pub integrations: BTreeSet<String>,
-    /// Publish our own writes too, marked `bridge`.
+    /// Publish the bridge's own writes too, marked `bridge`.
     pub publish_echoes: bool,
-    /// Where set, a row's `correlation_id` is published as ours only if its `correlation_display` begins with this.
+    /// If set, a row's `correlation_id` is published only if its `correlation_display` begins with this.
     pub correlation_display: Option<String>,
-    /// Poll work notes and comments.
+    /// Publish work notes and comments.
     pub journal: bool,
-    /// Poll deletes.
+    /// Publish deletes.
     pub deletes: bool,
-    /// Where to begin without a checkpoint.
+    /// Where to start without a checkpoint.
     pub start: Start,
     /// Seconds before the cursor that every poll reads again: how late a row may become visible.
-    pub overlap: i64,
-    /// Seconds that the cursor stays behind the instance's clock.
-    pub lag: i64,
-    /// Rows asked for in one request, 1 to 10,000. Large pages were seen to come damaged; a thousand is safe.
-    pub page: u32,
+    pub lookback: i64,
+    /// Seconds by which the cursor lags the instance's clock.
+    pub safety_lag: i64,
+    /// Rows per request, 1 to 10,000. Responses with large pages were seen damaged; a thousand is safe.
+    pub page_size: u32,
 }
 
 impl Settings {
-    /// Settings of a route over `table` with everything else at its default.
+    /// The default settings of a route over `table`.
     pub fn new(route: &str, instance: &str, table: &str, bridge_user: &str) -> Self {
         Self {
             route: route.into(),
@@ -73,15 +74,15 @@ impl Settings {
             journal: true,
             deletes: true,
             start: Start::None,
-            overlap: 300,
-            lag: 10,
-            page: 1000,
+            lookback: 300,
+            safety_lag: 10,
+            page_size: 1000,
         }
     }
 
-    /// Columns asked for: the watched ones and those that every decision needs.
+    /// The columns to read: the watched ones and those that every decision needs.
     pub fn columns(&self) -> String {
-        let mut columns: Vec<&str> = NEEDED.to_vec();
+        let mut columns: Vec<&str> = REQUIRED_COLUMNS.to_vec();
         columns.push(&self.states.column);
         columns.extend(self.watched.iter().map(String::as_str));
         let mut seen = BTreeSet::new();
@@ -90,7 +91,7 @@ impl Settings {
     }
 }
 
-/// What is watched on a task table unless the route says otherwise.
+/// The watched columns of a task table if the route does not configure any.
 pub const DEFAULT_WATCHED: &[&str] = &[
     "state",
     "priority",
@@ -105,7 +106,7 @@ pub const DEFAULT_WATCHED: &[&str] = &[
     "cmdb_ci",
 ];
 
-const NEEDED: &[&str] = &[
+const REQUIRED_COLUMNS: &[&str] = &[
     "sys_id",
     "number",
     "sys_class_name",

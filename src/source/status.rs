@@ -1,27 +1,26 @@
-//! What a source route is doing, for `/readyz`, the metrics and the console: plain values behind a handle.
+//! The status of a source route for `/readyz`, the metrics and the console: plain values in a shared handle.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a route is doing.
+/// The state of a source route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum State {
-    /// Another instance of the bridge runs it, or none has been given it yet.
+    /// Another process runs the route, or the group has not assigned it yet.
     #[default]
     Standby,
-    /// Reading its topics.
+    /// Loading the route's topics.
     Starting,
-    /// Polling.
     Polling,
-    /// Not getting on; it tries again by itself.
+    /// Waiting after an error; the route retries by itself.
     Waiting {
-        /// Why, in plain words.
+        /// The error.
         reason: String,
-        /// Milliseconds until the next try, as of when it began to wait.
-        delay: u64,
+        /// Milliseconds until the next attempt, counted from the start of the wait.
+        delay_ms: u64,
     },
-    /// Ended, with the process or because something needs a person.
+    /// Stopped, because the process ends or because a user must act.
     Stopped {
-        /// Why; empty where the process ends.
+        /// Empty if the process ends.
         reason: String,
     },
 }
@@ -29,57 +28,54 @@ pub enum State {
 /// Counts since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Polls that came to their end.
+    /// Completed polls.
     pub polls: u64,
-    /// Requests sent.
     pub requests: u64,
-    /// Requests that failed, and answers that could not be used.
+    /// Failed requests, and responses that could not be used.
     pub failures: u64,
-    /// Rows, entries and deletes read.
+    /// Rows, journal entries and deletes.
     pub read: u64,
-    /// Of these known already.
-    pub seen: u64,
-    /// Changes published.
+    /// Of those read: published before.
+    pub already_seen: u64,
+    /// Changes.
     pub published: u64,
-    /// Our own writes left out.
-    pub echoes: u64,
+    /// The bridge's own writes, which are not published.
+    pub own_changes_skipped: u64,
     /// Versions that no poll saw.
-    pub skipped: u64,
-    /// Journal entries given up because their row never became visible.
-    pub orphans: u64,
-    /// Transactions committed.
+    pub versions_skipped: u64,
+    /// Journal entries that were dropped because their row never became visible.
+    pub orphaned_entries: u64,
+    /// Committed transactions.
     pub transactions: u64,
-    /// Transactions that did not commit for certain.
+    /// Transactions that were not committed for certain.
     pub failed_transactions: u64,
-    /// Times that this process took the route over or loaded it anew.
+    /// Sessions: how often this process took the route over or loaded it again.
     pub starts: u64,
 }
 
 /// A route's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
-    /// What it is doing.
     pub state: State,
-    /// Everything before this instant has been published (Unix seconds, the instance's clock).
+    /// The instant up to which everything was published, in Unix seconds of the instance's clock.
     pub cursor: Option<i64>,
-    /// The instance's clock at the last answer, Unix seconds; less the cursor it is the route's lag.
+    /// The instance's clock at the last response, in Unix seconds. The difference to the cursor is the route's lag.
     pub instance_now: Option<i64>,
-    /// Rows remembered.
+    /// Rows whose last published state is known.
     pub rows: usize,
-    /// Seconds between polls, where the quota stretches the configured interval.
-    pub stretched: Option<u64>,
-    /// What a person should know, although the route goes on.
+    /// Seconds between polls if the quota requires more than the configured interval.
+    pub effective_interval: Option<u64>,
+    /// Problems that do not stop the route and that a user should know.
     pub findings: Vec<String>,
-    /// Counts.
     pub stats: Stats,
 }
 
-/// Shares a status; cheap to clone.
+/// A shared status; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct StatusHandle(Arc<Mutex<Status>>);
 
 impl StatusHandle {
-    /// The status now.
+    /// The current status.
     pub fn snapshot(&self) -> Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -88,7 +84,7 @@ impl StatusHandle {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn state(&self, state: State) {
+    pub(super) fn set_state(&self, state: State) {
         self.update(|s| s.state = state);
     }
 }

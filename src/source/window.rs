@@ -1,18 +1,19 @@
 //! Paging by key over a table that changes while it is read.
 //!
-//! A *sweep* reads everything from the cursor minus the overlap up to the instance's present, in the order of
-//! (time column, `sys_id`), and asks for each page by the key of the last row it got: rows that move while the sweep
-//! goes on move to its end, so none is jumped over, as would happen with offsets. Only when a page was hidden from us
-//! as a whole (the instance cuts a page before it applies its ACLs) there is no key to go on from, and offsets carry
-//! over that stretch.
+//! A *sweep* reads everything from the cursor minus the lookback up to the instance's present, in the order of (time
+//! column, `sys_id`), and requests each page by the key of the last row of the page before. Rows that change during
+//! the sweep move to its end, so none is missed, as would happen with offsets. Offsets are used only if a whole page
+//! is hidden from the account (the instance cuts a page before it applies its ACLs): then there is no key to continue
+//! from.
 //!
-//! Guarantee: a row that becomes visible at most `overlap + lag` seconds after its stamp is returned by some sweep.
-//! The cursor moves only at the end of a sweep, to the instance's clock *at its start* minus the lag: a row that the
-//! sweep passed before it was visible has a stamp later than start - lateness, which the next sweep reads again. This
-//! holds however long a sweep takes, and across restarts, since its start is stored in the checkpoint. The local clock
-//! is never asked.
+//! Guarantee: a row that becomes visible at most `lookback + safety_lag` seconds after its timestamp is returned by
+//! some sweep. The cursor advances only at the end of a sweep, to the instance's clock *at its start* minus the
+//! safety lag: a row that was not visible when the sweep passed it has a timestamp later than start - delay, which
+//! the next sweep reads again. This holds however long a sweep takes, and across restarts, because its start is
+//! stored in the checkpoint. The local clock is never used.
 //!
-//! Not covered: rows that surface later than that, and updates that leave the stamp alone (`autoSysFields(false)`).
+//! Not covered: rows that become visible later than that, and updates that do not change the timestamp
+//! (`autoSysFields(false)`).
 
 use serde::{Deserialize, Serialize};
 
@@ -21,115 +22,107 @@ use super::timestamp;
 /// How a table is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// Seconds read again before the cursor.
-    pub overlap: i64,
-    /// Seconds the cursor stays behind the instance's clock.
-    pub lag: i64,
-    /// Rows of a page.
-    pub page: u32,
-    /// Nothing older than this is read, Unix seconds.
-    pub floor: i64,
+    /// Seconds before the cursor that are read again.
+    pub lookback: i64,
+    /// Seconds by which the cursor lags the instance's clock.
+    pub safety_lag: i64,
+    /// Rows per page.
+    pub page_size: u32,
+    /// Nothing older than this is read, in Unix seconds.
+    pub start_from: i64,
 }
 
-/// The place of a row in the order of reading.
+/// The position of a row in the order of reading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowKey {
-    /// The time column, Unix seconds.
+    /// The time column, in Unix seconds.
     pub at: i64,
-    /// `sys_id`.
     pub sys_id: String,
 }
 
-/// A sweep under way.
+/// A sweep in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweep {
-    /// The instance's clock when it began, Unix seconds.
-    pub began: i64,
-    /// The last row read, if any.
-    pub after: Option<RowKey>,
-    /// Rows to pass over after it: more than 0 only in a stretch that is hidden from us.
+    /// The instance's clock at the start of the sweep, in Unix seconds.
+    pub started_at: i64,
+    /// The last row that was read; `None` before the first.
+    pub last_row: Option<RowKey>,
+    /// Rows to skip after `last_row`. Greater than 0 only among rows that are hidden from the account.
     #[serde(default)]
     pub offset: u64,
 }
 
-/// Progress over one table: everything before the cursor has been read, late rows of the overlap excepted.
+/// The progress over one table: everything before the cursor has been read, except for late rows within the lookback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Track {
-    /// Unix seconds.
+pub struct TableProgress {
+    /// In Unix seconds.
     pub cursor: i64,
-    /// The sweep under way; none between polls.
+    /// The sweep in progress; `None` between polls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
 }
 
-/// The instance did not do what the query asked for; going on would lose rows or never end.
+/// The instance did not do what the query requested. To continue would lose rows or never end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PagingError {
     /// A row before the start of the page.
     #[error(
-        "the instance returned a row that the query excludes ({column} {got} although it asked for {wanted} and \
+        "the instance returned a row that the query excludes ({column} {found} instead of {expected} or \
          later): the account may not read {column}, or the filter has a column that the table does not have"
     )]
     OutOfWindow {
-        /// The time column.
         column: &'static str,
-        /// What came.
-        got: String,
-        /// What was asked for.
-        wanted: String,
+        /// The row's time.
+        found: String,
+        /// The earliest time that the query allows.
+        expected: String,
     },
-    /// Rows not in order.
+    /// The rows are not in order.
     #[error("the instance returned rows that are not in the order of {column}: paging by key is not possible")]
-    Unordered {
-        /// The time column.
-        column: &'static str,
-    },
-    /// The same page again.
-    #[error("the instance returned the row {sys_id} again after it was asked for later ones")]
-    Standing {
-        /// The row.
-        sys_id: String,
-    },
-    /// No clock.
-    #[error("the answer has no usable Date header; the cursor follows the instance's clock and no other")]
+    Unordered { column: &'static str },
+    /// The previous page was returned again.
+    #[error("the instance returned row {sys_id} again although the query requested later rows")]
+    NotAdvancing { sys_id: String },
+    /// The response has no clock.
+    #[error("the response has no usable Date header, and the cursor follows only the instance's clock")]
     NoDate,
 }
 
-impl Track {
-    /// A track that has read everything before `cursor`.
+impl TableProgress {
+    /// Creates the progress of a table that was read up to `cursor`.
     pub fn at(cursor: i64) -> Self {
         Self { cursor, sweep: None }
     }
 
-    /// Where a sweep begins.
-    pub fn from(&self, window: &Window) -> i64 {
-        self.cursor.saturating_sub(window.overlap).max(window.floor)
+    /// Where a sweep starts, in Unix seconds.
+    pub fn lower_bound(&self, window: &Window) -> i64 {
+        self.cursor.saturating_sub(window.lookback).max(window.start_from)
     }
 
-    /// The encoded query of the next page. `filter` must have passed [`check_filter`]; it is repeated in both groups,
-    /// because `^NQ` begins a new one.
+    /// The encoded query of the next page. `filter` must have passed [`check_filter`]. It is repeated in both groups,
+    /// because `^NQ` starts a new one.
     pub fn query(&self, window: &Window, column: &str, filter: &str) -> String {
         let filter = if filter.is_empty() { String::new() } else { format!("^{filter}") };
-        let condition = match self.sweep.as_ref().and_then(|s| s.after.as_ref()) {
-            None => format!("{column}>={}{filter}", timestamp::raw(self.from(window))),
+        let condition = match self.sweep.as_ref().and_then(|s| s.last_row.as_ref()) {
+            None => format!("{column}>={}{filter}", timestamp::to_raw(self.lower_bound(window))),
             Some(RowKey { at, sys_id }) => {
-                let at = timestamp::raw(*at);
+                let at = timestamp::to_raw(*at);
                 format!("{column}>{at}{filter}^NQ{column}={at}^sys_id>{sys_id}{filter}")
             }
         };
         format!("{condition}^ORDERBY{column}^ORDERBYsys_id")
     }
 
-    /// Rows to pass over.
+    /// Rows to skip.
     pub fn offset(&self) -> u64 {
         self.sweep.as_ref().map_or(0, |s| s.offset)
     }
 
-    /// The track after a page. `keys` are those of its rows in the order they came, `total` is `X-Total-Count` of the
-    /// query, `now` the instance's clock, not later than when it ran the query.
+    /// The progress after a page. `keys` are the keys of its rows in the order of the response, `total` is
+    /// `X-Total-Count`, and `now` is the instance's clock, not later than the time of the query.
     ///
     /// # Errors
-    /// Where the page contradicts the query, so that going on would lose rows.
+    /// If the page contradicts the query, so that to continue would lose rows.
     pub fn advance(
         &self,
         window: &Window,
@@ -137,23 +130,29 @@ impl Track {
         keys: &[RowKey],
         total: Option<u64>,
         now: Option<i64>,
-    ) -> Result<Track, PagingError> {
+    ) -> Result<TableProgress, PagingError> {
         let before = match &self.sweep {
             Some(sweep) => sweep.clone(),
-            None => Sweep { began: now.ok_or(PagingError::NoDate)?, after: None, offset: 0 },
+            None => Sweep { started_at: now.ok_or(PagingError::NoDate)?, last_row: None, offset: 0 },
         };
-        self.check(window, column, keys, before.after.as_ref())?;
-        let page = u64::from(window.page);
-        let came = keys.len() as u64;
-        let more = came >= page || total.is_some_and(|t| t > before.offset + page);
+        self.check(window, column, keys, before.last_row.as_ref())?;
+        let page_size = u64::from(window.page_size);
+        let row_count = keys.len() as u64;
+        let more = row_count >= page_size || total.is_some_and(|t| t > before.offset + page_size);
         if !more {
-            return Ok(Track { cursor: self.cursor.max(before.began.saturating_sub(window.lag)), sweep: None });
+            return Ok(TableProgress {
+                cursor: self.cursor.max(before.started_at.saturating_sub(window.safety_lag)),
+                sweep: None,
+            });
         }
-        let (after, offset) = match keys.last() {
+        let (last_row, offset) = match keys.last() {
             Some(key) => (Some(key.clone()), 0),
-            None => (before.after, before.offset + page),
+            None => (before.last_row, before.offset + page_size),
         };
-        Ok(Track { cursor: self.cursor, sweep: Some(Sweep { began: before.began, after, offset }) })
+        Ok(TableProgress {
+            cursor: self.cursor,
+            sweep: Some(Sweep { started_at: before.started_at, last_row, offset }),
+        })
     }
 
     fn check(
@@ -161,21 +160,21 @@ impl Track {
         window: &Window,
         column: &'static str,
         keys: &[RowKey],
-        after: Option<&RowKey>,
+        last_row: Option<&RowKey>,
     ) -> Result<(), PagingError> {
-        let wanted = after.map_or_else(|| self.from(window), |k| k.at);
-        let mut last = wanted;
+        let expected = last_row.map_or_else(|| self.lower_bound(window), |k| k.at);
+        let mut last = expected;
         for key in keys {
-            if key.at < wanted {
-                let (got, wanted) = (timestamp::raw(key.at), timestamp::raw(wanted));
-                return Err(PagingError::OutOfWindow { column, got, wanted });
+            if key.at < expected {
+                let (found, expected) = (timestamp::to_raw(key.at), timestamp::to_raw(expected));
+                return Err(PagingError::OutOfWindow { column, found, expected });
             }
             if key.at < last {
                 return Err(PagingError::Unordered { column });
             }
-            // Compared for equality alone: the order of sys_ids is the database's collation, which we don't know.
-            if after.is_some_and(|a| a == key) {
-                return Err(PagingError::Standing { sys_id: key.sys_id.clone() });
+            // Compared only for equality: the order of sys_ids is the database's collation, which is unknown.
+            if last_row.is_some_and(|a| a == key) {
+                return Err(PagingError::NotAdvancing { sys_id: key.sys_id.clone() });
             }
             last = key.at;
         }
@@ -183,28 +182,28 @@ impl Track {
     }
 }
 
-/// Refuses a filter that would break out of the paging query.
+/// Rejects a filter that would change the meaning of the paging query.
 ///
 /// # Errors
-/// What is wrong with it and what to do, for people.
+/// The problem and its solution, for users.
 pub fn check_filter(filter: &str) -> Result<(), String> {
-    for (bad, why) in [
-        ("^NQ", "begins a new group, which the paging condition would not reach; use IN or ^OR"),
-        ("ORDERBY", "the order is the source's own; leave it out"),
-        ("javascript:", "would be evaluated by the instance; write the value"),
-        ("\n", "an encoded query is one line"),
+    for (bad, reason) in [
+        ("^NQ", "starts a new group without the paging condition; use IN or ^OR"),
+        ("ORDERBY", "the source sets the order; remove it"),
+        ("javascript:", "would be evaluated by the instance; use a literal value"),
+        ("\n", "an encoded query must be a single line"),
     ] {
         if filter.contains(bad) {
-            return Err(format!("filter contains {bad:?}: {why}"));
+            return Err(format!("filter contains {bad:?}: {reason}"));
         }
     }
     if filter.starts_with('^') || filter.ends_with('^') {
-        return Err("filter begins or ends with ^: leave it out".into());
+        return Err("filter begins or ends with ^: remove it".into());
     }
     Ok(())
 }
 
-/// True for what can stand in a query as a sys_id: base-system rows have some that are not hex.
+/// True if the text can be used as a sys_id in a query. Some base-system rows have sys_ids that are not hexadecimal.
 pub fn is_sys_id(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
@@ -213,15 +212,15 @@ pub fn is_sys_id(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const W: Window = Window { overlap: 60, lag: 5, page: 2, floor: 0 };
+    const W: Window = Window { lookback: 60, safety_lag: 5, page_size: 2, start_from: 0 };
 
     fn key(at: i64, id: &str) -> RowKey {
         RowKey { at, sys_id: id.into() }
     }
 
     #[test]
-    fn the_next_page_is_asked_for_by_key_with_the_filter_in_both_groups() {
-        let t = Track::at(1_000);
+    fn the_next_page_is_requested_by_key_with_the_filter_in_both_groups() {
+        let t = TableProgress::at(1_000);
         assert_eq!(
             t.query(&W, "sys_updated_on", "active=true"),
             "sys_updated_on>=1970-01-01 00:15:40^active=true^ORDERBYsys_updated_on^ORDERBYsys_id"
@@ -235,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_follows_the_clock_of_the_sweeps_start_and_never_goes_back() {
-        let t = Track::at(1_000);
+    fn the_cursor_advances_to_the_clock_at_the_sweeps_start_and_never_decreases() {
+        let t = TableProgress::at(1_000);
         let t = t.advance(&W, "c", &[key(950, "a"), key(950, "b")], None, Some(1_100)).unwrap();
-        assert_eq!(t.cursor, 1_000, "not before the sweep has ended");
+        assert_eq!(t.cursor, 1_000, "unchanged until the sweep has ended");
         let t = t.advance(&W, "c", &[], None, Some(9_999)).unwrap();
-        assert_eq!(t, Track::at(1_095), "the clock at the start, minus the lag");
+        assert_eq!(t, TableProgress::at(1_095), "the clock at the start, minus the safety lag");
         assert_eq!(t.advance(&W, "c", &[], None, Some(50)).unwrap().cursor, 1_095);
     }
 
     #[test]
-    fn a_hidden_page_is_passed_over_by_offset_and_a_short_one_is_not_the_end() {
-        let t = Track::at(1_000);
+    fn a_hidden_page_is_skipped_by_offset_and_a_short_page_is_not_the_end() {
+        let t = TableProgress::at(1_000);
         let t = t.advance(&W, "c", &[key(950, "a")], Some(9), Some(1_100)).unwrap();
         assert_eq!((t.offset(), t.sweep.is_some()), (0, true));
         let t = t.advance(&W, "c", &[], Some(8), Some(1_100)).unwrap();
@@ -257,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_ignores_the_query_is_noticed() {
-        let t = Track::at(1_000);
+    fn an_instance_that_ignores_the_query_is_detected() {
+        let t = TableProgress::at(1_000);
         assert!(matches!(t.advance(&W, "c", &[key(3, "a")], None, Some(1_100)), Err(PagingError::OutOfWindow { .. })));
         assert!(matches!(
             t.advance(&W, "c", &[key(970, "a"), key(960, "b")], None, Some(1_100)),
@@ -266,12 +265,12 @@ mod tests {
         ));
         let page = [key(950, "a"), key(950, "b")];
         let t = t.advance(&W, "c", &page, None, Some(1_100)).unwrap();
-        assert!(matches!(t.advance(&W, "c", &page, None, None), Err(PagingError::Standing { .. })));
-        assert_eq!(Track::at(0).advance(&W, "c", &[], None, None), Err(PagingError::NoDate));
+        assert!(matches!(t.advance(&W, "c", &page, None, None), Err(PagingError::NotAdvancing { .. })));
+        assert_eq!(TableProgress::at(0).advance(&W, "c", &[], None, None), Err(PagingError::NoDate));
     }
 
     #[test]
-    fn a_filter_cannot_break_out() {
+    fn a_filter_cannot_change_the_paging_query() {
         assert!(check_filter("active=true^priority=1^ORpriority=2").is_ok());
         for bad in ["a=1^NQb=2", "a=1^ORDERBYb", "a=javascript:x()", "^a=1", "a=1\nb=2"] {
             assert!(check_filter(bad).is_err(), "{bad}");

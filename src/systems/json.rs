@@ -1,4 +1,4 @@
-//! Reading JSON bodies field by field, tolerant where no meaning is lost, with errors that name the place.
+//! Reads JSON bodies field by field: tolerant where no meaning is lost, with errors that contain the path.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,32 @@ use serde_json::{Map, Value};
 use super::{DecodeError, MAX_BODY, MAX_LABELS, MAX_TEXT};
 use crate::model::Record;
 
-/// The body of a record as a JSON object.
+/// Parses the value of a record as a JSON object.
 pub(super) fn body(record: &Record) -> Result<Map<String, Value>, DecodeError> {
     let bytes = record.value.as_deref().unwrap_or_default();
     if bytes.len() > MAX_BODY {
-        let message = format!("the record has {} bytes, and at most {MAX_BODY} are read; publish less", bytes.len());
-        return Err(DecodeError { code: "oversized", at: "$".into(), message });
+        let message =
+            format!("the record has {} bytes, and the limit is {MAX_BODY}; publish smaller records", bytes.len());
+        return Err(DecodeError { code: "oversized", path: "$".into(), message });
     }
     if bytes.first() == Some(&0) {
-        return Err(wrong("$", "the value looks like Confluent-framed Avro; publish JSON, or decode it before".into()));
+        return Err(undecodable("$", "the value looks like Avro in the Confluent wire format; publish JSON".into()));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(wrong("$", format!("this is {}; publish one JSON object in each record", kind(&other)))),
-        Err(error) => {
-            Err(wrong("$", format!("this is no valid JSON ({error}); publish one JSON object in each record")))
-        }
+        Ok(other) => Err(undecodable("$", format!("expected one JSON object per record, found {}", json_type(&other)))),
+        Err(error) => Err(undecodable("$", format!("invalid JSON ({error}); publish one JSON object per record"))),
     }
 }
 
-/// An error of shape.
-pub(super) fn wrong(at: &str, message: String) -> DecodeError {
-    DecodeError { code: "undecodable", at: at.to_owned(), message }
+/// Returns an error with the code `undecodable`.
+pub(super) fn undecodable(path: &str, message: String) -> DecodeError {
+    DecodeError { code: "undecodable", path: path.to_owned(), message }
 }
 
-/// For messages.
-pub(super) fn kind(value: &Value) -> &'static str {
+/// Returns the type of a value, for error messages.
+pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -44,47 +43,56 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Text at a key: numbers and booleans as text, null and blank as nothing, cut to [`MAX_TEXT`] characters.
-pub(super) fn text(object: &Map<String, Value>, key: &str, at: &str) -> Result<Option<String>, DecodeError> {
+/// Reads a text field: numbers and booleans become text, null and blank become `None`. Texts are truncated to
+/// [`MAX_TEXT`] characters.
+pub(super) fn text(object: &Map<String, Value>, key: &str, path: &str) -> Result<Option<String>, DecodeError> {
     Ok(match object.get(key) {
         None | Some(Value::Null) => None,
-        Some(Value::String(text)) => (!text.trim().is_empty()).then(|| cut(text, MAX_TEXT)),
+        Some(Value::String(text)) => (!text.trim().is_empty()).then(|| truncate(text, MAX_TEXT)),
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::Bool(value)) => Some(value.to_string()),
-        Some(other) => return Err(wrong(&format!("{at}.{key}"), format!("this is {}; give text", kind(other)))),
+        Some(other) => {
+            return Err(undecodable(&format!("{path}.{key}"), format!("expected text, found {}", json_type(other))));
+        }
     })
 }
 
-/// An object at a key.
+/// Reads an object field.
 pub(super) fn object<'a>(
-    of: &'a Map<String, Value>,
+    parent: &'a Map<String, Value>,
     key: &str,
-    at: &str,
+    path: &str,
 ) -> Result<Option<&'a Map<String, Value>>, DecodeError> {
-    match of.get(key) {
+    match parent.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
-        Some(other) => Err(wrong(&format!("{at}.{key}"), format!("this is {}; give an object", kind(other)))),
+        Some(other) => {
+            Err(undecodable(&format!("{path}.{key}"), format!("expected an object, found {}", json_type(other))))
+        }
     }
 }
 
-/// Labels at a key: values of any kind become text, nested ones their JSON.
-pub(super) fn labels(of: &Map<String, Value>, key: &str, at: &str) -> Result<BTreeMap<String, String>, DecodeError> {
-    let Some(labels) = object(of, key, at)? else { return Ok(BTreeMap::new()) };
+/// Reads a field with labels: values of any type become text, nested ones their JSON.
+pub(super) fn labels(
+    parent: &Map<String, Value>,
+    key: &str,
+    path: &str,
+) -> Result<BTreeMap<String, String>, DecodeError> {
+    let Some(labels) = object(parent, key, path)? else { return Ok(BTreeMap::new()) };
     if labels.len() > MAX_LABELS {
-        let message = format!("there are {} labels, and at most {MAX_LABELS} are taken; leave some out", labels.len());
-        return Err(wrong(&format!("{at}.{key}"), message));
+        let message = format!("there are {} labels, and the limit is {MAX_LABELS}; publish fewer", labels.len());
+        return Err(undecodable(&format!("{path}.{key}"), message));
     }
-    let value = |value: &Value| match value {
+    let text = |value: &Value| match value {
         Value::Null => String::new(),
-        Value::String(text) => cut(text, MAX_TEXT),
-        other => cut(&other.to_string(), MAX_TEXT),
+        Value::String(text) => truncate(text, MAX_TEXT),
+        other => truncate(&other.to_string(), MAX_TEXT),
     };
-    Ok(labels.iter().map(|(name, label)| (name.clone(), value(label))).collect())
+    Ok(labels.iter().map(|(name, label)| (name.clone(), text(label))).collect())
 }
 
-/// The first `length` characters.
-pub(super) fn cut(text: &str, length: usize) -> String {
+/// Returns the first `length` characters.
+pub(super) fn truncate(text: &str, length: usize) -> String {
     match text.char_indices().nth(length) {
         Some((end, _)) => text.get(..end).unwrap_or(text).to_owned(),
         None => text.to_owned(),

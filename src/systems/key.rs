@@ -1,35 +1,35 @@
-//! Whether a record's key keeps its alerts in one partition.
+//! Checks that a record's key assigns its alerts to one partition.
 
 use super::DecodeError;
 use crate::model::{AlertEvent, Record};
 
-/// The record's key must be the key of every event in it.
+/// Checks that the record's key equals the key of each of its events.
 pub(super) fn check(record: &Record, events: &[AlertEvent]) -> Result<(), DecodeError> {
     let Some(event) = events.iter().find(|e| record.key.as_deref() != Some(e.key.as_bytes())) else { return Ok(()) };
-    const WHAT_TO_DO: &str = "publish each alert under its own key, give the topic one partition, or give a new route \
-                              `rekey: true` (or `copartitioned: true` if all records of an alert certainly share a \
-                              partition)";
+    const REMEDY: &str = "publish each alert with its own key, use a topic with one partition, or set `repartition: \
+                          true` on a new route (or `keyed_by_alert: true` if all records of an alert certainly share a \
+                          partition)";
     Err(match &record.key {
         None => DecodeError {
             code: "missing_key",
-            at: "key".into(),
+            path: "key".into(),
             message: format!(
-                "the record has no key, the topic has several partitions, and the alert is `{}`; {WHAT_TO_DO}",
+                "the record has no key, the topic has several partitions, and the alert's key is `{}`; {REMEDY}",
                 event.key
             ),
         },
         Some(key) => DecodeError {
             code: "key_mismatch",
-            at: "key".into(),
+            path: "key".into(),
             message: format!(
-                "the record's key is `{}`, but the alert in it is `{}`; {WHAT_TO_DO}",
-                shown(key),
+                "the record's key is `{}`, but the alert's key is `{}`; {REMEDY}",
+                lossy_text(key),
                 event.key
             ),
         },
     })
 }
 
-fn shown(bytes: &[u8]) -> String {
+fn lossy_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().take(200).collect()
 }

@@ -1,83 +1,82 @@
-//! From the bytes of a record to alert events.
+//! Decodes the bytes of a record into alert events.
 //!
-//! One decoder per format. A decoder never panics whatever the bytes, reads no clock, and gives one clear error for
-//! a record that it can't read: what, where in the body, and what to do. What a rule of the format leaves out (a test
-//! event) is left out of the list; tombstones never come here.
+//! There is one decoder per format. A decoder never panics on any input and reads no clock. For a record that it can't
+//! decode, it returns one error with problem, path in the body and remedy. Events that the format excludes (test
+//! events) are skipped. Tombstones are not passed to a decoder.
 
 mod alertmanager;
 mod canonical;
 mod json;
 mod key;
+mod names;
 mod time;
-mod words;
 
 use crate::model::{AlertEvent, Record};
 
-pub use alertmanager::By;
+pub use alertmanager::TicketPer;
 
-/// Bytes of the largest record value that is read: above the broker's default `message.max.bytes` and far below
-/// what would hurt.
+/// Size limit of a record value, bytes: above the broker's default `message.max.bytes`, and far below a harmful size.
 pub const MAX_BODY: usize = 8 << 20;
 
-/// Alert events in one record, at most.
+/// Most alert events in one record.
 pub const MAX_EVENTS: usize = 10_000;
 
-/// Characters of any text taken from an event.
+/// Most characters of a text of an event; longer ones are truncated.
 pub const MAX_TEXT: usize = 64 << 10;
 
-/// Labels of one alert.
+/// Most labels of one alert.
 pub const MAX_LABELS: usize = 1_000;
 
-/// Bytes of the longest alert key.
+/// Most bytes of an alert key.
 pub const MAX_KEY: usize = 1_024;
 
-/// A record that can never be read as it is.
+/// A record that can't be decoded, now or later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {message}")]
+#[error("{path}: {message}")]
 pub struct DecodeError {
     /// Stable code for dead letters: `undecodable`, `missing_key`, `unknown_action`, `oversized`, `key_mismatch`.
     pub code: &'static str,
-    /// Where in the body, as JSON path from `$`, or `key` for the record's key.
-    pub at: String,
-    /// What is wrong and what to do.
+    /// JSON path in the body, from `$`; `key` for the record's key.
+    pub path: String,
+    /// The problem and the remedy.
     pub message: String,
 }
 
-/// Reads the records of one topic.
+/// The format of a topic's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoder {
     /// The canonical alert event as JSON, full or short form.
     Canonical,
     /// The webhook body of Prometheus Alertmanager, version 4.
-    Alertmanager(By),
+    Alertmanager(TicketPer),
 }
 
 impl Decoder {
-    /// The alert events of a record, in order; their index in the list is the `index` of their position.
+    /// Decodes the alert events of a record, in order. Their index in the list is the `index` of their position.
     ///
     /// # Errors
-    /// The record can't be read; all of it is refused.
+    /// The record, or any of its events, can't be decoded.
     pub fn decode(&self, record: &Record) -> Result<Vec<AlertEvent>, DecodeError> {
         match self {
             Self::Canonical => canonical::decode(record),
-            Self::Alertmanager(by) => alertmanager::decode(record, *by),
+            Self::Alertmanager(ticket_per) => alertmanager::decode(record, *ticket_per),
         }
     }
 
-    /// Checks that every later record of these alerts will come by the same partition, on which the order per key
-    /// rests: with more than one partition the record's key must be the alert's key, unless the user vouches
-    /// (`copartitioned`).
+    /// Checks that all records of these alerts are in the same partition, on which the order per key depends: if the
+    /// topic has more than one partition, the record's key must equal the alert's key, unless the user guarantees it
+    /// (`keyed_by_alert`).
     ///
     /// # Errors
-    /// `missing_key` or `key_mismatch`, with what to do.
+    /// `missing_key` or `key_mismatch`, with a remedy.
     pub fn check_key(
         &self,
         record: &Record,
         events: &[AlertEvent],
         partitions: usize,
-        copartitioned: bool,
+        keyed_by_alert: bool,
     ) -> Result<(), DecodeError> {
-        if partitions <= 1 || copartitioned { Ok(()) } else { key::check(record, events) }
+        if partitions <= 1 || keyed_by_alert { Ok(()) } else { key::check(record, events) }
     }
 }
 

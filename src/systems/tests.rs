@@ -1,4 +1,4 @@
-//! What publishers send, and what becomes of it.
+//! Decoding of published records.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -24,13 +24,13 @@ fn canonical(text: &str) -> Result<AlertEvent, DecodeError> {
     Decoder::Canonical.decode(&record(None, text.as_bytes())).map(|mut events| events.remove(0))
 }
 
-fn refusal(text: &str) -> String {
-    let error = canonical(text).expect_err("must be refused");
+fn error_of(text: &str) -> String {
+    let error = canonical(text).expect_err("must be rejected");
     format!("{} {error}", error.code)
 }
 
 #[test]
-fn the_short_form_expands() {
+fn the_short_form_is_expanded() {
     let event = canonical(r#"{"source":"backup","key":"nightly","action":"open","title":"Failed","build":7}"#).unwrap();
     assert_eq!((event.key.as_str(), event.kind.as_str(), event.object_id.as_str()), ("nightly", "alert", "nightly"));
     assert_eq!((event.action, event.status.as_str()), (Some(Action::Open), "open"));
@@ -48,7 +48,7 @@ fn the_short_form_expands() {
 }
 
 #[test]
-fn the_full_form_is_read() {
+fn the_full_form_is_decoded() {
     let event = canonical(
         r#"{"schema":"alert-lifecycle/1","event_id":"e1","source":{"system":"pd","instance":"eu"},
             "object":{"kind":"incident","id":"Q1","number":"17","url":"https://x"},"action":"follow-up","status":"open",
@@ -66,7 +66,7 @@ fn the_full_form_is_read() {
 }
 
 #[test]
-fn a_status_stands_for_an_action() {
+fn a_status_implies_an_action() {
     let action = |status: &str| {
         canonical(&format!(r#"{{"source":"x","key":"k","title":"t","status":"{status}"}}"#)).map(|e| e.action)
     };
@@ -78,47 +78,47 @@ fn a_status_stands_for_an_action() {
 }
 
 #[test]
-fn a_bad_event_gets_one_clear_error() {
+fn an_invalid_event_gets_one_clear_error() {
     for (text, expected) in [
-        ("", "undecodable $: this is no valid JSON (EOF"),
-        ("[]", "undecodable $: this is a list; publish one JSON object in each record"),
-        ("\0\0\0\0\x01abc", "undecodable $: the value looks like Confluent-framed Avro"),
-        (r#"{"key":"k","action":"open"}"#, "undecodable $.source: it is missing"),
-        (r#"{"source":"x","action":"open","title":"t"}"#, "missing_key $.key: there is no `key`"),
+        ("", "undecodable $: invalid JSON (EOF"),
+        ("[]", "undecodable $: expected one JSON object per record, found a list"),
+        ("\0\0\0\0\x01abc", "undecodable $: the value looks like Avro in the Confluent wire format"),
+        (r#"{"key":"k","action":"open"}"#, "undecodable $.source: missing"),
+        (r#"{"source":"x","action":"open","title":"t"}"#, "missing_key $.key: missing, as is `object.id`"),
         (
             r#"{"source":"x","key":"k","action":"explode"}"#,
-            "unknown_action $.action: `explode` is no action; publish one",
+            "unknown_action $.action: unknown action `explode`; use one",
         ),
-        (r#"{"source":"x","key":"k"}"#, "unknown_action $.action: there is no action"),
-        (r#"{"source":"x","key":"k","action":"open"}"#, "undecodable $.title: it is missing"),
-        (r#"{"source":"x","key":"k","action":"note"}"#, "undecodable $.note: it is missing"),
+        (r#"{"source":"x","key":"k"}"#, "unknown_action $.action: missing, and no `status`"),
+        (r#"{"source":"x","key":"k","action":"open"}"#, "undecodable $.title: missing"),
+        (r#"{"source":"x","key":"k","action":"note"}"#, "undecodable $.note: missing"),
         (
             r#"{"source":"x","key":"k","action":"update","title":{}}"#,
-            "undecodable $.title: this is an object; give text",
+            "undecodable $.title: expected text, found an object",
         ),
         (
             r#"{"source":"x","key":"k","action":"update","occurred_at":"yesterday"}"#,
             "undecodable $.occurred_at: `yesterday`",
         ),
-        (r#"{"source":"x","key":"k\n","action":"update"}"#, "invalid_key $.key: an alert's key"),
-        (r#"{"schema":"alert-lifecycle/2","source":"x"}"#, "undecodable $.schema: `alert-lifecycle/2` is not known"),
+        (r#"{"source":"x","key":"k\n","action":"update"}"#, "invalid_key $.key: the key of an alert"),
+        (r#"{"schema":"alert-lifecycle/2","source":"x"}"#, "undecodable $.schema: unknown schema `alert-lifecycle/2`"),
     ] {
-        let actual = refusal(text);
+        let actual = error_of(text);
         assert!(actual.starts_with(expected), "{text}\n{actual}");
     }
 }
 
 #[test]
-fn test_events_are_left_out() {
+fn test_events_are_skipped() {
     let text = br#"{"source":"x","key":"k","action":"open","title":"t","mode":"test"}"#;
     assert_eq!(Decoder::Canonical.decode(&record(None, text)), Ok(vec![]));
 }
 
 #[test]
-fn the_records_key_is_the_alerts_key_unless_somebody_vouches() {
+fn the_record_key_must_be_the_alert_key_unless_the_user_guarantees_one_partition() {
     let events = vec![canonical(r#"{"source":"x","key":"k","action":"open","title":"t"}"#).unwrap()];
-    let check = |key, partitions, vouched| {
-        Decoder::Canonical.check_key(&record(key, b""), &events, partitions, vouched).map_err(|e| e.code)
+    let check = |key, partitions, keyed_by_alert| {
+        Decoder::Canonical.check_key(&record(key, b""), &events, partitions, keyed_by_alert).map_err(|e| e.code)
     };
     assert_eq!(check(Some("k"), 3, false), Ok(()));
     assert_eq!(check(Some("other"), 3, false), Err("key_mismatch"));
@@ -126,18 +126,18 @@ fn the_records_key_is_the_alerts_key_unless_somebody_vouches() {
     assert_eq!(check(None, 1, false), Ok(()));
     assert_eq!(check(Some("other"), 3, true), Ok(()));
     let text = br#"{"source":"x","action":"open","title":"t"}"#;
-    assert_eq!(Decoder::Canonical.decode(&record(Some("from the record"), text)).unwrap()[0].key, "from the record");
+    assert_eq!(Decoder::Canonical.decode(&record(Some("record key"), text)).unwrap()[0].key, "record key");
 }
 
 #[test]
 fn an_alertmanager_group_is_one_event() {
-    let events = Decoder::Alertmanager(By::Group).decode(&record(None, WEBHOOK.as_bytes())).unwrap();
+    let events = Decoder::Alertmanager(TicketPer::Group).decode(&record(None, WEBHOOK.as_bytes())).unwrap();
     let [event] = &events[..] else { panic!("one event") };
     // printf '%s' '{}/{team="storage"}:{alertname="DiskFull", team="storage"}' | sha256sum
     assert_eq!(event.key, "alertmanager:group:18ce4c6397b240e683dfc1a48685800d1171a4cbc4cbf1d0a51ab51a5b7c5eaa");
     assert_eq!((event.action, event.severity.as_deref()), (Some(Action::Open), Some("critical")));
     assert_eq!(event.title.as_deref(), Some("DiskFull (team=storage)"));
-    assert_eq!(event.occurred_at, 1_700_000_000_000, "the record's");
+    assert_eq!(event.occurred_at, 1_700_000_000_000, "the record's timestamp");
     assert_eq!(
         event.description.as_deref(),
         Some(
@@ -152,8 +152,8 @@ fn an_alertmanager_group_is_one_event() {
 }
 
 #[test]
-fn alertmanager_alerts_are_an_event_each() {
-    let events = Decoder::Alertmanager(By::Alert).decode(&record(None, WEBHOOK.as_bytes())).unwrap();
+fn each_alertmanager_alert_is_an_event() {
+    let events = Decoder::Alertmanager(TicketPer::Alert).decode(&record(None, WEBHOOK.as_bytes())).unwrap();
     let seen: Vec<_> = events
         .iter()
         .map(|e| (e.key.as_str(), e.action.unwrap(), e.title.as_deref().unwrap(), e.severity.as_deref().unwrap()))
@@ -173,47 +173,54 @@ fn alertmanager_alerts_are_an_event_each() {
 }
 
 #[test]
-fn without_a_timestamp_the_times_of_the_body_count() {
-    let times = |by| {
+fn without_a_record_timestamp_the_times_of_the_body_are_used() {
+    let times = |ticket_per| {
         let record = Record { timestamp: None, ..record(None, WEBHOOK.as_bytes()) };
-        let events = Decoder::Alertmanager(by).decode(&record).unwrap();
-        events.iter().map(|e| time::show(e.occurred_at)).collect::<Vec<_>>()
+        let events = Decoder::Alertmanager(ticket_per).decode(&record).unwrap();
+        events.iter().map(|e| time::format_rfc3339(e.occurred_at)).collect::<Vec<_>>()
     };
-    assert_eq!(times(By::Group), ["2026-11-23T10:05:00Z"]);
-    assert_eq!(times(By::Alert), ["2026-11-23T10:00:00.123Z", "2026-11-23T10:05:00Z", "2026-11-23T10:04:00Z"]);
+    assert_eq!(times(TicketPer::Group), ["2026-11-23T10:05:00Z"]);
+    assert_eq!(times(TicketPer::Alert), ["2026-11-23T10:00:00.123Z", "2026-11-23T10:05:00Z", "2026-11-23T10:04:00Z"]);
 }
 
-/// Alertmanager ends an alert by its timeout while Prometheus is away, and then gets it again with its old start.
+/// While Prometheus is down, Alertmanager resolves an alert by its timeout, and then receives it again with its old
+/// start.
 #[test]
-fn an_alert_that_comes_back_with_its_old_start_is_not_older_than_its_end() {
+fn an_alert_that_fires_again_with_its_old_start_is_not_older_than_its_resolution() {
     let decode = |status: &str, ends: &str, timestamp| {
         let body = json!({ "status": status, "groupKey": "g", "alerts": [{
             "status": status, "fingerprint": "f", "startsAt": "2026-11-23T09:00:00Z", "endsAt": ends,
         }] });
         let record = Record { timestamp: Some(timestamp), ..record(None, body.to_string().as_bytes()) };
-        [By::Group, By::Alert].map(|by| Decoder::Alertmanager(by).decode(&record).unwrap()[0].occurred_at)
+        [TicketPer::Group, TicketPer::Alert]
+            .map(|ticket_per| Decoder::Alertmanager(ticket_per).decode(&record).unwrap()[0].occurred_at)
     };
-    let ended = decode("resolved", "2026-11-23T10:20:00Z", 1_795_429_300_000);
-    let again = decode("firing", "0001-01-01T00:00:00Z", 1_795_429_600_000);
-    assert!(again[0] > ended[0] && again[1] > ended[1]);
+    let resolved = decode("resolved", "2026-11-23T10:20:00Z", 1_795_429_300_000);
+    let firing = decode("firing", "0001-01-01T00:00:00Z", 1_795_429_600_000);
+    assert!(firing[0] > resolved[0] && firing[1] > resolved[1]);
 }
 
 #[test]
-fn what_is_no_webhook_is_refused() {
-    let refuse = |text: &str, by| {
-        let error = Decoder::Alertmanager(by).decode(&record(None, text.as_bytes())).expect_err("refused");
+fn a_record_that_is_not_a_webhook_body_is_rejected() {
+    let error_of = |text: &str, ticket_per| {
+        let error =
+            Decoder::Alertmanager(ticket_per).decode(&record(None, text.as_bytes())).expect_err("must be rejected");
         format!("{} {error}", error.code)
     };
-    assert!(refuse("{}", By::Group).starts_with("undecodable $.alerts: it is missing; is this the webhook"));
-    assert!(refuse(r#"{"version":"5"}"#, By::Group).starts_with("undecodable $.version"));
-    assert!(refuse(r#"{"alerts":[{}]}"#, By::Alert).starts_with("unknown_action $.alerts[0].status: it is missing"));
-    assert!(refuse(r#"{"alerts":[],"status":"firing"}"#, By::Group).starts_with("missing_key $.groupKey"));
+    assert!(error_of("{}", TicketPer::Group).starts_with("undecodable $.alerts: missing; is this the webhook"));
+    assert!(error_of(r#"{"version":"5"}"#, TicketPer::Group).starts_with("undecodable $.version"));
     assert!(
-        refuse(r#"{"alerts":[{"status":"firing"}]}"#, By::Alert).starts_with("missing_key $.alerts[0].fingerprint")
+        error_of(r#"{"alerts":[{}]}"#, TicketPer::Alert)
+            .starts_with("unknown_action $.alerts[0].status: expected `firing` or `resolved`, found nothing")
+    );
+    assert!(error_of(r#"{"alerts":[],"status":"firing"}"#, TicketPer::Group).starts_with("missing_key $.groupKey"));
+    assert!(
+        error_of(r#"{"alerts":[{"status":"firing"}]}"#, TicketPer::Alert)
+            .starts_with("missing_key $.alerts[0].fingerprint")
     );
 }
 
-/// JSON of any shape under the names that decoders look at.
+/// JSON of any structure with the field names that decoders read.
 fn any_body() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(json!(null)),
@@ -238,15 +245,15 @@ fn any_body() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        for decoder in [Decoder::Canonical, Decoder::Alertmanager(By::Group), Decoder::Alertmanager(By::Alert)] {
+    fn a_decoder_never_panics_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        for decoder in [Decoder::Canonical, Decoder::Alertmanager(TicketPer::Group), Decoder::Alertmanager(TicketPer::Alert)] {
             let _ = decoder.decode(&record(None, &bytes));
         }
     }
 
     #[test]
-    fn no_json_makes_a_decoder_panic_and_every_event_has_a_key_and_an_action(body in any_body()) {
-        for decoder in [Decoder::Canonical, Decoder::Alertmanager(By::Group), Decoder::Alertmanager(By::Alert)] {
+    fn a_decoder_never_panics_on_any_json_and_every_event_has_a_key_and_an_action(body in any_body()) {
+        for decoder in [Decoder::Canonical, Decoder::Alertmanager(TicketPer::Group), Decoder::Alertmanager(TicketPer::Alert)] {
             for event in decoder.decode(&record(Some("k"), body.to_string().as_bytes())).unwrap_or_default() {
                 prop_assert!(!event.key.is_empty() && event.key.len() <= MAX_KEY && event.action.is_some());
                 prop_assert!(event.json.is_object());

@@ -1,90 +1,90 @@
-//! A ledger of a million keys: what they cost in memory, and how soon a bridge that is started again is at work.
+//! A ledger with a million keys: their memory, and the time that a restarted bridge needs until it writes.
 //!
-//! The keys are made as a user makes them, by a million new alerts. Then the bridge is stopped in order, alerts of 40 keys
-//! in all partitions are published, and a second bridge is started. Its time is counted from the moment at which the
-//! group gave it its partitions, as how long a group takes to form is the group's business; that time is shown beside.
+//! The keys are created by a million new alerts. Then the bridge is stopped, changes of 40 keys in all partitions are
+//! published, and a second bridge is started. Its time counts from the assignment of its partitions, because the
+//! consumer group determines how long that takes; the time until then is a separate figure.
 
 use std::time::{Duration, Instant};
 
-use crate::feed::Feed;
-use crate::outcome::Case;
+use crate::load::Load;
+use crate::results::Measurement;
 use crate::support::kafka::Broker;
-use crate::world::{Running, Setup, World};
+use crate::testbed::{ConsumerProcess, Setup, Testbed};
 
-/// Keys of the ledger, and those of them that change once it is started again.
+/// Number of keys in the ledger, and of those that change before the restart.
 const KEYS: u32 = 1_000_000;
 const CHANGED: u32 = 40;
 
-/// Runs the case; how many tickets are wrong.
-pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
+/// Runs the case, and returns the number of wrong tickets.
+pub async fn run(broker: &Broker, measurements: &mut Vec<Measurement>) -> usize {
     let case = "million";
-    let world = World::start(broker, &Setup { latency: 0, at_once: 64, ..Setup::default() }).await;
-    let bridge = world.bridge().await;
-    let idle = bridge.at_rest().await;
-    let feed = Feed::creates(KEYS);
-    let mut expected = feed.expected();
-    let feeding = feed.publish(world.bootstrap(), world.topic());
-    await_known(&world, KEYS).await;
-    feeding.await.expect("the events are published");
-    let filled = bridge.at_rest().await;
-    let before = bridge.stop().len();
+    let testbed = Testbed::start(broker, &Setup { latency_ms: 0, concurrency: 64, ..Setup::default() }).await;
+    let bridge = testbed.start_bridge().await;
+    let idle = bridge.usage_at_rest().await;
+    let load = Load::creates(KEYS);
+    let mut expected = load.expected();
+    let publishing = load.publish(testbed.bootstrap(), testbed.topic());
+    await_ledger_entries(&testbed, KEYS).await;
+    publishing.await.expect("the events are published");
+    let filled = bridge.usage_at_rest().await;
+    let log_length = bridge.stop().len();
 
-    let again = Feed::again(CHANGED);
-    expected.extend(again.expected());
-    again.publish(world.bootstrap(), world.topic()).await.expect("the events are published");
-    let began = Instant::now();
-    let second = world.run(&mut world.command());
-    let assigned = await_line(&second, before, "was assigned a partition").await;
-    let first = await_applied(&world, 1).await;
-    let last = await_applied(&world, CHANGED).await;
-    let wrong = world.await_right(&expected).await;
-    let loaded = second.at_rest().await;
+    let updates = Load::updates(CHANGED);
+    expected.extend(updates.expected());
+    updates.publish(testbed.bootstrap(), testbed.topic()).await.expect("the events are published");
+    let started = Instant::now();
+    let second = testbed.run(&mut testbed.command());
+    let assigned = await_log(&second, log_length, "partition assigned").await;
+    let first = await_applied(&testbed, 1).await;
+    let last = await_applied(&testbed, CHANGED).await;
+    let wrong = testbed.await_expected(&expected).await;
+    let loaded = second.usage_at_rest().await;
 
-    let told = |what: &str, figure: f64| Case::plain(case, what, format!("{figure:.1}"));
-    lines.extend([
-        told("RSS idle, MB", idle.resident),
-        told("RSS more with 1,000,000 keys, MB", filled.resident - idle.resident).wanted("150"),
-        told("RSS more after a restart, MB", loaded.resident - idle.resident).wanted("150"),
-        told("RSS peak of the restart, MB", loaded.peak),
-        told("start to assignment, s", (assigned - began).as_secs_f64()),
-        told("assignment to first write, s", (first - assigned).as_secs_f64()).wanted("5"),
-        told("assignment to all partitions, s", (last - assigned).as_secs_f64()),
+    let plain = |name: &str, value: f64| Measurement::plain(case, name, format!("{value:.1}"));
+    measurements.extend([
+        plain("RSS idle, MB", idle.resident_mb),
+        plain("RSS added by 1,000,000 keys, MB", filled.resident_mb - idle.resident_mb).with_target("150"),
+        plain("RSS added after a restart, MB", loaded.resident_mb - idle.resident_mb).with_target("150"),
+        plain("RSS peak of the restart, MB", loaded.peak_mb),
+        plain("start to assignment, s", (assigned - started).as_secs_f64()),
+        plain("assignment to first write, s", (first - assigned).as_secs_f64()).with_target("5"),
+        plain("assignment to last write, s", (last - assigned).as_secs_f64()),
     ]);
-    lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    measurements.push(Measurement::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
     wrong
 }
 
-/// Waits until the ledger knows so many keys, and nothing is left to do.
-async fn await_known(world: &World, count: u32) {
+/// Waits until the ledger has `count` entries and no event is pending.
+async fn await_ledger_entries(testbed: &Testbed, count: u32) {
     let deadline = Instant::now() + Duration::from_secs(900);
     loop {
-        let known = world.metric("nowbridge_ledger_entries").await;
-        if known >= f64::from(count) && world.metric("nowbridge_unresolved_events").await < 1.0 {
+        let entries = testbed.metric("nowbridge_ledger_entries").await;
+        if entries >= f64::from(count) && testbed.metric("nowbridge_pending_events").await < 1.0 {
             return;
         }
-        assert!(Instant::now() < deadline, "{known} keys of {count} are known\n{}", world.last_log());
+        assert!(Instant::now() < deadline, "{entries} ledger entries of {count}\n{}", testbed.log_tail());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Waits until this bridge has applied so many events; when it had.
-async fn await_applied(world: &World, count: u32) -> Instant {
+/// Waits until this bridge has applied `count` events, and returns the time.
+async fn await_applied(testbed: &Testbed, count: u32) -> Instant {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let applied = world.metric("nowbridge_events_applied_total").await;
+        let applied = testbed.metric("nowbridge_events_applied_total").await;
         if applied >= f64::from(count) {
             return Instant::now();
         }
-        assert!(Instant::now() < deadline, "{applied} events of {count} are applied\n{}", world.last_log());
+        assert!(Instant::now() < deadline, "{applied} events of {count} are applied\n{}", testbed.log_tail());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Waits for a line in the bridge's log, behind what was there before; when it was seen.
-async fn await_line(bridge: &Running, before: usize, text: &str) -> Instant {
+/// Waits for a text in the log after its first `skip` bytes, and returns the time.
+async fn await_log(bridge: &ConsumerProcess, skip: usize, text: &str) -> Instant {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !bridge.log().get(before..).is_some_and(|log| log.contains(text)) {
-        assert!(Instant::now() < deadline, "the log does not say: {text}\n{}", bridge.log());
+    while !bridge.log().get(skip..).is_some_and(|log| log.contains(text)) {
+        assert!(Instant::now() < deadline, "the log does not contain: {text}\n{}", bridge.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Instant::now()

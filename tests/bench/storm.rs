@@ -1,47 +1,50 @@
-//! The storm: far more events than the quota has requests, and critical alerts that must not wait for it.
+//! The storm: far more events than the quota allows requests, and critical alerts that must not wait.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::feed::{Feed, Published};
-use crate::outcome::Case;
+use crate::load::{Load, Published};
+use crate::results::Measurement;
 use crate::support::kafka::Broker;
-use crate::world::{Setup, World};
+use crate::testbed::{Setup, Testbed};
 
 const EVENTS: usize = 10_000;
 const KEYS: usize = 300;
-const LASTS: Duration = Duration::from_secs(60);
-/// Requests a minute.
-const QUOTA: u32 = 300;
-/// Every so many events there is a critical alert: one in three seconds.
+const DURATION: Duration = Duration::from_secs(60);
+const REQUESTS_PER_MINUTE: u32 = 300;
+/// One event in this many opens a critical alert: one every three seconds.
 const CRITICAL_EVERY: usize = 500;
-/// Between two looks for critical tickets; their latency is measured as exactly as that.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Time between two searches for critical tickets, which is the precision of their latency.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(25);
 
-pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
+pub async fn run(broker: &Broker, measurements: &mut Vec<Measurement>) -> usize {
     let case = "storm";
-    let world = World::start(broker, &Setup { latency: 150, at_once: 8, quota: Some(QUOTA), ..Setup::default() }).await;
-    let bridge = world.bridge().await;
-    let idle = bridge.at_rest().await;
-    let feed = Feed::storm(EVENTS, KEYS, LASTS, CRITICAL_EVERY);
-    let expected = feed.expected();
+    let testbed = Testbed::start(
+        broker,
+        &Setup { latency_ms: 150, concurrency: 8, requests_per_minute: Some(REQUESTS_PER_MINUTE), ..Setup::default() },
+    )
+    .await;
+    let bridge = testbed.start_bridge().await;
+    let idle = bridge.usage_at_rest().await;
+    let load = Load::storm(EVENTS, KEYS, DURATION, CRITICAL_EVERY);
+    let expected = load.expected();
     let published = Published::default();
-    let feeding = feed.publish_noting(world.bootstrap(), world.topic(), published.clone());
-    let began = Instant::now();
+    let publishing = load.publish_recording(testbed.bootstrap(), testbed.topic(), published.clone());
+    let started = Instant::now();
     let critical = expected.keys().filter(|key| key.starts_with("critical")).count();
     let mut seen: BTreeMap<String, Instant> = BTreeMap::new();
-    while seen.len() < critical && began.elapsed() < LASTS * 2 {
+    while seen.len() < critical && started.elapsed() < DURATION * 2 {
         let now = Instant::now();
-        for key in world.keys().await.into_iter().filter(|key| key.starts_with("critical")) {
+        for key in testbed.keys().await.into_iter().filter(|key| key.starts_with("critical")) {
             seen.entry(key).or_insert(now);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(SEARCH_INTERVAL).await;
     }
-    feeding.await.expect("the events are published");
+    publishing.await.expect("the events are published");
     let ended = Instant::now();
-    let wrong = world.await_right(&expected).await;
-    let took = ended.elapsed().as_secs_f64();
+    let wrong = testbed.await_expected(&expected).await;
+    let drained_after = ended.elapsed().as_secs_f64();
     let usage = bridge.usage();
     let mut latencies: Vec<f64> = {
         let published = published.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,16 +52,34 @@ pub async fn run(broker: &Broker, lines: &mut Vec<Case>) -> usize {
     };
     latencies.sort_by(f64::total_cmp);
     #[expect(clippy::cast_precision_loss, reason = "counts of two minutes")]
-    let (requests, events, keys) = (world.requests().await as f64, EVENTS as f64, KEYS as f64);
-    let bound = keys / (f64::from(QUOTA) / 60.0);
+    let (requests, events, keys) = (testbed.requests().await as f64, EVENTS as f64, KEYS as f64);
+    let least = keys / (f64::from(REQUESTS_PER_MINUTE) / 60.0);
     let seconds = |latency: Option<&f64>| latency.map_or("none".into(), |s| format!("{s:.2}"));
-    lines.push(Case::plain(case, "requests that were refused", world.refused().await.to_string()).wanted("0"));
-    lines.push(Case::plain(case, "requests an event", format!("{:.3}", requests / events)).wanted("0.065"));
-    lines.push(Case::rate(case, "seconds after it until right", took, format!("{KEYS} keys: {bound:.0}"), bound));
-    lines.push(Case::plain(case, "critical tickets seen", format!("{} of {critical}", latencies.len())));
-    lines.push(Case::plain(case, "critical ticket, median s", seconds(latencies.get(latencies.len() / 2))));
-    lines.push(Case::plain(case, "critical ticket, worst s", seconds(latencies.last())).wanted("0.5"));
-    lines.push(Case::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
-    lines.extend(crate::costs(case, &idle, &usage, EVENTS));
+    measurements.push(
+        Measurement::plain(case, "requests rejected with 429", testbed.throttled().await.to_string()).with_target("0"),
+    );
+    measurements
+        .push(Measurement::plain(case, "requests per event", format!("{:.3}", requests / events)).with_target("0.065"));
+    measurements.push(Measurement::with_limit(
+        case,
+        "seconds to drain",
+        drained_after,
+        format!("{KEYS} keys: {least:.0}"),
+        least,
+    ));
+    measurements.push(Measurement::plain(
+        case,
+        "critical tickets created",
+        format!("{} of {critical}", latencies.len()),
+    ));
+    measurements.push(Measurement::plain(
+        case,
+        "critical ticket, median, s",
+        seconds(latencies.get(latencies.len() / 2)),
+    ));
+    measurements
+        .push(Measurement::plain(case, "critical ticket, maximum, s", seconds(latencies.last())).with_target("0.5"));
+    measurements.push(Measurement::plain(case, "tickets, and wrong ones", format!("{}, {wrong}", expected.len())));
+    measurements.extend(crate::costs(case, &idle, &usage, EVENTS));
     wrong
 }

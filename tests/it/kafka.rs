@@ -1,4 +1,4 @@
-//! The Kafka clients against a real broker: what the delivery rests on, seen rather than believed.
+//! The Kafka clients with a real broker: the behaviour on which the delivery guarantees depend.
 
 mod embedded;
 mod ledger;

@@ -1,11 +1,12 @@
-//! Integration tests, all in one binary: they share one broker, and link once.
+//! Integration tests, all in one binary: they share one broker, and are linked once.
 
-#![expect(clippy::expect_used, reason = "a test may stop at what it can't do")]
-#![expect(clippy::print_stdout, reason = "a test of faults prints how many there were")]
+#![expect(clippy::expect_used, reason = "a test fails by a panic")]
+#![expect(clippy::print_stdout, reason = "tests with faults print how many occurred")]
 
 mod crash;
 mod docs;
 mod kafka;
+mod readme;
 mod repartition;
 mod servicenow;
 mod sink;

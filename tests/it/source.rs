@@ -1,6 +1,6 @@
-//! ServiceNow to Kafka on a real broker: the bridge's own process, killed and started again, against the simulator;
-//! what a `read_committed` reader sees is compared with the simulator's log of writes. The full size (10,000 changes,
-//! rows up to 30 s late) runs with `NOWBRIDGE_FULL=1`; otherwise it is smaller.
+//! ServiceNow to Kafka on a real broker: the bridge's process is killed and restarted while it polls the simulator.
+//! The output of a `read_committed` reader is compared with the simulator's log of writes. The full size (10,000
+//! changes, rows up to 30 s late) runs with `NOWBRIDGE_FULL=1`; otherwise it is smaller.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -12,13 +12,13 @@ use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{KafkaOptions, TransactionError};
 use nowbridge::model::Change;
 use nowbridge::model::change::ChangeOrigin;
-use nowbridge::quota::{Pace, PaceSettings};
+use nowbridge::quota::{LimiterSettings, RequestLimiter};
 use nowbridge::servicenow::{Auth, Client, Connection};
-use nowbridge::simulators::servicenow::{Options, Running, Simulator};
-use nowbridge::source::feed::{Feed, PollPage};
+use nowbridge::simulators::servicenow::{Options, RunningSimulator, Simulator};
+use nowbridge::source::change_detection::{ChangeDetector, PollPage};
 use nowbridge::source::publish::Publisher;
 use nowbridge::source::{
-    self, Settings, Sharing, SourceRoute, SourceTopics, Start, State, StatusHandle, Timing, run_all,
+    self, OwnershipSettings, Settings, SourceRoute, SourceTopics, Start, State, StatusHandle, Timing, run_all,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -29,7 +29,7 @@ use crate::support::kafka;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A reader of committed records, which knows nothing of the code under test.
+/// Reads committed records, independently of the code under test.
 struct Reader {
     consumer: BaseConsumer,
     changes: Vec<Change>,
@@ -53,7 +53,7 @@ impl Reader {
         Self { consumer, changes: Vec::new() }
     }
 
-    /// Takes in what has come within a moment.
+    /// Reads until no record arrives for 200 ms.
     fn read(&mut self) {
         while let Some(message) = self.consumer.poll(Duration::from_millis(200)) {
             let Ok(message) = message else { continue };
@@ -65,20 +65,20 @@ impl Reader {
     }
 }
 
-/// What the simulator's log says was written.
+/// The writes in the simulator's log.
 #[derive(Default)]
-struct Written {
+struct WriteLog {
     /// Author of each version of each row.
     authors: HashMap<String, BTreeMap<u64, String>>,
     /// Texts of notes.
     notes: HashSet<String>,
     changes: usize,
-    /// Most changes in one second.
+    /// Highest number of changes in one second.
     ties: usize,
 }
 
-impl Written {
-    fn of(simulator: &Running) -> Self {
+impl WriteLog {
+    fn of(simulator: &RunningSimulator) -> Self {
         let mut written = Self::default();
         let mut seconds: HashMap<String, usize> = HashMap::new();
         let log = simulator.log(0, usize::MAX);
@@ -99,7 +99,7 @@ impl Written {
         written
     }
 
-    /// What a reader still misses.
+    /// Numbers of rows without their last version and of notes that a reader has not received.
     fn missing(&self, changes: &[Change]) -> (usize, usize) {
         let mut last: HashMap<&str, u64> = HashMap::new();
         for change in changes.iter().filter(|c| c.note.is_none()) {
@@ -115,20 +115,20 @@ impl Written {
         let mut notes = HashSet::new();
         let mut last: HashMap<&str, u64> = HashMap::new();
         for change in changes {
-            assert!(ids.insert(&change.change_id), "{} came twice", change.change_id);
+            assert!(ids.insert(&change.change_id), "{} was published twice", change.change_id);
             if let Some(note) = &change.note {
-                assert!(notes.insert(&note.body), "note {} came twice", note.body);
+                assert!(notes.insert(&note.body), "note {} was published twice", note.body);
                 continue;
             }
             let before = last.insert(&change.sys_id, change.sys_mod_count);
-            assert!(before.is_none_or(|b| b < change.sys_mod_count), "{} goes back", change.change_id);
+            assert!(before.is_none_or(|b| b < change.sys_mod_count), "{} is out of order", change.change_id);
             let authors = &self.authors[&change.sys_id];
             assert_eq!(change.updated_by, authors[&change.sys_mod_count], "{}", change.change_id);
             if change.origin == ChangeOrigin::Bridge {
                 let hidden = before.map_or(0, |b| b + 1)..=change.sys_mod_count;
                 assert!(
                     hidden.clone().all(|v| authors[&v] == "nowbridge"),
-                    "{}: a person's change in {hidden:?} is marked an echo",
+                    "{}: a user's change in {hidden:?} is marked as an echo",
                     change.change_id
                 );
             }
@@ -137,13 +137,13 @@ impl Written {
     }
 }
 
-/// A person, or the bridge's user, writes.
-fn write(simulator: &Running, sys_id: &str, user: &str, text: &str, note: Option<String>) {
+/// A user, or the bridge's user, writes.
+fn write(simulator: &RunningSimulator, sys_id: &str, user: &str, text: &str, note: Option<String>) {
     let mut act = json!({"sys_id": sys_id, "user": user, "set": {"short_description": text}});
     if let Some(note) = note {
         act["work_notes"] = note.into();
     }
-    simulator.person(&act).expect("written");
+    simulator.edit_as_user(&act).expect("written");
 }
 
 struct Process(Child);
@@ -175,8 +175,8 @@ impl Drop for Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_versions() {
-    let Some(broker) = kafka::real("source: changes through kills") else { return };
+async fn every_change_is_published_once_with_kills_ties_late_rows_and_unseen_versions() {
+    let Some(broker) = kafka::real("source: changes with kills") else { return };
     let full = std::env::var_os("NOWBRIDGE_FULL").is_some();
     let (target, late) = if full { (10_000, [3_000, 30_000]) } else { (2_500, [3_000, 8_000]) };
     let simulator = Simulator::start(Options::default()).await.expect("a simulator");
@@ -187,10 +187,10 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
     let rows: Vec<String> = (0..300)
         .map(|n| {
             let act = json!({"create": true, "set": {"short_description": format!("row {n}")}});
-            simulator.person(&act).expect("made")["sys_id"].as_str().expect("a sys_id").to_string()
+            simulator.edit_as_user(&act).expect("made")["sys_id"].as_str().expect("a sys_id").to_string()
         })
         .collect();
-    // Nothing is worth killing before the first start has been stored.
+    // Kills make sense only after the first start was stored.
     let mut reader = await_topic(&broker.bootstrap, &topic);
     await_changes(&mut reader, 1);
 
@@ -208,7 +208,7 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
         match step {
             // 150 rows within one second, more than a page of the bridge.
             5 => rows.iter().take(150).for_each(|id| done = change(id, "beth.anglin", false)),
-            // Twice between two polls; and the bridge over a person.
+            // Two versions between two polls, and the bridge's write after a user's.
             8 => rows.iter().take(100).for_each(|id| {
                 change(id, "beth.anglin", false);
                 done = change(id, "david.loo", false);
@@ -218,9 +218,9 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
                 done = change(id, "nowbridge", false);
             }),
             14 => {
-                simulator.set_faults(&json!({"late_visible": 1.0, "late_ms": late})).expect("faults");
+                simulator.set_faults(&json!({"delayed_visibility": 1.0, "visibility_delay_ms": late})).expect("faults");
                 rows.iter().skip(200).for_each(|id| done = change(id, "beth.anglin", false));
-                simulator.set_faults(&json!({"late_visible": 0.0})).expect("faults");
+                simulator.set_faults(&json!({"delayed_visibility": 0.0})).expect("faults");
             }
             _ => {
                 for _ in 0..target / 60 {
@@ -231,17 +231,17 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
             }
         }
         if done > target / 4 * (kills + 1) && kills < 3 {
-            // Mid-way: some of what was written since the last poll is published, some is not.
+            // In the middle: a part of the writes since the last poll is published.
             let seen = reader.changes.len();
             await_changes(&mut reader, seen + 1);
             bridge.kill();
             kills += 1;
             bridge = Process::start(&config);
         }
-        // The people's own pace, so that polls fall between.
+        // At the users' pace, so that polls happen in between.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    let written = Written::of(&simulator);
+    let written = WriteLog::of(&simulator);
     assert!(written.changes >= target && written.ties >= 100 && kills == 3);
     let deadline = Instant::now() + Duration::from_secs(120);
     while written.missing(&reader.changes) != (0, 0) && Instant::now() < deadline {
@@ -250,7 +250,7 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
     if written.missing(&reader.changes) != (0, 0) {
         eprintln!("{}", std::fs::read_to_string(config.with_extension("log")).unwrap_or_default());
     }
-    // One more overlap, in which nothing may come a second time.
+    // Another lookback, in which nothing may be published a second time.
     let quiet = Instant::now() + Duration::from_secs(5);
     while Instant::now() < quiet {
         reader.read();
@@ -270,18 +270,18 @@ async fn every_change_is_published_once_through_kills_ties_late_rows_and_hidden_
     );
     assert!(
         skipped > 0 && count(ChangeOrigin::Bridge) > 0 && count(ChangeOrigin::Mixed) > 0,
-        "the scenario did not happen"
+        "the scenario did not produce unseen versions, echoes and mixed changes"
     );
     drop(bridge);
 }
 
-fn configuration(folder: &Path, bootstrap: &str, url: &str, overlap: u32) -> (std::path::PathBuf, String) {
+fn configuration(folder: &Path, bootstrap: &str, url: &str, lookback: u32) -> (std::path::PathBuf, String) {
     let prefix = kafka::unique("src");
     let text = format!(
         "instances:\n  dev:\n    url: {url}\n    allow_http: true\n    auth:\n      basic: {{ user: nowbridge, password: \
          nowbridge }}\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: 6s\ntopics:\n  prefix: {prefix}\n  \
          unsafe_topics: true\n  replication: 1\nsources:\n  incidents:\n    instance: dev\n    table: incident\n    interval: 1s\n    \
-         overlap: {overlap}s\n    lag: 2s\n    page: 80\n    start: all\n    include_echoes: true\nadmin:\n  listen: \
+         lookback: {lookback}s\n    safety_lag: 2s\n    page_size: 80\n    start: all\n    include_echoes: true\nadmin:\n  listen: \
          127.0.0.1:0\n"
     );
     let path = folder.join("bridge.yaml");
@@ -298,13 +298,13 @@ fn await_topic(bootstrap: &str, topic: &str) -> Reader {
             return Reader::new(bootstrap, topic);
         }
     }
-    panic!("the bridge did not make {topic}")
+    panic!("the bridge did not create {topic}")
 }
 
 fn await_changes(reader: &mut Reader, least: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while reader.changes.len() < least {
-        assert!(Instant::now() < deadline, "{} changes came, {least} were waited for", reader.changes.len());
+        assert!(Instant::now() < deadline, "received {} changes, expected at least {least}", reader.changes.len());
         reader.read();
     }
 }
@@ -329,7 +329,7 @@ fn source_topics(prefix: &str, route: &str) -> SourceTopics {
     }
 }
 
-/// One instance of the bridge, in this process.
+/// One bridge process, in this process.
 struct Member {
     statuses: Vec<StatusHandle>,
     stop: CancellationToken,
@@ -341,14 +341,14 @@ impl Member {
         let auth = Auth::Basic { user: "nowbridge".into(), password: "nowbridge".to_string().into() };
         let client =
             Client::new(Connection::new(url, "incident", auth), nowbridge::runtime::clock::mono).expect("a client");
-        let pace = Arc::new(Pace::new(&PaceSettings::default()));
+        let limiter = Arc::new(RequestLimiter::new(&LimiterSettings::default()));
         let routes: Vec<SourceRoute> = ["a", "b"]
             .iter()
             .map(|name| SourceRoute {
                 settings: Arc::new(Settings {
                     start: Start::All,
-                    overlap: 10,
-                    lag: 1,
+                    lookback: 10,
+                    safety_lag: 1,
                     ..Settings::new(name, "dev", "incident", "nowbridge")
                 }),
                 topics: source_topics(prefix, name),
@@ -357,22 +357,22 @@ impl Member {
                 timing: Timing { interval: Duration::from_millis(300), ..Timing::default() },
                 client: client.clone(),
                 new_credentials: Arc::new(|| None),
-                gate: Arc::new(Arc::clone(&pace)),
+                permits: Arc::new(Arc::clone(&limiter)),
                 status: StatusHandle::default(),
             })
             .collect();
         let statuses = routes.iter().map(|r| r.status.clone()).collect();
         let stop = CancellationToken::new();
-        let sharing = Sharing {
+        let ownership = OwnershipSettings {
             topic: format!("{prefix}.ownership"),
             group: format!("{prefix}.sources"),
             session_timeout: Duration::from_secs(6),
             max_poll_interval: Duration::from_secs(60),
             drain: Duration::from_secs(3),
-            patience: PATIENCE,
+            timeout: PATIENCE,
         };
         let (options, token) = (options.clone(), stop.clone());
-        let task = tokio::spawn(async move { run_all(routes, &options, &sharing, token).await });
+        let task = tokio::spawn(async move { run_all(routes, &options, &ownership, token).await });
         Self { statuses, stop, task }
     }
 
@@ -384,25 +384,27 @@ impl Member {
 async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_instances_share_two_routes_and_take_over() {
-    let Some(broker) = kafka::real("source: two instances") else { return };
+async fn two_processes_share_two_routes_and_one_takes_over() {
+    let Some(broker) = kafka::real("source: two processes") else { return };
     let prefix = kafka::unique("share");
     topics(broker, &prefix, &["a", "b"]).await;
     let simulator = Simulator::start(Options::default()).await.expect("a simulator");
     let ids: Vec<String> = (0..20)
-        .map(|_| simulator.person(&json!({"create": true})).expect("made")["sys_id"].as_str().expect("an id").into())
+        .map(|_| {
+            simulator.edit_as_user(&json!({"create": true})).expect("made")["sys_id"].as_str().expect("an id").into()
+        })
         .collect();
     let options = broker.options();
     let one = Member::start(&options, &prefix, &simulator.url());
-    wait_for("one instance runs both routes", || one.polling() == [true, true]).await;
+    wait_for("one process runs both routes", || one.polling() == [true, true]).await;
     let two = Member::start(&options, &prefix, &simulator.url());
-    wait_for("each runs one", || {
+    wait_for("each process runs one route", || {
         let (a, b) = (one.polling(), two.polling());
         a.iter().zip(&b).all(|(a, b)| a != b) && a[0] != a[1]
     })
@@ -412,11 +414,11 @@ async fn two_instances_share_two_routes_and_take_over() {
     }
     one.stop.cancel();
     one.task.await.expect("ended").expect("no error");
-    wait_for("the other runs both", || two.polling() == [true, true]).await;
+    wait_for("the other process runs both routes", || two.polling() == [true, true]).await;
     for (n, id) in ids.iter().enumerate() {
         write(&simulator, id, "beth.anglin", &format!("second {n}"), None);
     }
-    let written = Written::of(&simulator);
+    let written = WriteLog::of(&simulator);
     for route in ["a", "b"] {
         let mut reader = Reader::new(&broker.bootstrap, &format!("{prefix}.{route}.changes"));
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -429,7 +431,7 @@ async fn two_instances_share_two_routes_and_take_over() {
     two.task.await.expect("ended").expect("no error");
 }
 
-/// An answer with one row at a version, as the first page after a first start.
+/// A response with one row at a version, as the first page after a first start.
 fn page(mod_count: u64) -> PollPage {
     let row = [
         ("sys_id", "0123456789abcdef0123456789abcdef".to_string()),
@@ -444,7 +446,7 @@ fn page(mod_count: u64) -> PollPage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_that_was_frozen_is_fenced_and_its_transaction_leaves_nothing() {
+async fn a_frozen_previous_owner_is_fenced_and_its_transaction_is_not_visible() {
     let Some(broker) = kafka::real("source: fencing") else { return };
     let prefix = kafka::unique("fence");
     topics(broker, &prefix, &["r"]).await;
@@ -456,22 +458,24 @@ async fn an_owner_that_was_frozen_is_fenced_and_its_transaction_leaves_nothing()
     });
     let (options, names, id) = (broker.options(), source_topics(&prefix, "r"), format!("{prefix}.r"));
     let open = || Publisher::open(&options, Arc::clone(&settings), &names, &id, &id, PATIENCE);
-    let next = |feed: &mut Feed, page: &PollPage| {
-        feed.begin();
-        feed.ask().expect("something to ask");
-        feed.digest(page).expect("a good page")
+    let next = |detector: &mut ChangeDetector, page: &PollPage| {
+        detector.start_poll();
+        detector.next_request().expect("a next request");
+        detector.process_page(page).expect("a good page")
     };
     let (first, loaded) = open().await.expect("opened");
-    let mut frozen = Feed::new((*settings).clone(), loaded.memory, loaded.checkpoint).expect("a feed");
-    first.publish(&next(&mut frozen, &page(0))).await.expect("the first start is stored");
-    first.publish(&next(&mut frozen, &page(1))).await.expect("published");
+    let mut frozen_detector =
+        ChangeDetector::new((*settings).clone(), loaded.published_state, loaded.checkpoint).expect("a detector");
+    first.publish(&next(&mut frozen_detector, &page(0))).await.expect("the first start is stored");
+    first.publish(&next(&mut frozen_detector, &page(1))).await.expect("published");
 
     let (second, loaded) = open().await.expect("taken over");
-    let mut feed = Feed::new((*settings).clone(), loaded.memory, loaded.checkpoint).expect("a feed");
-    assert_eq!(feed.remembered(), 1, "what the first one published is known");
-    let late = first.publish(&next(&mut frozen, &page(2))).await;
+    let mut detector =
+        ChangeDetector::new((*settings).clone(), loaded.published_state, loaded.checkpoint).expect("a detector");
+    assert_eq!(detector.known_rows(), 1, "the row that the first owner published is known");
+    let late = first.publish(&next(&mut frozen_detector, &page(2))).await;
     assert!(matches!(late, Err(TransactionError::Fenced(_))), "{late:?}");
-    second.publish(&next(&mut feed, &page(2))).await.expect("published");
+    second.publish(&next(&mut detector, &page(2))).await.expect("published");
 
     let mut reader = Reader::new(&broker.bootstrap, &names.changes);
     await_changes(&mut reader, 2);

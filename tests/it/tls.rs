@@ -1,13 +1,13 @@
-//! TLS towards the instance: the certificate is verified against the configured authority and the host's name, and
-//! nothing is sent where it does not hold.
+//! Tests of TLS: the client verifies the instance's certificate against the configured authority and the host name, and
+//! sends nothing if verification fails.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nowbridge::model::{Answer, Class};
+use nowbridge::model::{Answer, FailureClass};
 use nowbridge::servicenow::{Auth, Client, Connection, Request};
-use nowbridge::simulators::servicenow::{Options, Running, Simulator};
+use nowbridge::simulators::servicenow::{Options, RunningSimulator, Simulator};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::SecretString;
 use tokio::io::copy_bidirectional;
@@ -17,15 +17,15 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An authority that the machine does not know.
+/// A certificate authority that the machine does not trust.
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-/// A front for the simulator that speaks TLS with a certificate for `name`; its port on this machine.
-async fn front(running: &Running, authority: &CertifiedIssuer<'static, KeyPair>, name: &str) -> u16 {
+/// Starts a TLS proxy for the simulator with a certificate for `name`; returns its local port.
+async fn tls_proxy(running: &RunningSimulator, authority: &CertifiedIssuer<'static, KeyPair>, name: &str) -> u16 {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
     let certificate = params.signed_by(&key, authority).expect("a certificate");
@@ -40,15 +40,15 @@ async fn front(running: &Running, authority: &CertifiedIssuer<'static, KeyPair>,
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    let behind = running.url().trim_start_matches("http://").to_owned();
+    let simulator = running.url().trim_start_matches("http://").to_owned();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            let (acceptor, simulator) = (acceptor.clone(), simulator.clone());
             tokio::spawn(async move {
-                // A client that does not trust us hangs up here.
-                let Ok(mut outside) = acceptor.accept(stream).await else { return };
-                let mut inside = TcpStream::connect(behind).await.expect("the simulator listens");
-                let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                // A client that does not trust the certificate disconnects here.
+                let Ok(mut client) = acceptor.accept(stream).await else { return };
+                let mut server = TcpStream::connect(simulator).await.expect("the simulator listens");
+                let _ = copy_bidirectional(&mut client, &mut server).await;
             });
         }
     });
@@ -73,26 +73,29 @@ fn create() -> Request {
 }
 
 #[tokio::test]
-async fn an_instance_is_trusted_by_its_authority_and_its_name_and_else_nothing_is_sent() {
+async fn nothing_is_sent_unless_authority_and_host_name_are_verified() {
     let running = Simulator::start(Options::default()).await.expect("the simulator starts");
     let authority = authority();
     let mut ca_file = tempfile::NamedTempFile::new().expect("a file");
     ca_file.write_all(authority.pem().as_bytes()).expect("written");
-    let (right, wrong_name) =
-        (front(&running, &authority, "localhost").await, front(&running, &authority, "other.example").await);
+    let (valid, wrong_name) =
+        (tls_proxy(&running, &authority, "localhost").await, tls_proxy(&running, &authority, "other.example").await);
 
-    for (port, ca_file, what) in
-        [(right, None, "an unknown authority"), (wrong_name, Some(ca_file.path()), "another host's certificate")]
+    for (port, ca_file, certificate) in
+        [(valid, None, "an unknown authority"), (wrong_name, Some(ca_file.path()), "another host's certificate")]
     {
         let Answer::Failed(failure) = client(port, ca_file).perform(0, create()).await.answer else {
-            panic!("{what} was trusted");
+            panic!("{certificate} was trusted");
         };
-        // Nothing was sent, so nothing is in doubt.
-        assert!(matches!(failure.class, Class::Transient | Class::Unavailable), "{what}: {failure:?}");
-        assert!(failure.message.contains("certificate"), "{what}: {}", failure.message);
+        // Nothing was sent, so the write is not ambiguous.
+        assert!(
+            matches!(failure.class, FailureClass::Transient | FailureClass::Unavailable),
+            "{certificate}: {failure:?}"
+        );
+        assert!(failure.message.contains("certificate"), "{certificate}: {}", failure.message);
     }
 
-    let answer = client(right, Some(ca_file.path())).perform(0, create()).await.answer;
+    let answer = client(valid, Some(ca_file.path())).perform(0, create()).await.answer;
     assert!(matches!(answer, Answer::Applied { .. }), "{answer:?}");
     assert_eq!(running.rows("incident", 0, 10)["total"], 1, "only the trusted connection wrote");
 }

@@ -1,119 +1,114 @@
-//! The ledger's commands.
+//! Arguments of `ledger`.
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::RouteArgs;
 
-/// Ledger commands.
+/// The commands of `ledger`.
 #[derive(Debug, Subcommand)]
 pub enum Ledger {
-    /// Show what the ledger remembers of an alert key: its ticket, what was written last, whether it is parked.
+    /// Show the ledger records of an alert key: its ticket, the last write, whether it is parked.
     Get {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// The alert's key.
+        /// Alert key.
         key: String,
     },
-    /// Show the keys that the ledger remembers, and count them by state.
+    /// List the keys of the ledger, with counts by state.
     List {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Which.
         #[command(flatten)]
-        which: ListArgs,
+        args: ListArgs,
     },
-    /// Forget a key: people's data in it, or a ticket that the bridge is to know nothing of any more. Tells where else it
-    /// stands. All bridges must be stopped.
+    /// Delete a key from the ledger, for example because it contains personal data, or to detach the bridge from a
+    /// ticket. Prints where else the key is stored. All bridges of the route must be stopped.
     Delete {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// The alert's key.
+        /// Alert key.
         key: String,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
-    /// Take the ledger along to the instance's new address. The tickets must be the same. All bridges must be stopped.
+    /// Accept the ledger for a new address of the instance. The instance must have the same tickets. All bridges of the
+    /// route must be stopped.
     Adopt {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Also say that it knows every open ticket, though it was begun anew or its input has grown: end the look-ups of
-        /// unknown keys.
+        /// Declare the ledger complete, after a rebuild or after partitions were added to the input: unknown keys are
+        /// no longer looked up in ServiceNow.
         #[arg(long)]
         complete: bool,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
-    /// Begin the ledger anew where it was lost, or belongs to another topic, table or cluster: each key is looked up in the
-    /// instance at its next event. All bridges must be stopped.
+    /// Rebuild a ledger that was lost, or that belongs to another topic, table or cluster: start with an empty one, and
+    /// look up each key in ServiceNow at its next event. All bridges of the route must be stopped.
     Rebuild {
-        /// Whose.
         #[command(flatten)]
         route: RouteArgs,
-        /// Where reading goes on: earliest, latest, or a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d); default: the
-        /// group's offset.
+        /// Where to continue reading: earliest, latest, a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d). Default:
+        /// at the committed offset of the group.
         #[arg(long, value_name = "WHERE")]
         from: Option<String>,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
-    /// Take the ledger along to a route's new name, with the group's offsets. All bridges must be stopped.
+    /// Migrate the ledger and the committed offsets to a new name of the route. All bridges of the route must be
+    /// stopped.
     Rename {
-        /// The route, by its new name.
         #[command(flatten)]
         route: RouteArgs,
-        /// Its old name.
+        /// Old name of the route.
         #[arg(long, value_name = "ROUTE")]
         from: String,
-        /// Its old ledger; default: PREFIX.ROUTE.ledger
+        /// Old ledger topic. Default: PREFIX.ROUTE.ledger.
         #[arg(long, value_name = "TOPIC")]
         from_ledger: Option<String>,
-        /// Its old group; default: PREFIX.ROUTE
+        /// Old consumer group. Default: PREFIX.ROUTE.
         #[arg(long, value_name = "GROUP")]
         from_group: Option<String>,
-        /// Do it. Without this the command only says what it would do.
+        /// Apply the changes (default: only print them).
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Which keys of a ledger; all conditions must hold.
+/// Arguments of `ledger list`. All conditions must match.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// The alert's key; * stands for any text.
+    /// Pattern of the alert key; * matches any text.
     #[arg(long, value_name = "PATTERN")]
     pub key: Option<String>,
-    /// How it stands.
+    /// State of the key.
     #[arg(long)]
     pub state: Option<KeyState>,
-    /// Last written before this: a time (2026-11-25T10:00:00Z) or an age (90m, 2h, 3d).
+    /// Last written before this time (2026-11-25T10:00:00Z) or age (90m, 2h, 3d).
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
-    /// The most keys that are listed; the counts are of all.
+    /// Most keys to list; the counts include all.
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub limit: usize,
-    /// One JSON object a key, and nothing else.
+    /// Print one JSON object per key, and nothing else.
     #[arg(long)]
     pub json: bool,
 }
 
-/// How a key stands.
+/// The state of a key in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum KeyState {
-    /// Its ticket is open.
+    /// The ticket is open.
     Open,
-    /// Its ticket is resolved, and may be reopened.
+    /// The ticket is resolved, and may be reopened.
     Resolved,
-    /// Its ticket is closed or gone.
+    /// The ticket is closed or deleted.
     Closed,
-    /// Its newer events wait behind a refused one.
+    /// An event was rejected, and later events are dead letters until it is redriven or discarded.
     Parked,
-    /// Its last write is not settled yet.
+    /// The outcome of the last write is not verified yet.
     Ambiguous,
 }

@@ -1,4 +1,4 @@
-//! `nowbridge dead-letters discard`: marks dead letters as never to be redriven and releases their keys.
+//! `nowbridge dead-letters discard`: marks dead letters as discarded, and releases their keys.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use super::{new_id, print_selection};
 use crate::bridge::stores;
 use crate::dead_letters::{Filter, Selection, select};
 
-/// Which letters to discard.
+/// The arguments.
 pub(super) struct Discard {
     pub filter: Filter,
 }

@@ -3,21 +3,21 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::super::args::LetterArgs;
+use super::super::args::DeadLetterArgs;
 use super::super::instant;
-use super::{filter, shorten};
-use crate::dead_letters::{Letter, LetterStore, histogram};
+use super::{parse_filter, shorten};
+use crate::dead_letters::{DeadLetter, DeadLetterStore, histogram};
 use crate::error_catalog;
 
-/// Reasons that are listed.
-const REASONS: usize = 20;
+/// Most reasons that are printed.
+const MAX_REASONS: usize = 20;
 
 /// Prints the letters that match, as a table or as one JSON object per line.
 ///
 /// # Errors
 /// A filter is malformed, or the topic can't be read.
-pub async fn list(store: &LetterStore, which: LetterArgs, limit: usize, json: bool) -> Result<()> {
-    let filter = filter(which)?;
+pub async fn list(store: &DeadLetterStore, args: DeadLetterArgs, limit: usize, json: bool) -> Result<()> {
+    let filter = parse_filter(args)?;
     let mut letters = store.open_letters().await?;
     letters.retain(|letter| filter.matches(letter));
     if json {
@@ -28,15 +28,15 @@ pub async fn list(store: &LetterStore, which: LetterArgs, limit: usize, json: bo
     Ok(())
 }
 
-fn as_json(letter: &Letter) -> serde_json::Value {
+fn as_json(letter: &DeadLetter) -> serde_json::Value {
     json!({
-        "letter": letter.place.to_string(), "time": instant::show(letter.time), "code": letter.code,
-        "explain": error_catalog::name(&letter.code), "key": letter.key, "position": letter.position.to_string(),
+        "letter": letter.id.to_string(), "time": instant::show(letter.time), "code": letter.code,
+        "explain": error_catalog::error_number(&letter.code), "key": letter.key, "position": letter.position.to_string(),
         "origin": letter.origin, "redrives": letter.redrives, "reason": letter.reason,
     })
 }
 
-fn print_table(letters: &[Letter], limit: usize) {
+fn print_table(letters: &[DeadLetter], limit: usize) {
     if letters.is_empty() {
         println!("no open dead letters");
         return;
@@ -44,11 +44,11 @@ fn print_table(letters: &[Letter], limit: usize) {
     let keys: std::collections::BTreeSet<_> = letters.iter().filter_map(|letter| letter.key.as_deref()).collect();
     println!("{} open letters of {} keys\n", letters.len(), keys.len());
     let reasons = histogram(letters.iter());
-    for (count, code, reason) in reasons.iter().take(REASONS) {
-        println!("{count:>8}  {:<6} {code:<14} {}", error_catalog::name(code), shorten(reason, 100));
+    for (count, code, reason) in reasons.iter().take(MAX_REASONS) {
+        println!("{count:>8}  {:<6} {code:<14} {}", error_catalog::error_number(code), shorten(reason, 100));
     }
-    if reasons.len() > REASONS {
-        println!("          and {} more reasons", reasons.len() - REASONS);
+    if reasons.len() > MAX_REASONS {
+        println!("          and {} more reasons", reasons.len() - MAX_REASONS);
     }
     println!("          `nowbridge explain SN-…` prints the cause and the resolution of each");
     println!("\n{:<12} {:<20} {:<14} {:>8}  key, reason", "letter", "time", "code", "redriven");
@@ -56,7 +56,7 @@ fn print_table(letters: &[Letter], limit: usize) {
         let key = letter.key.as_deref().unwrap_or("(no key)");
         println!(
             "{:<12} {:<20} {:<14} {:>8}  {key}: {}",
-            letter.place.to_string(),
+            letter.id.to_string(),
             instant::show(letter.time),
             letter.code,
             letter.redrives,

@@ -7,41 +7,41 @@ mod show;
 
 use anyhow::Result;
 
-use super::args::{DeadLetters, LetterArgs, RouteArgs};
+use super::args::{DeadLetterArgs, DeadLetters, RouteArgs};
 use super::instant;
 use super::route_change::{self, Target};
 use crate::bridge::stores;
-use crate::dead_letters::{Filter, LetterStore, Selection};
+use crate::dead_letters::{DeadLetterStore, Filter, Selection};
 use crate::error_catalog;
 use crate::model::RedriveId;
 
-/// Runs a dead-letter command; false where letters remain that should have been applied.
+/// Runs a dead-letter command. Returns false if redriven letters were rejected again.
 ///
 /// # Errors
-/// The configuration has errors, a filter is malformed, or the cluster does not answer.
+/// The configuration has errors, a filter is malformed, or the cluster does not respond.
 pub(super) async fn run(command: DeadLetters) -> Result<bool> {
     match command {
-        DeadLetters::List { route, which, limit, json } => list::list(&open(&route)?, which, limit, json).await?,
+        DeadLetters::List { route, filter, limit, json } => list::list(&open(&route)?, filter, limit, json).await?,
         DeadLetters::Show { route, letter } => show::show(&open(&route)?, &letter).await?,
-        DeadLetters::Redrive { route, which, dry_run, rate, max_redrives, rounds, timeout } => {
+        DeadLetters::Redrive { route, filter, dry_run, rate, max_redrives, rounds, timeout } => {
             let limits = redrive::Limits { rate, max_redrives, rounds, timeout };
-            return redrive::redrive(&Target::load(&route)?, which, dry_run, limits).await;
+            return redrive::redrive(&Target::load(&route)?, filter, dry_run, limits).await;
         }
-        DeadLetters::Discard { route, which, yes } => {
-            let filter = filter(which)?;
+        DeadLetters::Discard { route, filter, yes } => {
+            let filter = parse_filter(filter)?;
             route_change::run(&route, yes, discard::Discard { filter }).await?;
         }
     }
     Ok(true)
 }
 
-fn open(route: &RouteArgs) -> Result<LetterStore> {
+fn open(route: &RouteArgs) -> Result<DeadLetterStore> {
     let target = Target::load(route)?;
     Ok(stores::dead_letters(&target.config, target.sink()?))
 }
 
-/// The filter that the arguments describe. An error number such as SN-006 selects every code of its page.
-fn filter(args: LetterArgs) -> Result<Filter> {
+/// Parses the filter. An error number such as SN-006 selects all codes of its page.
+fn parse_filter(args: DeadLetterArgs) -> Result<Filter> {
     let codes = args.code.into_iter().flat_map(|code| match error_catalog::find(&code) {
         Some(page) if !page.codes.contains(&code.as_str()) => page.codes.iter().map(|&code| code.to_owned()).collect(),
         _ => vec![code],
@@ -67,8 +67,8 @@ fn print_selection(selection: &Selection) {
     println!("{} letters selected: those of {keys} keys, and {keyless} without a key", selection.len());
 }
 
-/// At most `most` characters, on one line.
-fn shorten(text: &str, most: usize) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect();
-    if text.chars().count() > most { format!("{line}…") } else { line }
+/// Returns at most `max_length` characters, on one line.
+fn shorten(text: &str, max_length: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max_length).collect();
+    if text.chars().count() > max_length { format!("{line}…") } else { line }
 }

@@ -5,37 +5,37 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::args::LetterArgs;
+use super::super::args::DeadLetterArgs;
 use super::super::route_change::Target;
-use super::{filter, print_selection, shorten};
+use super::{parse_filter, print_selection, shorten};
 use crate::bridge::stores;
-use crate::dead_letters::{Outcome, Progress, Rounds, select};
+use crate::dead_letters::{RedriveLimits, RedriveProgress, RoundOutcome, select};
 
-/// Keys whose rejection is printed per round.
-const PRINTED: usize = 20;
+/// Most rejected keys that are printed per round.
+const MAX_PRINTED: usize = 20;
 
-/// Limits of a redrive, from the command line.
+/// The limits of a redrive.
 pub(super) struct Limits {
     /// Letters per second.
     pub rate: u32,
-    /// Keys whose letters were redriven this often already are left out.
+    /// Keys with a letter that was already redriven this often are skipped.
     pub max_redrives: u32,
-    /// Rounds, at most.
+    /// Most rounds.
     pub rounds: u32,
     /// Seconds without progress of the bridge before giving up.
     pub timeout: u64,
 }
 
-/// Redrives the selected letters; false where some were rejected again.
+/// Redrives the selected letters. Returns false if some were rejected again.
 ///
 /// # Errors
-/// The bridge makes no progress, newer letters arrive faster than they are redriven, or the cluster does not answer.
-pub async fn redrive(target: &Target, which: LetterArgs, dry_run: bool, limits: Limits) -> Result<bool> {
+/// The bridge makes no progress, newer letters arrive faster than they are redriven, or the cluster does not respond.
+pub async fn redrive(target: &Target, args: DeadLetterArgs, dry_run: bool, limits: Limits) -> Result<bool> {
     let store = stores::dead_letters(&target.config, target.sink()?);
-    let selection = select(&store.open_letters().await?, &filter(which)?, limits.max_redrives);
+    let selection = select(&store.open_letters().await?, &parse_filter(args)?, limits.max_redrives);
     for (key, times) in &selection.exhausted {
-        let most = limits.max_redrives;
-        eprintln!("skipping {key}: redriven {times} times and rejected each time (--max-redrives {most})");
+        let max = limits.max_redrives;
+        eprintln!("skipping {key}: redriven {times} times and rejected each time (--max-redrives {max})");
     }
     if selection.is_empty() {
         println!("no open dead letter to redrive");
@@ -47,17 +47,17 @@ pub async fn redrive(target: &Target, which: LetterArgs, dry_run: bool, limits: 
         return Ok(true);
     }
     stores::create_redrives_topic(&target.config, &store).await?;
-    let rounds = Rounds {
+    let limits = RedriveLimits {
         rate: limits.rate,
         max_redrives: limits.max_redrives,
         rounds: limits.rounds,
         timeout: Duration::from_secs(limits.timeout),
     };
     let mut display = Display::new(selection.len());
-    Ok(store.redrive(selection, &rounds, &mut |progress| display.show(&progress)).await?)
+    Ok(store.redrive(selection, &limits, &mut |progress| display.show(&progress)).await?)
 }
 
-/// The progress of a redrive on a terminal, and a line per round anywhere.
+/// Shows a progress bar on a terminal, and prints a line per round.
 struct Display {
     bar: ProgressBar,
     round: u32,
@@ -68,17 +68,17 @@ impl Display {
         Self { bar: letters_bar(letters), round: 0 }
     }
 
-    fn show(&mut self, progress: &Progress) {
+    fn show(&mut self, progress: &RedriveProgress) {
         match progress {
-            Progress::Started { letters } => self.bar = letters_bar(*letters),
-            Progress::Redriven(letters) => self.bar.set_position(*letters as u64),
-            Progress::Waiting { records: 0 } => self.bar.finish_and_clear(),
-            Progress::Waiting { records } => {
+            RedriveProgress::Started { letters } => self.bar = letters_bar(*letters),
+            RedriveProgress::Redriven(letters) => self.bar.set_position(*letters as u64),
+            RedriveProgress::Waiting { records: 0 } => self.bar.finish_and_clear(),
+            RedriveProgress::Waiting { records } => {
                 self.bar.set_style(ProgressStyle::default_spinner());
-                self.bar.set_message(format!("waiting for the bridge: {records} records to read"));
+                self.bar.set_message(format!("waiting for the bridge: {records} records left"));
                 self.bar.tick();
             }
-            Progress::Ended(outcome) => {
+            RedriveProgress::Ended(outcome) => {
                 self.bar.finish_and_clear();
                 self.round += 1;
                 print_round(self.round, outcome);
@@ -94,15 +94,15 @@ fn letters_bar(letters: usize) -> ProgressBar {
     bar
 }
 
-fn print_round(round: u32, outcome: &Outcome) {
+fn print_round(round: u32, outcome: &RoundOutcome) {
     println!(
         "round {round}: redrove {} letters; {} keys released, {} rejected again, {} with newer letters",
         outcome.letters,
         outcome.released.len(),
-        outcome.refused.len(),
-        outcome.behind.len()
+        outcome.rejected.len(),
+        outcome.keys_with_newer.len()
     );
-    for (key, reason) in outcome.refused.iter().take(PRINTED) {
+    for (key, reason) in outcome.rejected.iter().take(MAX_PRINTED) {
         println!("  rejected again: {key}: {}", shorten(reason, 160));
     }
     if outcome.keyless > 0 {

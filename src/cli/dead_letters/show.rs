@@ -2,19 +2,19 @@
 
 use anyhow::{Context, Result};
 
-use crate::dead_letters::{LetterId, LetterStore};
+use crate::dead_letters::{DeadLetterId, DeadLetterStore};
 
-/// Bytes of a value that are printed.
-const SHOWN: usize = 64 << 10;
+/// Most bytes of a value that are printed.
+const MAX_PRINTED: usize = 64 << 10;
 
-/// Prints a letter, named as `PARTITION/OFFSET`.
+/// Prints a letter. Its id is `PARTITION/OFFSET`.
 ///
 /// # Errors
-/// The name is malformed, or there is no such letter.
-pub async fn show(store: &LetterStore, letter: &str) -> Result<()> {
-    let place: LetterId = letter.parse().map_err(anyhow::Error::msg)?;
-    let record = store.fetch([place]).await?.remove(&place);
-    let record = record.with_context(|| format!("there is no letter {place} in {}", store.dead_letters))?;
+/// The id is malformed, or there is no such letter.
+pub async fn show(store: &DeadLetterStore, letter: &str) -> Result<()> {
+    let id: DeadLetterId = letter.parse().map_err(anyhow::Error::msg)?;
+    let record = store.fetch([id]).await?.remove(&id);
+    let record = record.with_context(|| format!("there is no dead letter {id} in {}", store.dead_letters))?;
     let (ours, foreign): (Vec<_>, Vec<_>) = record.headers.iter().partition(|(name, _)| name.starts_with("nowbridge-"));
     let text =
         |value: &Option<Vec<u8>>| value.as_ref().map_or("null".into(), |v| String::from_utf8_lossy(v).into_owned());
@@ -26,11 +26,11 @@ pub async fn show(store: &LetterStore, letter: &str) -> Result<()> {
         println!("header {name:<11} {}", text(value));
     }
     let value = record.value.unwrap_or_default();
-    let shown = value.get(..SHOWN).unwrap_or(&value);
-    let pretty = serde_json::from_slice::<serde_json::Value>(&value).ok().filter(|_| value.len() <= SHOWN);
+    let printed = value.get(..MAX_PRINTED).unwrap_or(&value);
+    let pretty = serde_json::from_slice::<serde_json::Value>(&value).ok().filter(|_| value.len() <= MAX_PRINTED);
     let body = pretty.and_then(|v| serde_json::to_string_pretty(&v).ok());
-    println!("\n{}", body.unwrap_or_else(|| String::from_utf8_lossy(shown).into_owned()));
-    if value.len() > SHOWN {
+    println!("\n{}", body.unwrap_or_else(|| String::from_utf8_lossy(printed).into_owned()));
+    if value.len() > MAX_PRINTED {
         println!("… {} bytes in total", value.len());
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Progress on the terminal; plain lines where the output is piped.
+//! Shows a progress bar on a terminal, and prints plain lines if the output is redirected.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::tally::Tally;
 
-/// Between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(3);
+/// Time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Shows how far the demo is.
+/// The progress of the demo.
 pub struct Progress {
     bar: Option<ProgressBar>,
     events: usize,
@@ -19,11 +19,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For so many events and tickets.
+    /// Creates the display for a number of events and tickets.
     pub fn new(events: usize, tickets: u32) -> Self {
         let bar = std::io::stdout().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(u64::from(tickets)), ProgressDrawTarget::stdout());
-            if let Ok(style) = ProgressStyle::with_template("{bar:40.cyan/blue} {pos}/{len} tickets right  {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:40.cyan/blue} {pos}/{len} tickets correct  {msg}") {
                 bar.set_style(style);
             }
             bar
@@ -31,24 +31,24 @@ impl Progress {
         Self { bar, events, tickets, last_line: None }
     }
 
-    /// Shows the present counts.
-    pub fn show(&mut self, tally: &Tally, fed: usize, elapsed: Duration) {
+    /// Shows the current counts.
+    pub fn show(&mut self, tally: &Tally, published: usize, elapsed: Duration) {
         let message = format!(
-            "{fed}/{} alerts published, {} requests, {} changes back",
+            "{published}/{} alerts published, {} requests, {} changes received",
             self.events, tally.requests, tally.changes
         );
         if let Some(bar) = &self.bar {
-            bar.set_position(tally.right as u64);
+            bar.set_position(tally.correct as u64);
             bar.set_message(message);
             return;
         }
-        if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+        if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
             self.last_line = Some(Instant::now());
-            println!("{:>4} s  {}/{} tickets right, {message}", elapsed.as_secs(), tally.right, self.tickets);
+            println!("{:>4} s  {}/{} tickets correct, {message}", elapsed.as_secs(), tally.correct, self.tickets);
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

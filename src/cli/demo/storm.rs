@@ -1,5 +1,5 @@
-//! The storm: Alertmanager bodies, decided by a seed before anything is sent, so that the end can be counted against
-//! them.
+//! The alert storm: Alertmanager bodies. A seed determines all of them in advance, so that the final counts can be
+//! compared with them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,55 +12,54 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kafka::{KafkaOptions, Outcome, ProduceRequest, Producer};
 
-/// Bodies a second.
+/// Bodies per second.
 const RATE: u32 = 150;
 
-/// One alert group: its bodies, in order.
+/// An alert group with its bodies, in order.
 #[derive(Debug)]
 pub struct Group {
-    /// Its key and correlation.
+    /// The alert key, which is also the correlation of the ticket.
     pub key: String,
-    /// It is resolved in the end.
+    /// True if the last body resolves the group.
     pub resolved: bool,
     bodies: Vec<String>,
 }
 
-/// The whole storm.
+/// All events of the storm.
 #[derive(Debug)]
 pub struct Storm {
-    /// Groups, by number.
     pub groups: Vec<Group>,
-    /// (group, body) in the order of sending.
+    /// Indexes of group and body, in the order of publishing.
     order: Vec<(usize, usize)>,
-    fed: AtomicUsize,
+    published: AtomicUsize,
 }
 
 impl Storm {
-    /// A storm of so many groups.
+    /// Creates a storm with this number of groups.
     pub fn new(groups: u32, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let groups: Vec<Group> = (0..groups).map(|number| group(number, &mut random)).collect();
         let mut order: Vec<(u32, usize, usize)> = Vec::new();
         for (number, group) in (0_u32..).zip(&groups) {
-            let mut at = number + random.u32(0..20);
+            let mut tick = number + random.u32(0..20);
             for body in 0..group.bodies.len() {
-                order.push((at, number as usize, body));
-                at += 1 + random.u32(0..400);
+                order.push((tick, number as usize, body));
+                tick += 1 + random.u32(0..400);
             }
         }
         order.sort_unstable();
         let order = order.into_iter().map(|(_, group, body)| (group, body)).collect();
-        Self { groups, order, fed: AtomicUsize::new(0) }
+        Self { groups, order, published: AtomicUsize::new(0) }
     }
 
-    /// Bodies in all.
+    /// Returns the total number of bodies.
     pub fn events(&self) -> usize {
         self.order.len()
     }
 
-    /// Bodies acknowledged by the broker so far.
-    pub fn fed(&self) -> usize {
-        self.fed.load(Ordering::Relaxed)
+    /// Returns the number of bodies that the broker has acknowledged.
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Relaxed)
     }
 }
 
@@ -70,19 +69,19 @@ fn group(number: u32, random: &mut fastrand::Rng) -> Group {
     let name = ["HighErrorRate", "SlowResponses", "DiskFilling", "PodCrashLooping"][random.usize(0..4)];
     let group_key = format!("{{}}:{{alertname=\"{name}\", cell=\"{number}\"}}");
     let key = format!("alertmanager:group:{}", hex::encode(Sha256::digest(group_key.as_bytes())));
-    let began = jiff::Timestamp::now();
-    let grows = random.bool();
+    let started = jiff::Timestamp::now();
+    let has_second_alert = random.bool();
     let resolved = random.u8(0..10) < 6;
-    let mut alerts = vec![alert(name, service, severity, number, 0, began, None)];
+    let mut alerts = vec![alert(name, service, severity, number, 0, started, None)];
     let mut bodies = vec![body(&group_key, "firing", &alerts)];
-    if grows {
-        alerts.push(alert(name, service, severity, number, 1, began, None));
+    if has_second_alert {
+        alerts.push(alert(name, service, severity, number, 1, started, None));
         bodies.push(body(&group_key, "firing", &alerts));
     }
     if resolved {
         let ended = jiff::Timestamp::now();
         let alerts: Vec<_> =
-            (0..alerts.len()).map(|i| alert(name, service, severity, number, i, began, Some(ended))).collect();
+            (0..alerts.len()).map(|i| alert(name, service, severity, number, i, started, Some(ended))).collect();
         bodies.push(body(&group_key, "resolved", &alerts));
     }
     Group { key, resolved, bodies }
@@ -94,7 +93,7 @@ fn alert(
     severity: &str,
     cell: u32,
     replica: usize,
-    began: jiff::Timestamp,
+    started: jiff::Timestamp,
     ended: Option<jiff::Timestamp>,
 ) -> serde_json::Value {
     json!({
@@ -102,8 +101,8 @@ fn alert(
         "labels": { "alertname": name, "service": service, "severity": severity, "cell": cell.to_string(),
                     "pod": format!("{service}-{cell}-{replica}") },
         "annotations": { "summary": format!("{name} on {service}, cell {cell}"),
-                         "description": format!("{service}-{cell}-{replica} has been unwell for a while.") },
-        "startsAt": began.to_string(),
+                         "description": format!("{service}-{cell}-{replica} has had errors for a while.") },
+        "startsAt": started.to_string(),
         "endsAt": ended.map_or("0001-01-01T00:00:00Z".to_owned(), |at| at.to_string()),
         "generatorURL": "http://prometheus.example/graph",
         "fingerprint": format!("{:016x}", u64::from(cell) * 16 + replica as u64),
@@ -123,12 +122,13 @@ fn body(group_key: &str, status: &str, alerts: &[serde_json::Value]) -> String {
     .to_string()
 }
 
-/// Publishes the storm at its rate, each body under its alert's key.
+/// Publishes the storm at its rate, each body with the key of its alert.
 ///
 /// # Errors
-/// The broker does not take a body.
-pub async fn feed(storm: Arc<Storm>, kafka: KafkaOptions, topic: String, stop: CancellationToken) -> Result<()> {
-    let (producer, mut deliveries) = Producer::new(&kafka, Duration::from_secs(10)).context("can't feed the storm")?;
+/// The broker rejects a body.
+pub async fn publish(storm: Arc<Storm>, kafka: KafkaOptions, topic: String, stop: CancellationToken) -> Result<()> {
+    let (producer, mut deliveries) =
+        Producer::new(&kafka, Duration::from_secs(10)).context("can't publish the storm")?;
     let topic: Arc<str> = topic.into();
     let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
     for &(group, body) in &storm.order {
@@ -146,8 +146,8 @@ pub async fn feed(storm: Arc<Storm>, kafka: KafkaOptions, topic: String, stop: C
             count(&storm, &delivery.outcome)?;
         }
     }
-    while storm.fed() < storm.events() {
-        let delivery = deliveries.recv().await.context("the producer ended")?;
+    while storm.published() < storm.events() {
+        let delivery = deliveries.recv().await.context("the producer stopped")?;
         count(&storm, &delivery.outcome)?;
     }
     Ok(())
@@ -156,9 +156,11 @@ pub async fn feed(storm: Arc<Storm>, kafka: KafkaOptions, topic: String, stop: C
 fn count(storm: &Storm, outcome: &Outcome) -> Result<()> {
     match outcome {
         Outcome::Acked { .. } => {
-            storm.fed.fetch_add(1, Ordering::Relaxed);
+            storm.published.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
-        Outcome::Refused(why) | Outcome::Unknown(why) => bail!("the embedded broker did not take an alert: {why}"),
+        Outcome::Rejected(reason) | Outcome::Unknown(reason) => {
+            bail!("the embedded broker rejected an alert: {reason}")
+        }
     }
 }

@@ -1,42 +1,45 @@
-//! `nowbridge ledger adopt`: accepts that the ledger of this route was written for another address of the instance.
+//! `nowbridge ledger adopt`: accepts a ledger that was written for another address of the instance.
 
 use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target, require_stopped};
 use crate::bridge::stores;
-use crate::ledger::admin::{self, Site};
+use crate::ledger::admin::{self, RouteLedger};
 
-/// What to accept.
+/// The arguments.
 pub(super) struct Adopt {
     /// Also declare the ledger complete: unknown keys are no longer looked up in the instance.
     pub complete: bool,
 }
 
 impl RouteChange for Adopt {
-    type Preview = Site;
+    type Preview = RouteLedger;
 
-    async fn preview(&self, target: &Target) -> Result<Option<Site>> {
-        let site = stores::ledger(&target.config, target.sink()?, false).await?;
-        let differences = admin::differences(&site).await?;
-        for (partition, all) in &differences {
-            for one in all {
-                println!("partition {partition}: the {} was `{}`, and is now `{}`", one.what, one.ledger, one.route);
+    async fn preview(&self, target: &Target) -> Result<Option<RouteLedger>> {
+        let ledger = stores::ledger(&target.config, target.sink()?, false).await?;
+        let mismatches = admin::mismatches(&ledger).await?;
+        for (partition, mismatches) in &mismatches {
+            for mismatch in mismatches {
+                println!(
+                    "partition {partition}: the {} was `{}`, and is now `{}`",
+                    mismatch.property, mismatch.ledger, mismatch.route
+                );
             }
         }
         if self.complete {
-            println!("Keys that are not in the ledger will no longer be looked up: their alerts get new tickets.");
+            println!("Keys that are not in the ledger will no longer be looked up: their alerts will get new tickets.");
         }
-        if differences.iter().all(|(_, all)| all.is_empty()) && !self.complete {
-            println!("the ledger {} already matches this route", site.ledger);
+        if mismatches.iter().all(|(_, mismatches)| mismatches.is_empty()) && !self.complete {
+            println!("the ledger {} already matches this route", ledger.topic);
             return Ok(None);
         }
         println!("Adopt the ledger only if the instance has the same tickets, with the same sys_ids.");
-        Ok(Some(site))
+        Ok(Some(ledger))
     }
 
-    async fn apply(&self, target: &Target, site: Site) -> Result<()> {
-        require_stopped(&site, target.sink()?, &[]).await?;
-        println!("\nadopted: wrote {} partition headers", admin::adopt(&site, self.complete).await?);
+    async fn apply(&self, target: &Target, ledger: RouteLedger) -> Result<()> {
+        require_stopped(&ledger, target.sink()?, &[]).await?;
+        println!("\nadopted: wrote {} partition headers", admin::adopt(&ledger, self.complete).await?);
         Ok(())
     }
 }

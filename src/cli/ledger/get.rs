@@ -12,7 +12,7 @@ use crate::ledger::{self, LedgerPartition};
 /// Prints the records of a key as JSON.
 ///
 /// # Errors
-/// The route or the ledger does not exist, the ledger has no record of the key, or the cluster does not answer.
+/// The route or the ledger does not exist, the ledger has no record of the key, or the cluster does not respond.
 pub async fn get(route: &RouteArgs, key: &str) -> Result<()> {
     let target = Target::load(route)?;
     let sink = target.sink()?;
@@ -21,14 +21,14 @@ pub async fn get(route: &RouteArgs, key: &str) -> Result<()> {
     let partitions = partitions.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?;
     let mut found = Vec::new();
     for partition in 0..partitions {
-        let place = LedgerPartition {
+        let ledger_partition = LedgerPartition {
             options: options.clone(),
             topic: sink.ledger.as_str().into(),
             group: sink.group.clone(),
             partition,
             timeout: KAFKA_TIMEOUT,
         };
-        let records = ledger::find(place, key).await?;
+        let records = ledger::find_records(ledger_partition, key).await?;
         found.extend(records.into_iter().map(|record| json!({ "partition": partition, "record": record })));
     }
     if found.is_empty() {

@@ -1,4 +1,4 @@
-//! `nowbridge ledger rename`: migrates the ledger and the offsets of a route to the route's new name.
+//! `nowbridge ledger rename`: migrates the ledger and the committed offsets to a new name of the route.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,21 +6,24 @@ use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target, require_stopped};
 use crate::bridge::stores;
-use crate::ledger::admin::{self, Old};
+use crate::ledger::admin::{self, OldNames};
 
-/// The old name, and where its ledger and group are if they were not named by it.
+/// The arguments.
 pub(super) struct Rename {
+    /// Old name of the route.
     pub from: String,
+    /// Old ledger topic; `None`: named by the old name.
     pub from_ledger: Option<String>,
+    /// Old consumer group; `None`: named by the old name.
     pub from_group: Option<String>,
 }
 
 impl RouteChange for Rename {
-    type Preview = Old;
+    type Preview = OldNames;
 
-    async fn preview(&self, target: &Target) -> Result<Option<Old>> {
+    async fn preview(&self, target: &Target) -> Result<Option<OldNames>> {
         let (sink, prefix, from) = (target.sink()?, &target.config.topics.prefix, &self.from);
-        let old = Old {
+        let old = OldNames {
             ledger: self.from_ledger.clone().unwrap_or_else(|| format!("{prefix}.{from}.ledger")),
             group: self.from_group.clone().unwrap_or_else(|| format!("{prefix}.{from}")),
         };
@@ -30,17 +33,17 @@ impl RouteChange for Rename {
         Ok(Some(old))
     }
 
-    async fn apply(&self, target: &Target, old: Old) -> Result<()> {
+    async fn apply(&self, target: &Target, old: OldNames) -> Result<()> {
         let sink = target.sink()?;
-        let site = stores::ledger(&target.config, sink, true).await?;
-        require_stopped(&site, sink, std::slice::from_ref(&old.group)).await?;
+        let ledger = stores::ledger(&target.config, sink, true).await?;
+        require_stopped(&ledger, sink, std::slice::from_ref(&old.group)).await?;
         let copied = Arc::new(Mutex::new(0));
         let total = Arc::clone(&copied);
         let report = &mut move |partition, keys: usize| {
             *total.lock().unwrap_or_else(PoisonError::into_inner) += keys;
             println!("partition {partition}: {keys} keys");
         };
-        admin::rename(&site, &old, report).await?;
+        admin::rename(&ledger, &old, report).await?;
         println!("\nmigrated {} keys", *copied.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A sink route as it stands in the file.
+//! A sink route as written in the file.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawSink {
-    /// Name of the instance; may be left out where there is only one.
+    /// Name of the instance. Optional if there is only one.
     pub instance: Option<String>,
     /// Topic with the alert events.
     #[schemars(required)]
@@ -18,147 +18,152 @@ pub(in super::super) struct RawSink {
     pub group: Option<String>,
     /// Format of the records. Default `canonical`.
     pub format: Option<RawFormat>,
-    /// For the format `alertmanager`: what is one ticket. Default `group`.
-    pub by: Option<RawBy>,
-    /// Where to begin when the group has no offset yet: `earliest`, `latest` or a time such as
+    /// For the format `alertmanager`: one ticket per notification group or per alert. Default `group`.
+    pub ticket_per: Option<RawTicketPer>,
+    /// Where to start reading if the consumer group has no offset: `earliest`, `latest` or a time such as
     /// `2026-01-31T00:00:00Z`. Default `earliest`.
     pub start: Option<String>,
     /// Table to write. Default `incident`.
     pub table: Option<String>,
-    /// How the table is written: each write a request of its own (`table`), many in one (`batch`), or rows of a staging
-    /// table (`import_set`); or each is an event of Event Management (`event`). Default `table`.
+    /// How to write the table: one request per write (`table`), many writes per request (`batch`), through a staging
+    /// table (`import_set`), or as events of Event Management (`event`). Default `table`.
     pub write: Option<RawWrite>,
-    /// For `write: batch`: how requests are put together.
+    /// For `write: batch`: size and linger of a batch.
     pub batch: Option<RawBatch>,
     /// For `write: import_set`: the staging table.
     pub import_set: Option<RawImportSet>,
-    /// For `write: event`: what the events say of their sender, and how they are put together.
+    /// For `write: event`: source and class of the events, size and linger of a request.
     pub event: Option<RawEvent>,
     /// Value of `correlation_display`, which names this bridge in its tickets. Default `nowbridge`.
     pub correlation_display: Option<String>,
-    /// Columns and the templates of their values, beside and over the defaults (short_description, description,
-    /// impact, urgency); an empty value takes a default away. A value that renders to nothing is not written.
+    /// Templates by column. They are added to the defaults (short_description, description, impact, urgency) and
+    /// override them; an empty value removes a default. A value that renders to nothing is not written.
     pub fields: Option<BTreeMap<String, Option<String>>>,
-    /// Columns that are written only when a ticket is resolved, beside and over close_code and close_notes.
+    /// Templates of columns that are written only when a ticket is resolved. They are added to the defaults (close_code
+    /// and close_notes) and override them.
     pub closing: Option<BTreeMap<String, Option<String>>>,
-    /// Templates of the work note: `default`, or by the name of an action; an empty value writes no note.
+    /// Templates of the work note: `default`, or by name of an action. An empty value writes no note.
     pub notes: Option<BTreeMap<String, Option<String>>>,
-    /// What severities mean; those not named keep their defaults.
-    pub severity: Option<BTreeMap<String, RawWeight>>,
-    /// What is done with actions: another action's name, or `ignore`. Default `suppress: ignore`, `unsuppress: ignore`.
+    /// Impact, urgency, priority and hold-down by severity. Severities that are not listed keep their defaults.
+    pub severity: Option<BTreeMap<String, RawSeverity>>,
+    /// Actions to handle as another action, or to `ignore`. Default `suppress: ignore`, `unsuppress: ignore`.
     pub actions: Option<BTreeMap<String, String>>,
     /// Raw values of the state column. Default: those of `incident`.
     pub states: Option<RawStates>,
-    /// Lengths of columns in characters, beside and over the known ones; longer values are cut.
+    /// Lengths of columns in characters, in addition to the known ones. Longer values are truncated.
     #[schemars(inner(range(min = 1, max = 1_000_000)))]
     pub lengths: Option<BTreeMap<String, u32>>,
-    /// Whose value stands where a person has changed a column: `keep` the person's, or `overwrite` it. Default `keep`.
-    pub people: Option<BTreeMap<String, RawPeople>>,
-    /// How long an alert must stay open before it gets a ticket, or before its resolved ticket is reopened. One that is
-    /// over sooner gets none. Default `0s`.
+    /// What to do with a column that a user has changed: `keep` the user's value, or `overwrite` it. Default `keep`.
+    pub on_user_edit: Option<BTreeMap<String, RawOnUserEdit>>,
+    /// How long an alert must stay open before it gets a ticket, or before its resolved ticket is reopened. An alert
+    /// that is over sooner gets none. Default `0s`.
     pub hold_down: Option<String>,
-    /// Hold the state of alerts that open and resolve again and again; a note says so. Default: off.
+    /// Limit the state changes of alerts that open and resolve again and again; a note says so. Default: off.
     pub flapping: Option<RawFlapping>,
-    /// An alert that comes back at most this long after its resolution reopens its ticket. Default `24h`.
+    /// An alert that opens again at most this long after its resolution reopens its ticket. Default `24h`.
     pub reopen_window: Option<String>,
-    /// Rows last seen longer ago are read before they are written; `0`: always. Default `5m`.
-    pub row_freshness: Option<String>,
-    /// You vouch that all records of an alert share a partition although they are not keyed by its key. Default false.
-    pub copartitioned: Option<bool>,
-    /// Re-key the topic through an internal one, because its records are not keyed by the alert's key. Default false.
-    pub rekey: Option<bool>,
-    /// For `rekey`: the internal topic. Default `<prefix>.<route>.rekeyed`; with `digest` `<prefix>.<route>.digests`, and
-    /// beside it `<that>.grouped` and `<that>.groups`.
-    pub rekeyed: Option<String>,
-    /// Many alerts in one ticket, which lists them. Such a route re-keys its topic by itself. Default: off.
-    pub digest: Option<RawDigest>,
-    /// Only alerts whose key matches one of these patterns, where `*` stands for any text: a canary.
-    pub only: Option<Vec<String>>,
-    /// What to do when the ledger is gone: `refuse` to work until it is rebuilt, or `look_up` every unknown key in
-    /// ServiceNow before a ticket is made. Default `refuse`.
-    pub on_lost: Option<RawOnLost>,
-    /// Most unresolved work before reading pauses.
+    /// A row that was last read longer ago than this is read before it is written; `0`: always. Default `5m`.
+    pub max_row_age: Option<String>,
+    /// All records of an alert certainly share a partition, although the record key is not the alert's key. Default
+    /// false.
+    pub keyed_by_alert: Option<bool>,
+    /// Copy the topic to an internal topic that is partitioned by the alert's key, for topics whose record key is not
+    /// the alert's key. Default false.
+    pub repartition: Option<bool>,
+    /// For `repartition`: the internal topic. Default `<prefix>.<route>.repartitioned`; with `grouping`
+    /// `<prefix>.<route>.groups`, together with `<topic>.input` and `<topic>.state`.
+    pub repartition_topic: Option<String>,
+    /// Write many alerts into one ticket, which lists them. Such a route always repartitions its topic. Default: off.
+    pub grouping: Option<RawGrouping>,
+    /// Process only alerts whose key matches one of these patterns, in which `*` matches any text. For a canary.
+    pub key_filter: Option<Vec<String>>,
+    /// What to do if the ledger is missing although the route has run before: `refuse` to start until the ledger is
+    /// rebuilt, or `look_up` every unknown key in ServiceNow before a ticket is created. Default `refuse`.
+    pub on_missing_ledger: Option<RawOnMissingLedger>,
+    /// Limit of unresolved events. Above it, reading pauses.
     pub budget: Option<RawBudget>,
-    /// Most characters of work notes in one write; longer notes are split. Default 16000.
+    /// Most characters of work notes in one write. Longer notes are split. Default 16000.
     #[schemars(range(min = 200, max = 1_000_000))]
     pub note_limit: Option<u32>,
-    /// Refusals in a row that stop the route. Default 20.
+    /// Consecutive rejected writes that stop the route. Default 20.
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub brake: Option<u32>,
-    /// Topic of what was done. Default `<prefix>.<route>.results`.
+    pub rejection_limit: Option<u32>,
+    /// Topic of the results: one record per applied write. Default `<prefix>.<route>.results`.
     pub results: Option<String>,
-    /// Publish what was done. Default true.
+    /// Publish results. Default true.
     pub publish_results: Option<bool>,
-    /// Topic of what could not be done. Default `<prefix>.<route>.dead-letters`.
+    /// Topic of rejected records. Default `<prefix>.<route>.dead-letters`.
     pub dead_letters: Option<String>,
-    /// Topic of what the bridge must remember. Default `<prefix>.<route>.ledger`.
+    /// Topic in which the bridge stores which ticket belongs to which alert. Default `<prefix>.<route>.ledger`.
     pub ledger: Option<String>,
 }
 
 /// Which alerts share a ticket.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct RawDigest {
-    /// Template: alerts of which it makes the same text share a ticket; those of which it makes nothing, or which lack
-    /// what it names, keep one of their own.
+pub(in super::super) struct RawGrouping {
+    /// Template. Alerts for which it renders the same text share a ticket. Alerts for which it renders nothing, or
+    /// fails because a label is missing, get a ticket of their own.
     #[schemars(required)]
     pub group_by: Option<String>,
-    /// How many alerts a ticket names, the open and worst first. Default 20.
+    /// How many alerts a ticket lists: open alerts first, then by severity. Default 20.
     #[schemars(range(min = 1, max = 200))]
-    pub list: Option<u32>,
+    pub max_listed: Option<u32>,
 }
 
 /// How a table is written.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in super::super) enum RawWrite {
-    /// By the Table API.
+    /// Table API.
     Table,
-    /// By the Table API inside of the Batch API.
+    /// Table API requests inside of the Batch API.
     Batch,
-    /// By the Import Set API: a transform map writes the table.
+    /// Import Set API: a transform map writes the table.
     ImportSet,
-    /// As events of Event Management, of which the instance makes alerts.
+    /// Events of Event Management, from which the instance creates alerts.
     Event,
 }
 
-/// What events say of their sender, and how they are put together.
+/// Source and class of events, size and linger of a request.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawEvent {
-    /// Their `source`. Default `nowbridge`.
+    /// `source` of the events. Default `nowbridge`.
     pub source: Option<String>,
-    /// Their `event_class`, the instance of the source. Default: the route's name.
+    /// `event_class` of the events, the instance of the source. Default: the route's name.
     pub class: Option<String>,
     /// Most events in one request. Default 50.
     #[schemars(range(min = 1, max = 1000))]
     pub size: Option<u32>,
-    /// How long an event waits for others to leave with; critical alerts don't. Default `100ms`.
+    /// How long an event waits for others to share its request. Critical alerts do not wait. Default `100ms`.
     pub linger: Option<String>,
 }
 
-/// The staging table of an import set. Its transform map must coalesce on one column, which holds the ticket's sys_id.
+/// The staging table of an import set. Its transform map must coalesce on one column, which contains the ticket's
+/// sys_id.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawImportSet {
     /// Name of the staging table, whose transform map writes the route's table.
     #[schemars(required)]
     pub staging: Option<String>,
-    /// Begins the names of its columns, before the table's: `u_short_description`. Default `u_`.
+    /// Prefix of the staging table's columns, before the names of the table's columns: `u_short_description`. Default
+    /// `u_`.
     pub prefix: Option<String>,
-    /// Its column with the ticket's sys_id, on which the transform map coalesces; empty for a new ticket. Default
+    /// Staging column with the ticket's sys_id, on which the transform map coalesces; empty for a new ticket. Default
     /// `u_sys_id`.
     pub coalesce: Option<String>,
 }
 
-/// How requests are put together.
+/// Size and linger of a batch.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawBatch {
-    /// Most requests in one. The instance serves them one after the other and ends a batch after 30 s. Default 20.
+    /// Most requests in one batch. The instance runs them one after the other and ends a batch after 30 s. Default 20.
     #[schemars(range(min = 2, max = 100))]
     pub size: Option<u32>,
-    /// How long a request waits for others to leave with; critical alerts don't. Default `100ms`.
+    /// How long a request waits for others to share its batch. Critical alerts do not wait. Default `100ms`.
     pub linger: Option<String>,
 }
 
@@ -172,40 +177,40 @@ pub(in super::super) enum RawFormat {
     Alertmanager,
 }
 
-/// What is one ticket.
+/// What gets a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in super::super) enum RawBy {
-    /// The notification group.
+pub(in super::super) enum RawTicketPer {
+    /// Each notification group.
     Group,
-    /// The single alert.
+    /// Each alert.
     Alert,
 }
 
-/// Whose value stands.
+/// Which value a column gets after a user has changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in super::super) enum RawPeople {
-    /// The person's.
+pub(in super::super) enum RawOnUserEdit {
+    /// The user's value is kept.
     Keep,
-    /// The bridge's.
+    /// The bridge overwrites the user's value.
     Overwrite,
 }
 
-/// What to do without a ledger.
+/// What to do if the ledger is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in super::super) enum RawOnLost {
-    /// Stop and say so.
+pub(in super::super) enum RawOnMissingLedger {
+    /// Stop the route with an error.
     Refuse,
-    /// Look every unknown key up.
+    /// Look up every unknown key in ServiceNow.
     LookUp,
 }
 
-/// What a severity means for a ticket.
+/// Values and processing order of alerts of a severity.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct RawWeight {
+pub(in super::super) struct RawSeverity {
     /// Raw value of `impact`.
     pub impact: Option<String>,
     /// Raw value of `urgency`.
@@ -217,16 +222,16 @@ pub(in super::super) struct RawWeight {
     pub hold_down: Option<String>,
 }
 
-/// When an alert flaps.
+/// Flap detection.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawFlapping {
-    /// Changes of its state, opened or resolved, that make an alert flap. Default 6.
+    /// State changes (opened or resolved) within `within` from which an alert is flapping. Default 6.
     #[schemars(range(min = 2, max = 1000))]
     pub changes: Option<u32>,
-    /// In so long. Default `10m`.
+    /// Time in which `changes` are counted. Default `10m`.
     pub within: Option<String>,
-    /// Then the state of its ticket changes at most once in this time. Default `10m`.
+    /// While an alert is flapping, the state of its ticket changes at most once in this time. Default `10m`.
     pub hold: Option<String>,
 }
 
@@ -234,21 +239,21 @@ pub(in super::super) struct RawFlapping {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawStates {
-    /// The column. Default `state`.
+    /// The state column. Default `state`.
     pub column: Option<String>,
     /// A new ticket. Default 1.
     pub new: Option<String>,
-    /// Somebody works on it. Default 2.
+    /// A ticket that somebody works on. Default 2.
     pub in_progress: Option<String>,
-    /// It waits for somebody. Default [3].
+    /// A ticket that waits for something. Default [3].
     pub on_hold: Option<Vec<String>>,
-    /// Resolved. Default 6.
+    /// A resolved ticket. Default 6.
     pub resolved: Option<String>,
-    /// Closed or cancelled; never written again. Default [7, 8].
+    /// A closed or cancelled ticket; never written again. Default [7, 8].
     pub closed: Option<Vec<String>>,
 }
 
-/// Most unresolved work before reading pauses.
+/// Limit of unresolved events. Above it, reading pauses.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawBudget {

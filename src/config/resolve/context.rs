@@ -1,65 +1,66 @@
-//! What every part of resolving needs: where keys stand, what went wrong, and readers of single values.
+//! Shared by all parts of `resolve`: the locations of keys, the errors so far, and parsers and checks of single values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::human;
-use super::super::problems::ConfigError;
+use super::super::errors::ConfigError;
 use super::super::raw::RawSecret;
 use super::super::secret::Secret;
 use super::super::tree::SourceLocation;
+use super::super::units;
 
-/// Collects problems while the configuration is resolved.
+/// Collects errors while the configuration is resolved.
 pub(in super::super) struct Context<'a> {
-    /// Where each key stands.
-    pub places: &'a BTreeMap<String, SourceLocation>,
-    /// Relative file names start here.
+    /// The location of each key in the file, by its path.
+    pub locations: &'a BTreeMap<String, SourceLocation>,
+    /// Relative file names are resolved against this directory.
     pub folder: &'a Path,
-    /// What went wrong so far.
+    /// The errors so far.
     pub errors: Vec<ConfigError>,
 }
 
 impl Context<'_> {
-    /// Notes a problem at a key; where the key is not in the file, at the nearest one above it.
+    /// Adds an error at a key. If the key is not in the file, the error gets the location of its nearest ancestor.
     pub fn error(&mut self, at: &str, message: &str) {
         let mut key = at;
-        let place = loop {
-            if let Some(place) = self.places.get(key) {
-                break *place;
+        let location = loop {
+            if let Some(location) = self.locations.get(key) {
+                break *location;
             }
-            let Some(end) = key.rfind(['.', '[']) else { break self.places.get("").copied().unwrap_or_default() };
+            let Some(end) = key.rfind(['.', '[']) else { break self.locations.get("").copied().unwrap_or_default() };
             key = key.get(..end).unwrap_or_default();
         };
-        let error = ConfigError { line: place.line, column: place.column, at: at.to_owned(), message: message.into() };
+        let error =
+            ConfigError { line: location.line, column: location.column, key: at.to_owned(), message: message.into() };
         self.errors.push(error);
     }
 
-    /// True where the file has this key.
+    /// True if the file contains this key.
     pub fn has(&self, at: &str) -> bool {
-        self.places.contains_key(at)
+        self.locations.contains_key(at)
     }
 
-    /// A duration, or `default` where it is left out or wrong.
+    /// Parses a duration; `default` if it is missing or invalid.
     pub fn duration(&mut self, at: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
-        human::duration(text).unwrap_or_else(|message| {
+        units::duration(text).unwrap_or_else(|message| {
             self.error(at, &message);
             default
         })
     }
 
-    /// A duration within bounds.
+    /// Parses a duration and checks its bounds, which are inclusive.
     pub fn duration_in(&mut self, at: &str, text: Option<&str>, default: Duration, bounds: (&str, &str)) -> Duration {
         let value = self.duration(at, text, default);
-        let bound = |text| human::duration(text).unwrap_or_default();
+        let bound = |text| units::duration(text).unwrap_or_default();
         if value < bound(bounds.0) || value > bound(bounds.1) {
             self.error(at, &format!("must be between {} and {}", bounds.0, bounds.1));
         }
         value
     }
 
-    /// A secret; `None` where it is left out or can't be read.
+    /// Reads a secret; `None` if it is missing or can't be read.
     pub fn secret(&mut self, at: &str, raw: Option<RawSecret>) -> Option<Secret> {
         let text = raw?.0;
         if let Some(file) = text.strip_prefix("file:") {
@@ -77,7 +78,7 @@ impl Context<'_> {
         Some(Secret::fixed(text))
     }
 
-    /// A file that must be there.
+    /// Resolves the name of a file, which must be readable.
     pub fn file(&mut self, at: &str, name: Option<String>) -> Option<PathBuf> {
         let path = self.path(&name?);
         if let Err(error) = std::fs::File::open(&path) {
@@ -87,33 +88,36 @@ impl Context<'_> {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        // An absolute name replaces the folder.
+        // An absolute name replaces the directory.
         self.folder.join(name.strip_prefix("//").map_or(name.to_owned(), |rest| format!("/{rest}")))
     }
 
-    /// Names of instances and routes stand in topic names, metrics and change ids.
-    pub fn name(&mut self, at: &str, name: &str) {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-        if name.is_empty() || name.len() > 60 || !name.chars().all(fits) {
-            let message = format!("`{name}` can't be a name; use up to 60 of a-z, 0-9, `-` and `_`");
+    /// Checks the name of an instance or route. Topic names, metrics and change ids contain it.
+    pub fn check_name(&mut self, at: &str, name: &str) {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 60 || !name.chars().all(is_allowed) {
+            let message = format!("`{name}` is not a valid name; use up to 60 characters of a-z, 0-9, `-` and `_`");
             self.error(at, &message);
         }
     }
 
-    /// A Kafka topic or group name.
-    pub fn topic_name(&mut self, at: &str, name: &str) {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || name.len() > 249 || !name.chars().all(fits) || name == "." || name == ".." {
-            self.error(at, &format!("`{name}` can't be a name in Kafka; use up to 249 letters, digits, `.`, `-`, `_`"));
+    /// Checks the name of a Kafka topic or consumer group.
+    pub fn check_topic_name(&mut self, at: &str, name: &str) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.is_empty() || name.len() > 249 || !name.chars().all(is_allowed) || name == "." || name == ".." {
+            self.error(
+                at,
+                &format!("`{name}` is not a valid Kafka name; use up to 249 letters, digits, `.`, `-`, `_`"),
+            );
         }
     }
 
-    /// A ServiceNow table or column name.
-    pub fn column_name(&mut self, at: &str, name: &str) {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if name.is_empty() || name.len() > 80 || !name.chars().all(fits) {
+    /// Checks the name of a ServiceNow table or column.
+    pub fn check_column_name(&mut self, at: &str, name: &str) {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if name.is_empty() || name.len() > 80 || !name.chars().all(is_allowed) {
             let message =
-                format!("`{name}` is no name of a ServiceNow table or column; it has a-z, 0-9 and `_` (not the label)");
+                format!("`{name}` is not a ServiceNow table or column name; use a-z, 0-9 and `_` (not the label)");
             self.error(at, &message);
         }
     }

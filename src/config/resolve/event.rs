@@ -1,7 +1,7 @@
-//! A route that writes events of Event Management (`write: event`): its settings, and the rules that it begins with.
+//! Resolves a route that writes events of Event Management (`write: event`): its settings and its default rules.
 //!
-//! An event must say everything about its alert, so there are no states, no people and no rows to read: what an alert is
-//! follows from its events alone, by the instance's rules.
+//! An event must contain everything about its alert, so there are no states, no user edits and no rows to read: the
+//! instance computes an alert from its events alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::model::StateModel;
 
 use super::super::raw::{RawEvent, RawSink};
 use super::super::resolved::Write;
-use super::super::shape::join;
+use super::super::validate::join;
 use super::Context;
 
-/// The table that takes events.
+/// The table into which events are inserted.
 pub(super) const TABLE: &str = "em_event";
 
-/// Begins the names of parts of `additional_info`.
-const INFO: &str = "additional_info.";
+/// Prefix of the subfields of `additional_info` in the configuration.
+const INFO_PREFIX: &str = "additional_info.";
 
-/// Columns, parts of `additional_info` among them, that the bridge or the instance fills.
+/// Columns and subfields of `additional_info` that the bridge or the instance writes.
 const RESERVED: [&str; 9] = [
     "message_key",
     "source",
@@ -34,12 +34,12 @@ const RESERVED: [&str; 9] = [
     "additional_info.note",
 ];
 
-/// Characters of the columns that identify what an event is about.
-const SHORT: [&str; 4] = ["node", "resource", "type", "metric_name"];
+/// Columns that identify the subject of an event; 100 characters each.
+const SHORT_COLUMNS: [&str; 4] = ["node", "resource", "type", "metric_name"];
 
-/// Most characters of notes in one event, unless the file says otherwise: `additional_info` is bounded, and not everywhere
-/// in the same way.
-const NOTES: usize = 2_000;
+/// Default limit of the characters of notes in one event: `additional_info` is bounded, and the bound differs between
+/// instances.
+const NOTE_LIMIT: usize = 2_000;
 
 const SEVERITY: &str = r#"
 {%- if severity == "critical" -%}1
@@ -50,11 +50,11 @@ const SEVERITY: &str = r#"
 
 const DESCRIPTION: &str = "{{ title or object_id }}{% if description %}\n\n{{ description }}{% endif %}";
 
-/// Severities stand for the state: 0 where the alert is over, and any other where it is open.
+/// Returns the states of an event's alert: severity 0 means resolved, any other severity open.
 pub(super) fn states() -> StateModel {
     StateModel {
         column: "severity".into(),
-        // Written where no event of the alert has told its severity: minor.
+        // Minor. Written if no event of the alert has a severity.
         new: "3".into(),
         in_progress: "3".into(),
         on_hold: Vec::new(),
@@ -63,7 +63,7 @@ pub(super) fn states() -> StateModel {
     }
 }
 
-/// The defaults of a route's rules.
+/// Returns the default rules.
 pub(super) fn rules() -> Rules {
     let template = |(column, text): (&str, &str)| (column.to_owned(), Some(text.to_owned()));
     let fields = [
@@ -83,36 +83,36 @@ pub(super) fn rules() -> Rules {
     let closing = [("resolution_state", Some("Closing".to_owned())), ("additional_info.resolution", resolution)];
     let mut lengths =
         BTreeMap::from([("description".to_owned(), 4_000), ("additional_info.resolution".to_owned(), 1_000)]);
-    lengths.extend(SHORT.map(|column| (column.to_owned(), 100)));
+    lengths.extend(SHORT_COLUMNS.map(|column| (column.to_owned(), 100)));
     Rules {
         fields: fields.map(template).into(),
         closing: closing.map(|(column, text)| (column.to_owned(), text)).into(),
         lengths,
         reserved: RESERVED.to_vec(),
-        parted: Some(INFO),
+        subfield_prefix: Some(INFO_PREFIX),
         ..defaults
     }
 }
 
-/// What makes no sense for events is refused, rather than left without effect.
-pub(super) fn refuse_others(raw: &RawSink, at: &str, context: &mut Context<'_>) {
-    let others = [
-        ("row_freshness", raw.row_freshness.is_some(), "the alert is never read"),
-        ("people", raw.people.is_some(), "what people do to an alert is not seen"),
+/// Adds an error for each key that has no effect on events.
+pub(super) fn reject_inapplicable_keys(raw: &RawSink, at: &str, context: &mut Context<'_>) {
+    let inapplicable = [
+        ("max_row_age", raw.max_row_age.is_some(), "the bridge never reads the alert"),
+        ("on_user_edit", raw.on_user_edit.is_some(), "the bridge does not see user edits of an alert"),
         ("states", raw.states.is_some(), "the state of an alert follows from the severity of its events"),
         ("correlation_display", raw.correlation_display.is_some(), "`event.source` names the bridge"),
         ("table", raw.table.as_deref().is_some_and(|table| table != TABLE), "events go to `em_event`"),
     ];
-    for (name, given, why) in others {
-        if given {
-            context.error(&join(at, name), &format!("`{name}` has no meaning for `write: event`: {why}; remove it"));
+    for (name, is_set, reason) in inapplicable {
+        if is_set {
+            context.error(&join(at, name), &format!("`{name}` has no effect with `write: event`: {reason}; remove it"));
         }
     }
 }
 
 pub(super) fn write(raw: Option<&RawEvent>, route: &str, at: &str, context: &mut Context<'_>) -> Write {
-    let text = |of: fn(&RawEvent) -> &Option<String>, default: &str| {
-        raw.and_then(|raw| of(raw).clone()).unwrap_or_else(|| default.to_owned())
+    let text = |field: fn(&RawEvent) -> &Option<String>, default: &str| {
+        raw.and_then(|raw| field(raw).clone()).unwrap_or_else(|| default.to_owned())
     };
     let (source, class) = (text(|raw| &raw.source, "nowbridge"), text(|raw| &raw.class, route));
     for (name, value) in [("source", &source), ("class", &class)] {
@@ -126,11 +126,11 @@ pub(super) fn write(raw: Option<&RawEvent>, route: &str, at: &str, context: &mut
     Write::Event { source, class, size: usize::try_from(size).unwrap_or(50).max(1), linger }
 }
 
-/// The engine's settings for events.
-pub(super) fn settle(settings: &mut Settings, note_limit: Option<u32>) {
-    settings.whole = true;
-    settings.row_freshness = u64::MAX;
+/// Sets the engine's settings for events.
+pub(super) fn apply_event_defaults(settings: &mut Settings, note_limit: Option<u32>) {
+    settings.full_snapshot = true;
+    settings.max_row_age = u64::MAX;
     if note_limit.is_none() {
-        settings.note_limit = NOTES;
+        settings.note_limit = NOTE_LIMIT;
     }
 }

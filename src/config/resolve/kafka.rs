@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::super::raw::{RawKafka, RawMechanism, RawSasl, RawTls};
 use super::super::resolved::{Kafka, Sasl, Tls};
-use super::super::shape::join;
+use super::super::validate::join;
 use super::Context;
 use crate::kafka::options::PROTECTED;
 
 pub(super) fn resolve(raw: RawKafka, context: &mut Context<'_>) -> Kafka {
     let bootstrap = raw.bootstrap.unwrap_or_default();
-    if context.has("kafka.bootstrap") && !bootstrap.is_empty() && !bootstrap.split(',').all(is_broker) {
-        let message = "write the brokers as `host:port`, several separated by commas";
+    if context.has("kafka.bootstrap") && !bootstrap.is_empty() && !bootstrap.split(',').all(is_host_port) {
+        let message = "invalid bootstrap servers; use `host:port`, separated by commas";
         context.error("kafka.bootstrap", message);
     }
     let session_timeout = context.duration_in(
@@ -33,21 +33,21 @@ pub(super) fn resolve(raw: RawKafka, context: &mut Context<'_>) -> Kafka {
     for name in properties.keys() {
         let at = join("kafka.properties", name);
         if let Some((_, reason)) = PROTECTED.iter().find(|(protected, _)| protected == name) {
-            context.error(&at, &format!("`{name}` can't be passed through: {reason}"));
+            context.error(&at, &format!("`{name}` can't be set: {reason}"));
         }
     }
     Kafka {
         bootstrap,
         client_id: raw.client_id.unwrap_or_else(|| "nowbridge".into()),
         sasl: raw.sasl.and_then(|sasl| credentials(sasl, context)),
-        tls: raw.tls.map(|tls| encryption(tls, context)),
+        tls: raw.tls.map(|raw| tls(raw, context)),
         session_timeout,
         max_poll_interval,
         properties,
     }
 }
 
-fn is_broker(text: &str) -> bool {
+fn is_host_port(text: &str) -> bool {
     text.trim().rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
@@ -61,7 +61,7 @@ fn credentials(raw: RawSasl, context: &mut Context<'_>) -> Option<Sasl> {
     Some(Sasl { mechanism, user: raw.user?, password })
 }
 
-fn encryption(raw: RawTls, context: &mut Context<'_>) -> Tls {
+fn tls(raw: RawTls, context: &mut Context<'_>) -> Tls {
     if raw.certificate_file.is_some() != raw.key_file.is_some() {
         context.error("kafka.tls", "a client certificate needs both `certificate_file` and `key_file`");
     }

@@ -1,28 +1,28 @@
-//! The mapping rules of a sink route: what the file says, over the defaults.
+//! Resolves the mapping rules of a sink route: the defaults, overridden by the file.
 
 use std::time::Duration;
 
-use crate::mapping::{ActionRule, Rules, Weight, action_names};
+use crate::mapping::{ActionRule, Rules, SeverityRule, action_names};
 use crate::model::severity::SEVERITIES;
 
-use super::super::raw::{RawSink, RawWeight};
-use super::super::shape::join;
+use super::super::raw::{RawSeverity, RawSink};
+use super::super::validate::join;
 use super::Context;
 
-/// What is held is unresolved: the longer, the more is read again after a restart.
-pub(super) const LONGEST_HOLD: (&str, &str) = ("0s", "1h");
+/// Bounds of hold times. Held events are unresolved: the longer they are held, the more is read again after a restart.
+pub(super) const HOLD_BOUNDS: (&str, &str) = ("0s", "1h");
 
-/// What the file says, over `rules`.
+/// Returns the default `rules` overridden by the file.
 pub(super) fn resolve(raw: &mut RawSink, at: &str, mut rules: Rules, context: &mut Context<'_>) -> Rules {
-    let parted = rules.parted;
-    for (what, given, into) in
+    let subfield_prefix = rules.subfield_prefix;
+    for (key, overrides, templates) in
         [("fields", raw.fields.take(), &mut rules.fields), ("closing", raw.closing.take(), &mut rules.closing)]
     {
-        for (column, template) in given.unwrap_or_default() {
-            // A part of a column that holds several values by their names.
-            let name = parted.and_then(|parted| column.strip_prefix(parted)).unwrap_or(&column);
-            context.column_name(&join(&join(at, what), &column), name);
-            into.insert(column, template);
+        for (column, template) in overrides.unwrap_or_default() {
+            // A subfield of a column that contains a map.
+            let name = subfield_prefix.and_then(|prefix| column.strip_prefix(prefix)).unwrap_or(&column);
+            context.check_column_name(&join(&join(at, key), &column), name);
+            templates.insert(column, template);
         }
     }
     notes(raw, &join(at, "notes"), &mut rules, context);
@@ -31,13 +31,13 @@ pub(super) fn resolve(raw: &mut RawSink, at: &str, mut rules: Rules, context: &m
     for (column, length) in raw.lengths.take().unwrap_or_default() {
         rules.lengths.insert(column, length as usize);
     }
-    rules.only = raw.only.take().unwrap_or_default();
-    rules.hold_down = span(&join(at, "hold_down"), raw.hold_down.as_deref(), Duration::ZERO, LONGEST_HOLD, context);
+    rules.key_filter = raw.key_filter.take().unwrap_or_default();
+    rules.hold_down = millis_in(&join(at, "hold_down"), raw.hold_down.as_deref(), Duration::ZERO, HOLD_BOUNDS, context);
     rules
 }
 
-/// A span in milliseconds.
-pub(super) fn span(
+/// Parses a duration and checks its bounds; milliseconds.
+pub(super) fn millis_in(
     at: &str,
     text: Option<&str>,
     default: Duration,
@@ -54,26 +54,28 @@ fn notes(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context<'
         } else if let Some((_, action)) = action_names().find(|(known, _)| *known == name) {
             rules.notes.push((action, template));
         } else {
-            context.error(&join(at, &name), &format!("`{name}` is no action; accepted: default, {}", all_actions()));
+            context
+                .error(&join(at, &name), &format!("`{name}` is not an action; accepted: default, {}", all_actions()));
         }
     }
 }
 
 fn severities(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context<'_>) {
-    for (name, RawWeight { impact, urgency, priority, hold_down }) in raw.severity.take().unwrap_or_default() {
+    for (name, RawSeverity { impact, urgency, priority, hold_down }) in raw.severity.take().unwrap_or_default() {
         if !SEVERITIES.contains(&name.as_str()) {
-            let message = format!("`{name}` is no severity; accepted: {}", SEVERITIES.join(", "));
+            let message = format!("`{name}` is not a severity; accepted: {}", SEVERITIES.join(", "));
             context.error(&join(at, &name), &message);
             continue;
         }
-        let hold_down = hold_down
-            .map(|text| span(&join(&join(at, &name), "hold_down"), Some(&text), Duration::ZERO, LONGEST_HOLD, context));
-        let none = Weight { impact: None, urgency: None, priority: 2, hold_down: None };
-        let weight = rules.severity.entry(name).or_insert(none);
-        weight.hold_down = hold_down;
-        weight.impact = impact.or_else(|| weight.impact.take());
-        weight.urgency = urgency.or_else(|| weight.urgency.take());
-        weight.priority = priority.unwrap_or(weight.priority);
+        let hold_down = hold_down.map(|text| {
+            millis_in(&join(&join(at, &name), "hold_down"), Some(&text), Duration::ZERO, HOLD_BOUNDS, context)
+        });
+        let empty = SeverityRule { impact: None, urgency: None, priority: 2, hold_down: None };
+        let rule = rules.severity.entry(name).or_insert(empty);
+        rule.hold_down = hold_down;
+        rule.impact = impact.or_else(|| rule.impact.take());
+        rule.urgency = urgency.or_else(|| rule.urgency.take());
+        rule.priority = priority.unwrap_or(rule.priority);
     }
 }
 
@@ -81,12 +83,12 @@ fn actions(raw: &mut RawSink, at: &str, rules: &mut Rules, context: &mut Context
     for (name, target) in raw.actions.take().unwrap_or_default() {
         let find = |wanted: &str| action_names().find(|(known, _)| *known == wanted).map(|(_, action)| action);
         let Some(action) = find(&name) else {
-            context.error(&join(at, &name), &format!("`{name}` is no action; accepted: {}", all_actions()));
+            context.error(&join(at, &name), &format!("`{name}` is not an action; accepted: {}", all_actions()));
             continue;
         };
         let rule = if target == "ignore" { Some(ActionRule::Ignore) } else { find(&target).map(ActionRule::As) };
         let Some(rule) = rule else {
-            let message = format!("`{target}` is no action; accepted: ignore, {}", all_actions());
+            let message = format!("`{target}` is not an action; accepted: ignore, {}", all_actions());
             context.error(&join(at, &name), &message);
             continue;
         };

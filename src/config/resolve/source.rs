@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::raw::RawSource;
 use super::super::resolved::{Instance, Source, SourceStart, Topics};
-use super::super::shape::join;
+use super::super::validate::join;
 use super::Context;
 
 /// Watched columns of tables that extend `task`.
@@ -28,6 +28,7 @@ const TASK_COLUMNS: [&str; 16] = [
     "active",
 ];
 
+/// Tables that extend `task`.
 const TASK_TABLES: [&str; 9] = [
     "task",
     "incident",
@@ -51,45 +52,45 @@ pub(super) fn resolve(
     let key = |key| join(at, key);
     let table = raw.table.unwrap_or_default();
     if context.has(&key("table")) {
-        context.column_name(&key("table"), &table);
+        context.check_column_name(&key("table"), &table);
     }
     let fields = match raw.fields {
         Some(fields) => fields,
         None if TASK_TABLES.contains(&table.as_str()) => TASK_COLUMNS.map(String::from).to_vec(),
         None => {
             if !table.is_empty() {
-                context.error(at, &format!("`fields` is missing: there is no default list for the table `{table}`"));
+                context.error(at, &format!("`fields` is missing: the table `{table}` has no default list"));
             }
             Vec::new()
         }
     };
     for (index, field) in fields.iter().enumerate() {
         let at = format!("{}[{index}]", key("fields"));
-        context.column_name(&at, field);
+        context.check_column_name(&at, field);
         if matches!(field.as_str(), "work_notes" | "comments") {
-            context.error(&at, "work notes and comments are published by `journal: true`, not as watched columns");
+            context.error(&at, "`work_notes` and `comments` can't be watched columns; use `journal: true`");
         }
     }
     let filter = raw.filter.unwrap_or_default();
     check_filter(&filter, &key("filter"), context);
     let seconds = Duration::from_secs;
     let interval = context.duration_in(&key("interval"), raw.interval.as_deref(), seconds(10), ("100ms", "24h"));
-    let overlap = context.duration_in(&key("overlap"), raw.overlap.as_deref(), seconds(120), ("0", "24h"));
-    let lag = context.duration_in(&key("lag"), raw.lag.as_deref(), seconds(5), ("0", "1h"));
+    let lookback = context.duration_in(&key("lookback"), raw.lookback.as_deref(), seconds(120), ("0", "24h"));
+    let safety_lag = context.duration_in(&key("safety_lag"), raw.safety_lag.as_deref(), seconds(5), ("0", "1h"));
     let start = start(raw.start.as_deref(), &key("start"), context);
     let topic = raw.topic.unwrap_or_else(|| format!("{}.{name}.changes", topics.prefix));
-    context.topic_name(&key("topic"), &topic);
+    context.check_topic_name(&key("topic"), &topic);
     let rows = raw.rows.unwrap_or_else(|| format!("{}.{name}.rows", topics.prefix));
-    context.topic_name(&key("rows"), &rows);
+    context.check_topic_name(&key("rows"), &rows);
     Source {
         instance,
         table,
         filter,
         fields,
         interval,
-        overlap,
-        lag,
-        page: raw.page.unwrap_or(500) as usize,
+        lookback,
+        safety_lag,
+        page_size: raw.page_size.unwrap_or(500) as usize,
         start,
         topic,
         rows,
@@ -100,16 +101,16 @@ pub(super) fn resolve(
     }
 }
 
-/// The bridge adds conditions and an order of its own behind the filter, so it must not end them.
+/// Checks the filter. The bridge appends its own conditions and order, which the filter must not defeat.
 fn check_filter(filter: &str, at: &str, context: &mut Context<'_>) {
     if filter.contains("^NQ") {
-        context.error(at, "`^NQ` begins a new query, which would escape the bridge's own conditions; use `^OR`");
+        context.error(at, "`^NQ` starts a new query, to which the bridge's own conditions would not apply; use `^OR`");
     }
     if filter.contains("ORDERBY") || filter.contains("GROUPBY") {
-        context.error(at, "leave out ORDERBY and GROUPBY: the bridge orders the rows itself");
+        context.error(at, "remove ORDERBY and GROUPBY: the bridge sorts the rows itself");
     }
     if filter.chars().any(char::is_control) {
-        context.error(at, "an encoded query is one line");
+        context.error(at, "an encoded query must be a single line");
     }
 }
 

@@ -1,147 +1,159 @@
-//! Forgetting: the entry of a finished ticket goes once nothing can come of it any more (protocol rule 15).
+//! Expiry: the entry of a finished ticket is removed once no event or late record can need it (protocol rule 17).
 
 use std::borrow::Cow;
 
-use super::{Dispatcher, Op};
+use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
-use crate::engine::partition::{Partition, PartitionPhase};
+use crate::engine::partition::{Partition, PartitionPhase, PendingExpiry};
 use crate::model::{Entry, Key, Now, Phase, Token};
 
-/// Entries live at least this much longer than their ticket may be reopened, so that a look can tell an older ticket
-/// from a newly made one.
+/// Milliseconds. Entries outlive the reopen window of their ticket by at least this time, so that a verification can
+/// distinguish an older ticket from a newly created one.
 const EXPIRY_MARGIN: i64 = 600_000;
 
-/// Between two sweeps through a partition's resting entries, milliseconds.
-const SWEEP_EVERY: u64 = 100;
+/// Time between two sweeps through a partition's inactive entries, milliseconds.
+const SWEEP_INTERVAL: u64 = 100;
 
-/// Entries that a sweep looks at: so many at least, and so many that all have been seen within the hour.
-const SWEEP: (usize, usize) = (64, 36_000);
+/// Fewest entries that a sweep checks.
+const MIN_SWEEP: usize = 64;
+
+/// Number of sweeps per hour: each checks at least this fraction of the entries, so that each entry is checked hourly.
+const SWEEPS_PER_HOUR: usize = 36_000;
 
 impl Dispatcher {
-    /// When an entry may be forgotten, Unix milliseconds; `None` while its ticket is open.
-    fn forgotten_at(&self, entry: &Entry) -> Option<i64> {
+    /// When an entry expires, Unix milliseconds; `None` while its ticket is open.
+    fn expires_at(&self, entry: &Entry) -> Option<i64> {
         let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        let phase = self.settings.states.phase(&entry.seen.state);
+        let phase = self.settings.states.phase(&entry.last_seen.state);
         let finished = matches!(phase, Phase::Resolved | Phase::Closed);
         let from = entry.written_at.max(entry.resolved_at.unwrap_or(i64::MIN));
         finished.then(|| from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN))
     }
 
-    /// Forgets what may be forgotten among the next few resting entries. Nothing hangs on the hour, so no plan is kept
-    /// that would cost memory for each key.
+    /// Starts the expiry of expired entries among the next few inactive ones. The exact time does not matter, so there
+    /// is no schedule, which would cost memory for each key.
     pub(super) fn expire(&mut self, partition: i32, now: Now, out: &mut Vec<Effect>) {
-        if !self.lease_stands(partition, now) {
+        if !self.holds_lease(partition, now) {
             return;
         }
-        let running = |p: &&mut Partition| p.phase == PartitionPhase::Running && now.mono >= p.swept + SWEEP_EVERY;
-        let Some(p) = self.partitions.get_mut(&partition).filter(running) else { return };
-        p.swept = now.mono;
+        let due = |p: &&mut Partition| p.phase == PartitionPhase::Running && now.mono >= p.swept_at + SWEEP_INTERVAL;
+        let Some(p) = self.partitions.get_mut(&partition).filter(due) else { return };
+        p.swept_at = now.mono;
         let count = p.entries.len();
-        for _ in 0..count.min(SWEEP.0.max(count / SWEEP.1)) {
-            let next = self.partitions.get_mut(&partition).and_then(|p| p.entries.walk());
+        for _ in 0..count.min(MIN_SWEEP.max(count / SWEEPS_PER_HOUR)) {
+            let next = self.partitions.get_mut(&partition).and_then(|p| p.entries.next_inactive());
             let Some((key, entry)) = next else { return };
-            if self.may_forget(partition, &key, &entry, now) {
-                self.begin_to_forget(partition, key, entry.token, out);
+            if self.may_expire(partition, &key, &entry, now) {
+                self.start_expiry(partition, key, entry.token, out);
             }
         }
     }
 
-    /// Whether it is time: the ticket is finished long enough, nothing of the key is under way, and everything of it lies
-    /// below the mark.
-    fn may_forget(&self, partition: i32, key: &Key, entry: &Entry, now: Now) -> bool {
+    /// True if the ticket has been finished for long enough, no work for the key is pending, and all its events are
+    /// below the acked mark.
+    fn may_expire(&self, partition: i32, key: &Key, entry: &Entry, now: Now) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
-        self.forgotten_at(entry).is_some_and(|due| due <= now.unix)
-            && entry.position.offset < p.mark.1
+        self.expires_at(entry).is_some_and(|due| due <= now.unix)
+            && entry.position.offset < p.mark.acked
             && !p.lanes.contains_key(key)
             && !p.parks.contains_key(key)
             && !p.expiring.contains_key(key)
     }
 
-    /// What former owners may have left of the key goes first.
-    fn begin_to_forget(&mut self, partition: i32, key: Key, own: Token, out: &mut Vec<Effect>) {
+    /// Tombstones the records that previous owners may have left of the key, before ours.
+    fn start_expiry(&mut self, partition: i32, key: Key, own: Token, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
-        let mut lower = p.take_stale(&name);
-        lower.extend(p.former.iter().map(|f| f.token));
+        let (load_generation, name) = (p.load_generation, LedgerKey::Entry(key.clone()));
+        let mut lower = p.take_stale_tokens(&name);
+        lower.extend(p.previous_owners.iter().map(|f| f.token));
         lower.retain(|token| *token != own);
         lower.sort_unstable();
         lower.dedup();
         if lower.is_empty() {
-            self.forget_entry(partition, &key, out);
+            self.remove_entry(partition, &key, out);
             return;
         }
-        let (count, round) = (lower.len(), self.id());
+        let (tombstones, round) = (lower.len(), self.new_id());
         if let Some(p) = self.partitions.get_mut(&partition) {
-            p.expiring.insert(key.clone(), (round, count));
+            p.expiring.insert(key.clone(), PendingExpiry { round, tombstones });
         }
         for token in lower {
             let write = LedgerWrite::Tombstone(name.clone(), token);
-            self.produce(partition, write, Op::PreviousOwner(partition, life, key.clone(), round), out);
+            let pending = PendingProduce::PreviousOwnerTombstone(partition, load_generation, key.clone(), round);
+            self.produce(partition, write, pending, out);
         }
     }
 
-    /// A tombstone of a former owner's entry was answered. Ours goes once all of them stand: were it the only one to
-    /// land, the next owner would take a former one's entry for the truth.
-    pub(super) fn former_produced(
+    /// The tombstone of a previous owner's entry was produced. Ours is produced once all of these are acked: if it were
+    /// the only one to land, a previous owner's entry would count for the next owner.
+    pub(super) fn previous_owner_tombstone_produced(
         &mut self,
         partition: i32,
-        life: u64,
+        load_generation: u64,
         key: &Key,
         round: u64,
         outcome: ProduceOutcome,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(p) = self.live(partition, life) else { return };
-        let Some((_, left)) = p.expiring.get_mut(key).filter(|(current, _)| *current == round) else { return };
-        *left -= 1;
+        let Some(p) = self.current_partition(partition, load_generation) else { return };
+        let Some(expiry) = p.expiring.get_mut(key).filter(|expiry| expiry.round == round) else { return };
+        expiry.tombstones -= 1;
+        let all_produced = expiry.tombstones == 0;
         if outcome != ProduceOutcome::Acked {
-            // The next sweep tries again.
+            // A later sweep starts again.
             p.expiring.remove(key);
-        } else if *left == 0 {
+        } else if all_produced {
             p.expiring.remove(key);
             let entry = self.entry(partition, key).map(Cow::into_owned);
-            let due = entry.is_some_and(|entry| self.may_forget(partition, key, &entry, now));
-            if due && self.lease_stands(partition, now) {
-                self.forget_entry(partition, key, out);
+            let due = entry.is_some_and(|entry| self.may_expire(partition, key, &entry, now));
+            if due && self.holds_lease(partition, now) {
+                self.remove_entry(partition, key, out);
             }
         }
     }
 
-    /// The last record of a key goes.
-    fn forget_entry(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
+    /// Removes a key's entry, and tombstones our ledger record of it, the last one.
+    fn remove_entry(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = p.entries.remove(key) else { return };
-        let (life, name) = (p.life, LedgerKey::Entry(key.clone()));
-        self.remove(partition, life, name, entry.token, out);
+        let (load_generation, name) = (p.load_generation, LedgerKey::Entry(key.clone()));
+        self.remove_record(partition, load_generation, name, entry.token, out);
         Self::observe(out, Observation::Expired(key.clone()));
     }
 
-    /// Removes a record of ours for good.
-    pub(super) fn remove(&mut self, partition: i32, life: u64, name: LedgerKey, token: Token, out: &mut Vec<Effect>) {
-        let op = Op::Removal(partition, life, name.clone(), token);
-        self.produce(partition, LedgerWrite::Tombstone(name, token), op, out);
-    }
-
-    /// A removal was answered.
-    pub(super) fn removed(
+    /// Tombstones a ledger record of ours, and ensures that the tombstone is written.
+    pub(super) fn remove_record(
         &mut self,
         partition: i32,
-        life: u64,
+        load_generation: u64,
+        name: LedgerKey,
+        token: Token,
+        out: &mut Vec<Effect>,
+    ) {
+        let pending = PendingProduce::FinalTombstone(partition, load_generation, name.clone(), token);
+        self.produce(partition, LedgerWrite::Tombstone(name, token), pending, out);
+    }
+
+    /// The tombstone of an own ledger record was produced.
+    pub(super) fn removal_produced(
+        &mut self,
+        partition: i32,
+        load_generation: u64,
         name: LedgerKey,
         token: Token,
         outcome: ProduceOutcome,
         out: &mut Vec<Effect>,
     ) {
-        let Some(p) = self.live(partition, life) else { return };
-        // What has been written anew under the same name must stay.
-        let gone = match &name {
+        let Some(p) = self.current_partition(partition, load_generation) else { return };
+        // A record that was written again under the same name must stay.
+        let is_gone = match &name {
             LedgerKey::Entry(key) => !p.entries.contains_key(key),
             LedgerKey::Park(key) => !p.parks.contains_key(key),
             LedgerKey::Claim(_) | LedgerKey::Mark => false,
         };
-        if gone && outcome == ProduceOutcome::Refused {
-            self.remove(partition, life, name, token, out);
+        if is_gone && outcome == ProduceOutcome::NotWritten {
+            self.remove_record(partition, load_generation, name, token, out);
         }
     }
 }

@@ -1,52 +1,55 @@
-//! A lane's moves from stage to stage, its place in line, and what its partition counts of it.
+//! Stages of lanes, the queues in which lanes wait, and the partition's counts of lanes.
 
 use std::cmp::Reverse;
 
 use super::Dispatcher;
-use crate::engine::entries::give_back_room;
+use crate::engine::entries::shrink_if_sparse;
 use crate::engine::event::{Effect, LedgerKey};
-use crate::engine::lane::{Counted, QueuePosition, ReadPurpose, Stage};
-use crate::engine::priority::{Purpose, Ticket, Urgency, Want};
+use crate::engine::lane::{LaneCounts, QueuePosition, ReadPurpose, Stage};
+use crate::engine::priority::{LaneRank, LaneUrgency, PermitRank, RequestPurpose};
 use crate::model::entry::ClaimKind;
 use crate::model::{HttpMethod, Key, Now, Phase};
 
-/// Between two looks whether the events that a former owner had claimed have arrived, milliseconds.
-const MISSING: u64 = 50;
+/// How often a lane checks whether the events that a previous owner had claimed have arrived, milliseconds.
+const CLAIMED_EVENTS_POLL: u64 = 50;
 
 impl Dispatcher {
-    /// Changes a lane's stage and keeps the partition's counts.
+    /// Sets a lane's stage, takes the lane out of its queue, and updates the partition's counts.
     pub(super) fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        match lane.place.take() {
-            Some(QueuePosition::Turn(ticket)) => p.ready.remove(&ticket),
-            Some(QueuePosition::Permit(want)) => p.wants.remove(&want),
+        match lane.queue_position.take() {
+            Some(QueuePosition::Turn(rank)) => p.ready.remove(&rank),
+            Some(QueuePosition::Permit(rank)) => p.permit_queue.remove(&rank),
             None => None,
         };
         lane.stage = stage;
-        let before = lane.counted;
-        let after = Counted { prepared: lane.is_prepared().then_some(lane.critical), finishing: lane.is_finishing() };
-        lane.counted = after;
-        p.count(before, after);
+        let before = lane.counts;
+        let after =
+            LaneCounts { prepared: lane.is_prepared().then_some(lane.class), blocks_drain: lane.blocks_drain() };
+        lane.counts = after;
+        p.update_counts(before, after);
     }
 
-    /// A lane's place in line, by what waits in it.
-    fn ticket(&mut self, partition: i32, key: &Key, now: Now) -> Ticket {
-        let sequence = self.id();
-        let Some(p) = self.partitions.get_mut(&partition) else { return Ticket::last(now.mono, sequence) };
+    /// Computes a lane's rank from its events.
+    fn lane_rank(&mut self, partition: i32, key: &Key, now: Now) -> LaneRank {
+        let sequence = self.new_id();
+        let Some(p) = self.partitions.get_mut(&partition) else { return LaneRank::for_empty_lane(now.mono, sequence) };
         let states = &self.settings.states;
-        let phase = p.entries.get(key).map_or(Phase::None, |entry| states.phase(&entry.seen.state));
-        let Some(lane) = p.lanes.get_mut(key) else { return Ticket::last(now.mono, sequence) };
-        let urgency = Urgency::of(&lane.held, &lane.queue, phase);
-        let ticket = urgency.map_or(Ticket::last(now.mono, sequence), |u| u.ticket(sequence, self.settings.ageing));
-        lane.critical = ticket.is_critical();
-        ticket
+        let phase = p.entries.get(key).map_or(Phase::None, |entry| states.phase(&entry.last_seen.state));
+        let Some(lane) = p.lanes.get_mut(key) else { return LaneRank::for_empty_lane(now.mono, sequence) };
+        let urgency = LaneUrgency::of(&lane.in_flight, &lane.queue, phase);
+        let rank = urgency
+            .map_or(LaneRank::for_empty_lane(now.mono, sequence), |u| u.rank(sequence, self.settings.aging_step));
+        lane.class = rank.class();
+        rank
     }
 
-    /// Puts a lane in line for a turn, or drops it where nothing waits.
-    pub(super) fn make_ready(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        if self.misses_claimed_events(partition, key) {
-            return self.make_wait(partition, key, now.mono + MISSING, Stage::Waiting(now.mono + MISSING));
+    /// Gets a lane in line for a turn, or drops it if its queue is empty.
+    pub(super) fn enqueue_for_turn(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        if self.is_missing_claimed_events(partition, key) {
+            let until = now.mono + CLAIMED_EVENTS_POLL;
+            return self.wait_until(partition, key, until, Stage::Waiting(until));
         }
         let empty = self.lane(partition, key).is_none_or(|l| l.queue.is_empty());
         self.stage(partition, key, Stage::Idle);
@@ -54,81 +57,83 @@ impl Dispatcher {
             self.drop_lane(partition, key, now, out);
             return;
         }
-        let ticket = self.ticket(partition, key, now);
+        let rank = self.lane_rank(partition, key, now);
         self.stage(partition, key, Stage::Ready);
-        self.take_place(partition, key, QueuePosition::Turn(ticket));
+        self.insert_in_queue(partition, key, QueuePosition::Turn(rank));
     }
 
-    /// Puts a lane in line for a permit.
-    pub(super) fn make_want(&mut self, partition: i32, key: &Key, stage: Stage, now: Now) {
+    /// Gets a lane in line for a permit.
+    pub(super) fn wait_for_permit(&mut self, partition: i32, key: &Key, stage: Stage, now: Now) {
         let (purpose, method) = match &stage {
-            Stage::Claimed(plan) if matches!(plan.kind, ClaimKind::Create { .. }) => (Purpose::Write, HttpMethod::Post),
-            Stage::Claimed(_) => (Purpose::Write, HttpMethod::Patch),
-            Stage::Wants(ReadPurpose::Look(..)) => (Purpose::Look, HttpMethod::Get),
-            _ => (Purpose::Read, HttpMethod::Get),
+            Stage::Claimed(plan) if matches!(plan.kind, ClaimKind::Create { .. }) => {
+                (RequestPurpose::Write, HttpMethod::Post)
+            }
+            Stage::Claimed(_) => (RequestPurpose::Write, HttpMethod::Patch),
+            Stage::WaitingToRead(ReadPurpose::Verify { .. }) => (RequestPurpose::Verify, HttpMethod::Get),
+            _ => (RequestPurpose::Read, HttpMethod::Get),
         };
-        let ticket = self.ticket(partition, key, now);
+        let rank = self.lane_rank(partition, key, now);
         self.stage(partition, key, stage);
-        self.take_place(partition, key, QueuePosition::Permit(Want::new(ticket, purpose, method)));
+        self.insert_in_queue(partition, key, QueuePosition::Permit(PermitRank::new(rank, purpose, method)));
     }
 
-    fn take_place(&mut self, partition: i32, key: &Key, place: QueuePosition) {
+    fn insert_in_queue(&mut self, partition: i32, key: &Key, queue_position: QueuePosition) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        lane.place = Some(place);
-        match place {
-            QueuePosition::Turn(ticket) => p.ready.insert(ticket, key.clone()),
-            QueuePosition::Permit(want) => p.wants.insert(want, key.clone()),
+        lane.queue_position = Some(queue_position);
+        match queue_position {
+            QueuePosition::Turn(rank) => p.ready.insert(rank, key.clone()),
+            QueuePosition::Permit(rank) => p.permit_queue.insert(rank, key.clone()),
         };
     }
 
-    /// Something more waits in a lane that is in line: it may have a better place now.
-    pub(super) fn move_up(&mut self, partition: i32, key: &Key, now: Now) {
-        let Some(place) = self.lane(partition, key).and_then(|lane| lane.place) else { return };
-        let (QueuePosition::Turn(old) | QueuePosition::Permit(Want { ticket: old, .. })) = place;
-        let ticket = self.ticket(partition, key, now);
-        if !ticket.is_before(&old) {
+    /// Events were added to a lane that is in line: moves it forward if its rank is better now.
+    pub(super) fn update_rank(&mut self, partition: i32, key: &Key, now: Now) {
+        let Some(queue_position) = self.lane(partition, key).and_then(|lane| lane.queue_position) else { return };
+        let (QueuePosition::Turn(old) | QueuePosition::Permit(PermitRank { lane_rank: old, .. })) = queue_position;
+        let rank = self.lane_rank(partition, key, now);
+        if !rank.precedes(&old) {
             return;
         }
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        let before = lane.counted;
-        lane.counted.prepared = before.prepared.map(|_| lane.critical);
-        let after = lane.counted;
-        p.count(before, after);
-        match place {
-            QueuePosition::Turn(ticket) => p.ready.remove(&ticket),
-            QueuePosition::Permit(want) => p.wants.remove(&want),
+        let before = lane.counts;
+        lane.counts.prepared = before.prepared.map(|_| lane.class);
+        let after = lane.counts;
+        p.update_counts(before, after);
+        match queue_position {
+            QueuePosition::Turn(old) => p.ready.remove(&old),
+            QueuePosition::Permit(old) => p.permit_queue.remove(&old),
         };
-        self.take_place(
+        self.insert_in_queue(
             partition,
             key,
-            match place {
-                QueuePosition::Turn(_) => QueuePosition::Turn(ticket),
-                QueuePosition::Permit(want) => QueuePosition::Permit(want.with(ticket)),
+            match queue_position {
+                QueuePosition::Turn(_) => QueuePosition::Turn(rank),
+                QueuePosition::Permit(old) => QueuePosition::Permit(old.with(rank)),
             },
         );
     }
 
-    /// Lets a lane wait for an instant.
-    pub(super) fn make_wait(&mut self, partition: i32, key: &Key, until: u64, stage: Stage) {
+    /// Sets a lane's stage and a timer for this instant.
+    pub(super) fn wait_until(&mut self, partition: i32, key: &Key, until: u64, stage: Stage) {
         self.stage(partition, key, stage);
         if let Some(p) = self.partitions.get(&partition) {
-            self.timers.push(Reverse((until, partition, p.life, key.clone())));
+            self.timers.push(Reverse((until, partition, p.load_generation, key.clone())));
         }
     }
 
-    /// Removes a lane that has nothing to do. A claim that it leaves behind is withdrawn.
+    /// Removes a lane without work. If it has a void claim, that is withdrawn.
     pub(super) fn drop_lane(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        let leased = self.lease_stands(partition, now);
+        let leased = self.holds_lease(partition, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.remove(key) else { return };
-        p.entries.rest(key);
-        give_back_room(&mut p.lanes);
-        let life = p.life;
-        match lane.void {
-            Some(token) if leased => self.tombstone_claim(partition, life, key, token, out),
-            // Whoever has no lease may not be the owner, and the owner's claim may be under way.
+        p.entries.deactivate(key);
+        shrink_if_sparse(&mut p.lanes);
+        let load_generation = p.load_generation;
+        match lane.void_claim {
+            Some(token) if leased => self.tombstone_claim(partition, load_generation, key, token, out),
+            // Without a lease we may not be the owner, and the owner may have a claim in flight.
             Some(token) => p.stale.entry(LedgerKey::Claim(key.clone())).or_default().push(token),
             None => {}
         }

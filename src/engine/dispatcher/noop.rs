@@ -1,26 +1,27 @@
-//! What needs no write: events that come to nothing, that the ticket stands for already, or that are left out. They are
-//! resolved, and what later events need to know of them goes into the entry first (protocol rules 16, 21).
+//! Events that need no write: they have no ticket, the ticket is already up to date, or they are skipped. They are
+//! resolved; what later events need to know of them is written to the entry first (protocol rules 16, 21).
 
 use super::Dispatcher;
 use crate::engine::event::Effect;
-use crate::engine::fold::{Segment, remember};
+use crate::engine::fold::{Segment, remember_ids};
 use crate::engine::lane::{Settlement, Stage};
 use crate::model::{Entry, Key, Now};
 
-/// Why an alert gets no ticket that was over within its hold-down.
-pub(super) const TOO_BRIEF: &str = "over before it lasted as long as the hold-down";
+/// Why an alert that was over within its hold-down gets no ticket.
+pub(super) const SHORT_LIVED: &str = "the alert was over within its hold-down";
 
 impl Dispatcher {
-    /// Nothing was written for these events, on purpose.
-    pub(super) fn settle_without_write(&mut self, partition: i32, segment: &Segment) {
+    /// Resolves events for which nothing is written.
+    pub(super) fn resolve_without_write(&mut self, partition: i32, segment: &Segment) {
         for event in &segment.events {
             self.resolve(partition, event.position.offset, event.bytes);
         }
     }
 
-    /// The ticket stands as the events want it, but their times and ids count for later events: the entry that remembers
-    /// them, where they are news. Of several events of one time the first may be repeated after the last.
-    pub(super) fn news_of_unchanged(
+    /// The ticket is already up to date, but later events are compared with the times and ids of these. Returns the
+    /// entry that contains them, or `None` if it would be the same. (Of several events of one time, the first may be
+    /// repeated after the last.)
+    pub(super) fn entry_for_unchanged(
         &self,
         partition: i32,
         key: &Key,
@@ -32,20 +33,20 @@ impl Dispatcher {
         let old = p.entries.get(key)?;
         let occurred_at = old.occurred_at.max(segment.occurred_at());
         let ids = || segment.events.iter().filter_map(|event| event.event_id);
-        let knows_all = ids().all(|id| old.event_ids.contains(&id));
-        if occurred_at == old.occurred_at && resolved_at == old.resolved_at && knows_all {
+        let all_known = ids().all(|id| old.event_ids.contains(&id));
+        if occurred_at == old.occurred_at && resolved_at == old.resolved_at && all_known {
             return None;
         }
-        let position = segment.hi().unwrap_or(old.position).max(old.position);
+        let position = segment.last_position().unwrap_or(old.position).max(old.position);
         let (token, written_at) = (p.token, now.unix);
         let mut entry = Entry { token, position, occurred_at, resolved_at, written_at, ..old.into_owned() };
-        entry.partial = None;
-        remember(&mut entry.event_ids, ids());
+        entry.partial_note = None;
+        remember_ids(&mut entry.event_ids, ids());
         Some(entry)
     }
 
-    /// Nothing is written to the ticket; the entry is, before anything of the segment is resolved.
-    pub(super) fn settle_unchanged(
+    /// Writes the entry, but nothing to the ticket. The segment is resolved once the entry is acked.
+    pub(super) fn write_entry_only(
         &mut self,
         partition: i32,
         key: &Key,
@@ -55,24 +56,18 @@ impl Dispatcher {
         out: &mut Vec<Effect>,
     ) {
         let Some(lane) = self.lane(partition, key) else { return };
-        lane.held.put_back_apart(segment);
+        lane.in_flight.requeue_unfolded(segment);
         let settlement = Settlement { entry, outcome: "unchanged", fields: Vec::new(), notes: 0, warnings: Vec::new() };
-        self.stage(partition, key, Stage::Settled(Box::new(settlement)));
+        self.stage(partition, key, Stage::EntryPending(Box::new(settlement)));
         self.write_entry(partition, key, now, out);
     }
 
-    /// The entry of a key with a ticket, moved past an alert that is left out: of its events read again, the ending alone
+    /// The entry of a key with a ticket, moved past a skipped alert: if the alert's end were read again by itself, it
     /// would be applied to the old ticket.
-    pub(super) fn past_what_is_left_out(
-        &self,
-        partition: i32,
-        key: &Key,
-        segment: &Segment,
-        now: Now,
-    ) -> Option<Entry> {
+    pub(super) fn entry_past_skipped(&self, partition: i32, key: &Key, segment: &Segment, now: Now) -> Option<Entry> {
         let p = self.partitions.get(&partition)?;
         let old = p.entries.get(key)?;
-        let position = segment.hi().filter(|hi| *hi > old.position)?;
-        Some(Entry { token: p.token, position, written_at: now.unix, partial: None, ..old.into_owned() })
+        let position = segment.last_position().filter(|last| *last > old.position)?;
+        Some(Entry { token: p.token, position, written_at: now.unix, partial_note: None, ..old.into_owned() })
     }
 }

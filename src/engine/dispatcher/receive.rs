@@ -1,46 +1,56 @@
-//! What arrives: records, and the answers of produces.
+//! Receipt of records, and of the outcomes of produces.
 
 use std::sync::Arc;
 
-use super::{Dispatcher, Op};
-use crate::engine::event::{Content, DeadLetter, Effect, LedgerKey, Observation, OpId, ProduceOutcome, Received};
-use crate::engine::fold::Queue;
+use super::{Dispatcher, PendingProduce};
+use crate::engine::event::{
+    DeadLetter, Effect, LedgerKey, MappedRecord, Observation, ProduceId, ProduceOutcome, RecordContent,
+};
+use crate::engine::fold::{InvalidEvent, Queue};
 use crate::engine::lane::{Lane, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
 use crate::model::{Action, Epoch, Intent, Key, Now, Phase, Position, Record, RecordOrigin};
 
-/// Why a resync is left out.
-const OVERTAKEN: &str = "more of the key was applied since the resync looked, or waits before it";
+/// Why a resync is skipped.
+const OVERTAKEN: &str = "newer events of the key were applied or are queued since the resync read its entry";
 
 impl Dispatcher {
-    pub(super) fn received(&mut self, partition: i32, epoch: Epoch, record: Received, now: Now, out: &mut Vec<Effect>) {
-        let Some(p) = self.with_epoch(partition, epoch) else { return };
+    pub(super) fn received(
+        &mut self,
+        partition: i32,
+        epoch: Epoch,
+        record: MappedRecord,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(p) = self.partition_in_epoch(partition, epoch) else { return };
         if p.phase != PartitionPhase::Running || p.tracker.has_seen(record.offset) {
             return;
         }
-        let life = p.life;
+        let load_generation = p.load_generation;
         match record.content {
-            Content::Skipped => p.tracker.receive(record.offset, 0),
-            Content::Release(key) => {
+            RecordContent::Skipped => p.tracker.receive(record.offset, 0),
+            RecordContent::Release(key) => {
                 p.tracker.receive(record.offset, 1);
-                self.budget.take(1, 0);
-                self.admit_apart(partition, record.offset, &key, 0, now, out, |queue, position| {
+                self.budget.add(1, 0);
+                self.enqueue_unfolded(partition, record.offset, &key, 0, now, out, |queue, position| {
                     queue.push_release(record.origin, position, now.mono);
                 });
             }
-            Content::RefusedAgain { key, code, reason } => {
+            RecordContent::InvalidRedriven { key, code, reason } => {
                 p.tracker.receive(record.offset, 1);
                 let bytes = record.raw.size();
-                self.budget.take(1, bytes);
-                self.admit_apart(partition, record.offset, &key, bytes, now, out, |queue, position| {
-                    queue.push_refused(position, record.origin, (&record.raw, bytes), (code, reason), now.mono);
+                self.budget.add(1, bytes);
+                self.enqueue_unfolded(partition, record.offset, &key, bytes, now, out, |queue, position| {
+                    let invalid = InvalidEvent { code, reason };
+                    queue.push_invalid(position, record.origin, (&record.raw, bytes), invalid, now.mono);
                 });
             }
-            Content::Refused { code, reason } => {
+            RecordContent::Invalid { code, reason } => {
                 p.tracker.receive(record.offset, 1);
-                self.budget.take(1, 0);
-                let letter = DeadLetter {
+                self.budget.add(1, 0);
+                let dead_letter = DeadLetter {
                     position: Position::new(partition, record.offset, 0),
                     key: None,
                     code: code.into(),
@@ -48,21 +58,22 @@ impl Dispatcher {
                     superseded: Vec::new(),
                     raw: record.raw,
                 };
-                self.produce_letter(Box::new(letter), |l| Op::Buried(partition, life, l), out);
+                let pending = |l| PendingProduce::InvalidRecord(partition, load_generation, l);
+                self.produce_dead_letter(Box::new(dead_letter), pending, out);
             }
-            Content::Intents(intents) => {
+            RecordContent::Intents(intents) => {
                 p.tracker.receive(record.offset, u32::try_from(intents.len()).unwrap_or(u32::MAX));
                 let share = record.raw.size() / intents.len().max(1);
-                self.budget.take(intents.len(), share * intents.len());
+                self.budget.add(intents.len(), share * intents.len());
                 for intent in intents {
-                    self.admit(partition, intent, record.origin, (&record.raw, share), now, out);
+                    self.enqueue_event(partition, intent, record.origin, (&record.raw, share), now, out);
                 }
             }
         }
     }
 
-    /// Lets an event into its lane, unless it is known already or too old.
-    fn admit(
+    /// Adds an event to its lane, unless it is already known or too old.
+    fn enqueue_event(
         &mut self,
         partition: i32,
         intent: Intent,
@@ -72,41 +83,41 @@ impl Dispatcher {
         out: &mut Vec<Effect>,
     ) {
         let offset = intent.position.offset;
-        if self.is_done(partition, &intent, origin) {
+        if self.is_already_done(partition, &intent, origin) {
             self.resolve(partition, offset, bytes);
             return;
         }
         let key = intent.key.clone();
-        let screened = match origin {
-            RecordOrigin::Resync(at) if !self.stands_at(partition, &intent, at) => Err(OVERTAKEN),
-            _ => self.screen(partition, intent, origin),
+        let filtered = match origin {
+            RecordOrigin::Resync(at) if !self.is_resync_current(partition, &intent, at) => Err(OVERTAKEN),
+            _ => self.filter_event(partition, intent, origin),
         };
-        let mut intent = match screened {
+        let mut intent = match filtered {
             Ok(intent) => intent,
-            Err(why) => {
+            Err(reason) => {
                 self.resolve(partition, offset, bytes);
-                Self::observe(out, Observation::Skipped(key, why));
+                Self::observe(out, Observation::Skipped(key, reason));
                 return;
             }
         };
-        self.hear_flapping(partition, &mut intent);
-        let bounds = self.bounds(partition, &key);
+        self.record_flapping(partition, &mut intent);
+        let limits = self.fold_limits(partition, &key);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        p.entries.wake(&key);
+        p.entries.activate(&key);
         let lane = p.lanes.entry(key.clone()).or_default();
-        // What a claim in doubt may have carried is kept apart from what came after it.
-        let contested = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.hi);
+        // Events that an ambiguous claim may contain are not folded with later ones.
+        let maybe_claimed = lane.claim.as_ref().is_some_and(|(_, claim)| intent.position <= claim.last_position);
         let position = intent.position;
-        let queue = if contested { &mut lane.held } else { &mut lane.queue };
-        let freed = queue.push(intent, origin, (raw, bytes), bounds, now.mono);
+        let queue = if maybe_claimed { &mut lane.in_flight } else { &mut lane.queue };
+        let freed = queue.push(intent, origin, (raw, bytes), limits, now.mono);
         self.budget.free(0, freed);
         self.continue_partial_note(partition, &key, position);
-        self.make_turn(partition, &key, now, out);
+        self.schedule_lane(partition, &key, now, out);
     }
 
-    /// What is no event to be folded (the end of a redrive, a redriven event that can't be mapped) takes its place in the
-    /// lane behind what came before it.
-    fn admit_apart(
+    /// Adds something that is not folded (the end of a redrive, a redriven event that still cannot be decoded or
+    /// mapped) to the lane, after the events that arrived before it.
+    fn enqueue_unfolded(
         &mut self,
         partition: i32,
         offset: i64,
@@ -118,91 +129,95 @@ impl Dispatcher {
     ) {
         let position = Position::new(partition, offset, 0);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        // Later writes of the key are made only after it had its turn.
-        let passed = p.entries.get(key).is_some_and(|e| position <= e.position)
-            || p.lanes.get(key).and_then(|l| l.claim.as_ref()).is_some_and(|(_, claim)| position <= claim.hi);
-        if passed {
+        // Later writes of the key are made only after its turn: so if there is one, this was already processed.
+        let processed = p.entries.get(key).is_some_and(|e| position <= e.position)
+            || p.lanes
+                .get(key)
+                .and_then(|l| l.claim.as_ref())
+                .is_some_and(|(_, claim)| position <= claim.last_position);
+        if processed {
             return self.resolve(partition, offset, bytes);
         }
-        p.entries.wake(key);
+        p.entries.activate(key);
         push(&mut p.lanes.entry(key.clone()).or_default().queue, position);
-        self.make_turn(partition, key, now, out);
+        self.schedule_lane(partition, key, now, out);
     }
 
-    /// A new lane gets in line; one that waits may move forward.
-    fn make_turn(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+    /// Gets an idle lane in line for a turn; updates the rank of one that already waits.
+    fn schedule_lane(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
         let idle = matches!(lane.stage, Stage::Idle);
-        let goes_on = lane.is_ambiguous() && self.rules.off(Mutation::NoWaitInDoubt);
-        if goes_on && let Some(lane) = self.lane(partition, key) {
+        let unsafe_turn = lane.is_ambiguous() && self.rules.is_disabled(Mutation::NoWaitWhileAmbiguous);
+        if unsafe_turn && let Some(lane) = self.lane(partition, key) {
             lane.claim = None;
         }
-        if idle || goes_on {
-            self.make_ready(partition, key, now, out);
+        if idle || unsafe_turn {
+            self.enqueue_for_turn(partition, key, now, out);
         } else {
-            self.move_up(partition, key, now);
+            self.update_rank(partition, key, now);
         }
     }
 
-    /// True where this incarnation of the ledger says that the event is done.
-    fn is_done(&self, partition: i32, intent: &Intent, origin: RecordOrigin) -> bool {
+    /// True if the ledger says that the event was already applied or dead-lettered.
+    fn is_already_done(&self, partition: i32, intent: &Intent, origin: RecordOrigin) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
         let applied = p.entries.get(&intent.key).is_some_and(|e| intent.position <= e.position);
-        let refused = p.parks.get(&intent.key).is_some_and(|park| park.covers(intent.position, origin));
-        (applied && !self.rules.off(Mutation::NoPositionCheck)) || refused
+        let dead_lettered = p.parks.get(&intent.key).is_some_and(|park| park.covers(intent.position, origin));
+        (applied && !self.rules.is_disabled(Mutation::NoPositionCheck)) || dead_lettered
     }
 
-    /// Whether nothing of the key was applied beyond `at`, and nothing is under way that would be: then what a resync says
-    /// of its values is the newest that there is. What a former owner had begun to write of it stood so, and is taken.
-    fn stands_at(&self, partition: i32, intent: &Intent, at: Position) -> bool {
+    /// True if nothing of the key was applied after `at` and nothing is pending that would be: then the values of the
+    /// resync are the newest. If a previous owner had claimed it, the check was true then, and it is applied.
+    fn is_resync_current(&self, partition: i32, intent: &Intent, at: Position) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
-        if self.rules.off(Mutation::NoResyncCheck) {
+        if self.rules.is_disabled(Mutation::NoResyncCheck) {
             return true;
         }
         let lane = p.lanes.get(&intent.key);
         let claimed = lane.and_then(|lane| lane.claim.as_ref());
-        if claimed.is_some_and(|(_, claim)| (claim.lo..=claim.hi).contains(&intent.position)) {
+        if claimed.is_some_and(|(_, claim)| (claim.first_position..=claim.last_position).contains(&intent.position)) {
             return true;
         }
-        let idle = lane.is_none_or(|l| l.queue.is_empty() && l.held.is_empty() && l.claim.is_none());
+        let idle = lane.is_none_or(|l| l.queue.is_empty() && l.in_flight.is_empty() && l.claim.is_none());
         idle && !p.parks.contains_key(&intent.key) && p.entries.get(&intent.key).is_some_and(|e| e.position == at)
     }
 
-    /// Leaves out repeated events, and what old events say of the state; their notes are kept (protocol rule 5b).
-    fn screen(&self, partition: i32, mut intent: Intent, origin: RecordOrigin) -> Result<Intent, &'static str> {
+    /// Skips repeated events and old ones; of an old event the note is kept (protocol rule 8).
+    fn filter_event(&self, partition: i32, mut intent: Intent, origin: RecordOrigin) -> Result<Intent, &'static str> {
         let Some(p) = self.partitions.get(&partition) else { return Ok(intent) };
         let known = p.entries.get(&intent.key);
         let entry = known.as_deref();
         let lane = p.lanes.get(&intent.key);
-        // A redriven event has come before, and what the source has published since goes behind it.
+        // A redriven event is older than what the source published since, so it is compared with redriven events only.
         let redriven = origin.redrive().is_some();
         let counts = |other: RecordOrigin| !redriven || other.redrive().is_some();
-        // What lies among the dead letters counts for what comes behind it as if it still waited, or which opening event
-        // passes would depend on who reads it when. What is announced as such is still to be written, and counts itself.
+        // For events after them, dead letters count as if they were still queued; else it would depend on the owner
+        // which opening event passes. An announced dead letter is still to be written, and is itself in the queue.
         let parked = p.parks.get(&intent.key).filter(|park| !redriven && intent.position > park.position);
         if let Some(id) = intent.event_id {
-            let has = |queue: &Queue| if redriven { queue.has_redriven(id) } else { queue.has_event(id) };
+            let has = |queue: &Queue| if redriven { queue.has_redriven_id(id) } else { queue.has_recent_id(id) };
             if parked.is_some_and(|park| park.event_ids.contains(&id)) {
                 return Err("an event with this id is among the dead letters");
             }
             let repeated = entry.is_some_and(|e| e.event_ids.contains(&id))
-                || lane.is_some_and(|l: &Lane| has(&l.queue) || has(&l.held));
+                || lane.is_some_and(|l: &Lane| has(&l.queue) || has(&l.in_flight));
             if repeated {
                 return Err("an event with this id was applied already");
             }
         }
-        // What waits without a ticket to be applied to comes to nothing, so nothing is too old for it; but it may be put back.
+        // Events that wait without a ticket to apply them to will be skipped, so no event is too old compared with
+        // them. They may return to the queue, though.
         let mut ticket = parked.is_some()
-            || entry.is_some_and(|entry| self.settings.states.phase(&entry.seen.state) != Phase::Closed);
-        let held = lane.and_then(|l| l.held.newest(&mut ticket, counts));
-        let queued = lane.and_then(|l| l.queue.newest(&mut ticket, counts));
-        let dead = parked.and_then(|park| park.occurred_at);
-        let newest = entry.map(|e| e.occurred_at).max(dead).max(held).max(queued);
-        // Of an event whose long note is written in part everything else is applied already.
-        let half_done = entry.is_some_and(|e| e.partial.is_some_and(|(at, _)| at == intent.position));
-        if half_done || (intent.action.affects_state() && newest.is_some_and(|n| intent.occurred_at < n)) {
+            || entry.is_some_and(|entry| self.settings.states.phase(&entry.last_seen.state) != Phase::Closed);
+        let in_flight = lane.and_then(|l| l.in_flight.newest_occurred_at(&mut ticket, counts));
+        let queued = lane.and_then(|l| l.queue.newest_occurred_at(&mut ticket, counts));
+        let dead_lettered = parked.and_then(|park| park.occurred_at);
+        let newest = entry.map(|e| e.occurred_at).max(dead_lettered).max(in_flight).max(queued);
+        // If a part of an event's long note is written, everything else of the event is already applied.
+        let only_note_left = entry.is_some_and(|e| e.partial_note.is_some_and(|done| done.position == intent.position));
+        if only_note_left || (intent.action.affects_state() && newest.is_some_and(|n| intent.occurred_at < n)) {
             if intent.note.is_none() {
-                return Err("older than what is applied already");
+                return Err("older than the applied state");
             }
             intent.action = Action::Note;
             intent.fields = Vec::new();
@@ -211,86 +226,103 @@ impl Dispatcher {
         Ok(intent)
     }
 
-    /// A long note of which some parts are written already goes on after them.
+    /// A long note of which some parts are written continues after them.
     fn continue_partial_note(&mut self, partition: i32, key: &Key, position: Position) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
-        let Some((at, parts)) = p.entries.get(key).and_then(|e| e.partial) else { return };
-        if at == position
+        let Some(done) = p.entries.get(key).and_then(|e| e.partial_note) else { return };
+        if done.position == position
             && let Some(lane) = p.lanes.get_mut(key)
         {
-            lane.queue.set_parts_done(position, parts);
-            lane.held.set_parts_done(position, parts);
+            lane.queue.set_written_parts(position, done.parts);
+            lane.in_flight.set_written_parts(position, done.parts);
         }
     }
 
-    pub(super) fn produced(&mut self, id: OpId, outcome: ProduceOutcome, now: Now, out: &mut Vec<Effect>) {
-        let Some(op) = self.ops.remove(&id) else { return };
-        match op {
-            Op::Buried(partition, life, letter) => self.buried(partition, life, letter, outcome, out),
-            Op::Refusal(partition, life, key, letter) => {
-                self.refusal_produced(partition, life, &key, letter, outcome, now, out);
+    pub(super) fn produce_completed(
+        &mut self,
+        id: ProduceId,
+        outcome: ProduceOutcome,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pending) = self.pending_produces.remove(&id) else { return };
+        match pending {
+            PendingProduce::InvalidRecord(partition, load_generation, dead_letter) => {
+                self.invalid_record_dead_lettered(partition, load_generation, dead_letter, outcome, out);
             }
-            Op::Claim(partition, life, _)
-            | Op::Entry(partition, life, _)
-            | Op::Removed(partition, life, _)
-            | Op::Withdrawal(partition, life)
-            | Op::PreviousOwner(partition, life, ..)
-            | Op::Mark(partition, life, _)
-            | Op::Removal(partition, life, ..)
-            | Op::Aside(partition, life)
+            PendingProduce::Rejection(partition, load_generation, key, dead_letter) => {
+                self.rejection_produced(partition, load_generation, &key, dead_letter, outcome, now, out);
+            }
+            PendingProduce::Claim(partition, load_generation, _)
+            | PendingProduce::Entry(partition, load_generation, _)
+            | PendingProduce::ClaimTombstone(partition, load_generation, _)
+            | PendingProduce::ClaimWithdrawal(partition, load_generation)
+            | PendingProduce::PreviousOwnerTombstone(partition, load_generation, ..)
+            | PendingProduce::Mark(partition, load_generation, _)
+            | PendingProduce::FinalTombstone(partition, load_generation, ..)
+            | PendingProduce::Unawaited(partition, load_generation)
                 if outcome == ProduceOutcome::Unknown =>
             {
-                if self.live(partition, life).is_some() {
+                if self.current_partition(partition, load_generation).is_some() {
                     self.renew_token(partition, out);
                 }
             }
-            Op::Claim(partition, life, key) => self.claim_produced(partition, life, &key, id, outcome, now),
-            Op::Entry(partition, life, key) => self.entry_produced(partition, life, &key, id, outcome, now, out),
-            Op::PreviousOwner(partition, life, key, round) => {
-                self.former_produced(partition, life, &key, round, outcome, now, out);
+            PendingProduce::Claim(partition, load_generation, key) => {
+                self.claim_produced(partition, load_generation, &key, id, outcome, now);
             }
-            Op::Removed(partition, life, key) => self.claim_removed(partition, life, &key, now, out),
-            Op::Withdrawal(partition, life) => {
-                if let Some(p) = self.live(partition, life) {
-                    p.awaited -= 1;
+            PendingProduce::Entry(partition, load_generation, key) => {
+                self.entry_produced(partition, load_generation, &key, id, outcome, now, out);
+            }
+            PendingProduce::PreviousOwnerTombstone(partition, load_generation, key, round) => {
+                self.previous_owner_tombstone_produced(partition, load_generation, &key, round, outcome, now, out);
+            }
+            PendingProduce::ClaimTombstone(partition, load_generation, key) => {
+                self.claim_tombstone_produced(partition, load_generation, &key, now, out);
+            }
+            PendingProduce::ClaimWithdrawal(partition, load_generation) => {
+                if let Some(p) = self.current_partition(partition, load_generation) {
+                    p.outstanding -= 1;
                 }
             }
-            Op::Mark(partition, life, watermark) => {
-                let acked = outcome == ProduceOutcome::Acked;
-                self.produced_mark(partition, life, if acked { watermark } else { -1 });
+            PendingProduce::Mark(partition, load_generation, watermark) => {
+                let acked = (outcome == ProduceOutcome::Acked).then_some(watermark);
+                self.mark_produced(partition, load_generation, acked);
             }
-            Op::Removal(partition, life, name, token) => self.removed(partition, life, name, token, outcome, out),
-            Op::Aside(..) => {}
+            PendingProduce::FinalTombstone(partition, load_generation, name, token) => {
+                self.removal_produced(partition, load_generation, name, token, outcome, out);
+            }
+            PendingProduce::Unawaited(..) => {}
         }
     }
 
-    fn buried(
+    fn invalid_record_dead_lettered(
         &mut self,
         partition: i32,
-        life: u64,
-        letter: Box<DeadLetter>,
+        load_generation: u64,
+        dead_letter: Box<DeadLetter>,
         outcome: ProduceOutcome,
         out: &mut Vec<Effect>,
     ) {
-        if self.live(partition, life).is_none() {
+        if self.current_partition(partition, load_generation).is_none() {
             return;
         }
         if outcome == ProduceOutcome::Acked {
-            self.resolve(partition, letter.position.offset, 0);
+            self.resolve(partition, dead_letter.position.offset, 0);
         } else {
-            self.produce_letter(letter, |l| Op::Buried(partition, life, l), out);
+            let pending = |l| PendingProduce::InvalidRecord(partition, load_generation, l);
+            self.produce_dead_letter(dead_letter, pending, out);
         }
     }
 
-    /// What a key's parking leaves in the ledger is removed, older records first.
+    /// Releases a parked key: tombstones the ledger records of its park, older ones first.
     pub(super) fn unpark(&mut self, partition: i32, key: &Key, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(park) = p.parks.remove(key) else { return };
-        let (life, name) = (p.life, LedgerKey::Park(key.clone()));
-        let mut tokens = p.take_stale(&name);
+        let (load_generation, name) = (p.load_generation, LedgerKey::Park(key.clone()));
+        let mut tokens = p.take_stale_tokens(&name);
         tokens.push(park.token);
         for token in tokens {
-            self.remove(partition, life, name.clone(), token, out);
+            self.remove_record(partition, load_generation, name.clone(), token, out);
         }
         Self::observe(out, Observation::Unparked(key.clone()));
     }

@@ -1,44 +1,47 @@
-//! From the answer to the resolved position: what the answer to a write means, and its entry (protocol rules 6, 8).
+//! From the answer of a write to its resolved positions, by way of the entry (protocol rules 9, 11).
 
-use super::{Dispatcher, Op, PendingRequest};
-use crate::engine::event::{Effect, LedgerKey, LedgerWrite, OpId, ProduceOutcome, RequestId};
+use super::{Dispatcher, PendingProduce, PendingRequest};
+use crate::engine::event::{Effect, LedgerKey, LedgerWrite, ProduceId, ProduceOutcome, RequestId};
 use crate::engine::field_hash::field_hash;
-use crate::engine::fold::remember;
+use crate::engine::fold::remember_ids;
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Settlement, Stage};
 use crate::engine::plan::WritePlan;
-use crate::engine::retry::Delays;
+use crate::engine::retry::Backoff;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Class, Entry, Failure, FieldDigest, HttpMethod, Key, Now, Row, Seen};
+use crate::model::{
+    Answer, Claim, Entry, Failure, FailureClass, FieldHash, HttpMethod, Key, LastSeen, Now, PartialNote, Row,
+};
 
 impl Dispatcher {
-    pub(super) fn answered(
+    pub(super) fn request_completed(
         &mut self,
         id: RequestId,
         issued_at: u64,
         answer: Answer,
-        told: bool,
+        already_counted: bool,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(PendingRequest { partition, life, key, method }) = self.requests.remove(&id) else { return };
-        self.judge(id, method, &answer, told, now);
-        if self.live(partition, life).is_none() {
+        let Some(request) = self.pending_requests.remove(&id) else { return };
+        let PendingRequest { partition, load_generation, key, method } = request;
+        self.update_breaker(id, method, &answer, already_counted, now);
+        if self.current_partition(partition, load_generation).is_none() {
             return;
         }
         let Some(lane) = self.lane(partition, &key) else { return };
         match std::mem::take(&mut lane.stage) {
-            Stage::Asking(request, wish) if request == id => {
-                self.asked(partition, &key, wish, answer, now, out);
+            Stage::Reading(request, purpose) if request == id => {
+                self.read_completed(partition, &key, purpose, answer, now, out);
             }
             Stage::Sending(request, plan) if request == id => {
-                self.wrote(partition, &key, plan, issued_at, answer, now, out);
+                self.write_completed(partition, &key, plan, issued_at, answer, now, out);
             }
-            other => lane.stage = other,
+            stage => lane.stage = stage,
         }
     }
 
-    /// What an answer says of the instance, whoever asked; a failure that was told already says nothing more.
-    fn judge(&mut self, id: RequestId, method: HttpMethod, answer: &Answer, told: bool, now: Now) {
+    /// Tells the breaker what an answer says about the instance. A failure that was already counted says nothing more.
+    fn update_breaker(&mut self, id: RequestId, method: HttpMethod, answer: &Answer, already_counted: bool, now: Now) {
         let seed = self.settings.seed ^ id.0;
         let Answer::Failed(Failure { class, message, .. }) = answer else {
             return match answer {
@@ -48,29 +51,29 @@ impl Dispatcher {
         };
         let settings = &self.settings;
         match class {
-            Class::Unauthorised => self.breaker.unauthorised(id, message, now.mono, settings, seed),
-            Class::Throttled { retry_after: Some(wait) } => self.breaker.hold(id, method, *wait, now.mono),
-            Class::Throttled { retry_after: None }
-            | Class::Transient
-            | Class::Unavailable
-            | Class::Ambiguous { .. }
-                if told =>
+            FailureClass::Unauthorized => self.breaker.unauthorized(id, message, now.mono, settings, seed),
+            FailureClass::Throttled { retry_after: Some(wait) } => self.breaker.throttled(id, method, *wait, now.mono),
+            FailureClass::Throttled { retry_after: None }
+            | FailureClass::Transient
+            | FailureClass::Unavailable
+            | FailureClass::Ambiguous { .. }
+                if already_counted =>
             {
                 self.breaker.not_sent(id);
             }
-            // Without a time it is no rule that was reached: the instance has no thread free.
-            Class::Throttled { retry_after: None }
-            | Class::Transient
-            | Class::Unavailable
-            | Class::Ambiguous { .. } => {
+            // A 429 without a time is not a rate limit rule: the instance has no thread free.
+            FailureClass::Throttled { retry_after: None }
+            | FailureClass::Transient
+            | FailureClass::Unavailable
+            | FailureClass::Ambiguous { .. } => {
                 self.breaker.failed(id, message, now.mono, settings, seed);
             }
-            Class::Rejected | Class::Gone | Class::Conflict => self.breaker.answered(),
+            FailureClass::Rejected | FailureClass::Gone | FailureClass::Conflict => self.breaker.answered(),
         }
     }
 
-    /// The answer to a write.
-    fn wrote(
+    /// Handles the answer to a write.
+    fn write_completed(
         &mut self,
         partition: i32,
         key: &Key,
@@ -80,67 +83,77 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let span = self.settings.request_deadline + self.settings.settle_time;
-        let doubt = |ended| AmbiguousWrite { alive_until: issued_at + span, ended, looked: false };
+        let span = self.settings.request_deadline + self.settings.max_transaction_time;
+        let ambiguous = |transaction_ended| AmbiguousWrite {
+            may_commit_until: issued_at + span,
+            transaction_ended,
+            verified_once: false,
+        };
         match answer {
             Answer::Applied { row, warnings } => {
                 self.breaker.applied();
-                self.settle(partition, key, &row, Some(plan), warnings, now, out);
+                self.settle_applied(partition, key, &row, Some(plan), warnings, now, out);
             }
             Answer::Rows { .. } => {
-                self.open_doubt(partition, key, doubt(true), "an answer of the wrong kind", now, out);
+                self.start_verification(partition, key, ambiguous(true), "an answer of an unexpected kind", now, out);
             }
             Answer::NotSent { .. } => {
                 self.requeue(partition, key);
-                self.make_wait(partition, key, now.mono + 50, Stage::Waiting(now.mono + 50));
+                self.wait_until(partition, key, now.mono + 50, Stage::Waiting(now.mono + 50));
             }
             Answer::Failed(failure) => match failure.class {
-                Class::Ambiguous { ended } => self.open_doubt(partition, key, doubt(ended), &failure.code, now, out),
-                Class::Conflict => self.open_doubt(partition, key, doubt(true), &failure.code, now, out),
-                Class::Rejected => self.refuse(partition, key, &failure.code, &failure.message, true, now, out),
-                Class::Gone => {
-                    self.requeue(partition, key);
-                    self.make_want(partition, key, Stage::Wants(ReadPurpose::Confirm), now);
+                FailureClass::Ambiguous { transaction_ended } => {
+                    let write = ambiguous(transaction_ended);
+                    self.start_verification(partition, key, write, &failure.code, now, out);
                 }
-                Class::Throttled { retry_after: Some(_) } | Class::Unauthorised => {
-                    self.requeue(partition, key);
-                    self.make_ready(partition, key, now, out);
+                FailureClass::Conflict => {
+                    self.start_verification(partition, key, ambiguous(true), &failure.code, now, out);
                 }
-                Class::Transient | Class::Unavailable | Class::Throttled { retry_after: None } => {
+                FailureClass::Rejected => self.reject(partition, key, &failure.code, &failure.message, true, now, out),
+                FailureClass::Gone => {
                     self.requeue(partition, key);
-                    self.wait_a_little(partition, key, now);
+                    self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::ConfirmMissing), now);
+                }
+                FailureClass::Throttled { retry_after: Some(_) } | FailureClass::Unauthorized => {
+                    self.requeue(partition, key);
+                    self.enqueue_for_turn(partition, key, now, out);
+                }
+                FailureClass::Transient | FailureClass::Unavailable | FailureClass::Throttled { retry_after: None } => {
+                    self.requeue(partition, key);
+                    self.wait_for_retry(partition, key, now);
                 }
             },
         }
     }
 
-    /// Lets a lane wait for the next of its growing delays.
-    pub(super) fn wait_a_little(&mut self, partition: i32, key: &Key, now: Now) {
-        let until = now.mono + self.delay(partition, key);
-        self.make_wait(partition, key, until, Stage::Waiting(until));
+    /// Lets a lane wait for the next delay of its backoff.
+    pub(super) fn wait_for_retry(&mut self, partition: i32, key: &Key, now: Now) {
+        let until = now.mono + self.next_delay(partition, key);
+        self.wait_until(partition, key, until, Stage::Waiting(until));
     }
 
-    pub(super) fn delay(&mut self, partition: i32, key: &Key) -> u64 {
-        let seed = self.settings.seed ^ self.id();
+    pub(super) fn next_delay(&mut self, partition: i32, key: &Key) -> u64 {
+        let seed = self.settings.seed ^ self.new_id();
         let retry = self.settings.retry;
-        let Some(lane) = self.lane(partition, key) else { return retry.0 };
-        lane.delays.get_or_insert_with(|| Delays::new(retry, seed)).next_delay()
+        let Some(lane) = self.lane(partition, key) else { return retry.first };
+        lane.backoff.get_or_insert_with(|| Backoff::new(retry, seed)).next_delay()
     }
 
-    /// A lane's instant has come.
-    pub(super) fn timer(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+    /// Handles the end of a lane's wait.
+    pub(super) fn timer_fired(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
         match lane.stage {
-            Stage::Waiting(until) if until <= now.mono => self.make_ready(partition, key, now, out),
-            Stage::AmbiguousWrite(doubt, due) if due <= now.mono => {
-                self.make_want(partition, key, Stage::Wants(ReadPurpose::Look(doubt, false)), now);
+            Stage::Waiting(until) if until <= now.mono => self.enqueue_for_turn(partition, key, now, out),
+            Stage::Ambiguous(write, due) if due <= now.mono => {
+                let purpose = ReadPurpose::Verify { write, conclusive: false };
+                self.wait_for_permit(partition, key, Stage::WaitingToRead(purpose), now);
             }
             _ => {}
         }
     }
 
-    /// The write is there: its entry is written before anything else of the lane.
-    pub(super) fn settle(
+    /// Settles an applied write: its entry is written before anything else of the lane.
+    pub(super) fn settle_applied(
         &mut self,
         partition: i32,
         key: &Key,
@@ -157,108 +170,110 @@ impl Dispatcher {
         let settlement = Settlement {
             entry,
             outcome: plan.as_ref().map_or("verified", |p| p.outcome),
-            notes: claim.markers.len().saturating_sub(usize::from(self.settings.whole)),
+            notes: claim.markers.len().saturating_sub(usize::from(self.settings.full_snapshot)),
             fields: plan.map(|p| p.fields).unwrap_or_default(),
             warnings,
         };
-        self.stage(partition, key, Stage::Settled(Box::new(settlement)));
+        self.stage(partition, key, Stage::EntryPending(Box::new(settlement)));
         self.write_entry(partition, key, now, out);
     }
 
-    /// Produces the entry of a settled lane, if the lease stands; else when it stands again.
+    /// Produces the entry of a settled lane, if the lease holds; otherwise the lane waits for a lease.
     pub(super) fn write_entry(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
-        let stands = self.lease_stands(partition, now);
+        let leased = self.holds_lease(partition, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        let Stage::Settled(settlement) = &lane.stage else { return };
-        if !stands {
-            p.unleased.push(key.clone());
+        let Stage::EntryPending(settlement) = &lane.stage else { return };
+        if !leased {
+            p.waiting_for_lease.push(key.clone());
             return;
         }
         let entry = settlement.entry.clone();
-        let life = p.life;
-        let Stage::Settled(settlement) = std::mem::take(&mut lane.stage) else { return };
+        let load_generation = p.load_generation;
+        let Stage::EntryPending(settlement) = std::mem::take(&mut lane.stage) else { return };
         let write = LedgerWrite::Entry(key.clone(), Box::new(entry));
-        let op = self.produce(partition, write, Op::Entry(partition, life, key.clone()), out);
-        self.stage(partition, key, Stage::Settling(op, settlement));
+        let pending = PendingProduce::Entry(partition, load_generation, key.clone());
+        let produce_id = self.produce(partition, write, pending, out);
+        self.stage(partition, key, Stage::WritingEntry(produce_id, settlement));
     }
 
     pub(super) fn entry_produced(
         &mut self,
         partition: i32,
-        life: u64,
+        load_generation: u64,
         key: &Key,
-        id: OpId,
+        id: ProduceId,
         outcome: ProduceOutcome,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        if self.live(partition, life).is_none() {
+        if self.current_partition(partition, load_generation).is_none() {
             return;
         }
         let Some(lane) = self.lane(partition, key) else { return };
-        if !matches!(&lane.stage, Stage::Settling(op, _) if *op == id) {
+        if !matches!(&lane.stage, Stage::WritingEntry(produce_id, _) if *produce_id == id) {
             return;
         }
-        let Stage::Settling(_, settlement) = std::mem::take(&mut lane.stage) else { return };
-        if outcome == ProduceOutcome::Refused {
-            self.stage(partition, key, Stage::Settled(settlement));
+        let Stage::WritingEntry(_, settlement) = std::mem::take(&mut lane.stage) else { return };
+        if outcome == ProduceOutcome::NotWritten {
+            self.stage(partition, key, Stage::EntryPending(settlement));
             self.write_entry(partition, key, now, out);
             return;
         }
-        self.resolve_settled(partition, life, key, *settlement, now, out);
+        self.resolve_settled(partition, load_generation, key, *settlement, now, out);
     }
 
-    /// The entry is acked: its positions are resolved, and its claim is of no more use.
+    /// The entry is acked: resolves its positions and removes the claim.
     fn resolve_settled(
         &mut self,
         partition: i32,
-        life: u64,
+        load_generation: u64,
         key: &Key,
         settlement: Settlement,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let mut report = Self::report(key, settlement.outcome, &settlement.entry);
-        let partial = settlement.entry.partial;
+        let mut result = Self::result_of(key, settlement.outcome, &settlement.entry);
+        let partial_note = settlement.entry.partial_note;
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         p.put_entry(key, settlement.entry);
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        let held = lane.held.take();
+        let in_flight = lane.in_flight.take();
         let claim = lane.claim.take();
-        lane.delays = None;
-        if let Some((at, parts)) = partial {
-            // The rest of a long note may have come again while a former owner's write was in doubt.
-            lane.queue.set_parts_done(at, parts);
+        lane.backoff = None;
+        if let Some(PartialNote { position, parts }) = partial_note {
+            // The rest of a long note may have been received again while a previous owner's write was ambiguous.
+            lane.queue.set_written_parts(position, parts);
         }
         let requests = std::mem::take(&mut lane.requests);
-        self.tombstone_stale(partition, life, &LedgerKey::Entry(key.clone()), out);
+        self.tombstone_stale(partition, load_generation, &LedgerKey::Entry(key.clone()), out);
         if let Some((token, _)) = claim {
-            self.flapping_written(partition, key, now);
-            self.tombstone_claim(partition, life, key, token, out);
+            self.record_flap_write(partition, key, now);
+            self.tombstone_claim(partition, load_generation, key, token, out);
         }
-        report.latency = held.urgency().map_or(0, |(_, since)| now.mono.saturating_sub(since));
-        for event in held.events() {
-            report.positions.push(event.position);
+        let received_at = in_flight.priority_and_receipt().map(|(_, received_at)| received_at);
+        result.latency_ms = received_at.map_or(0, |received_at| now.mono.saturating_sub(received_at));
+        for event in in_flight.events() {
+            result.positions.push(event.position);
             self.resolve(partition, event.position.offset, event.bytes);
         }
-        report.fields = settlement.fields;
-        report.notes = settlement.notes;
-        report.attempts = requests;
-        report.warnings = settlement.warnings;
-        out.push(Effect::Result(Box::new(report)));
-        if settlement.outcome != "unchanged" && self.is_beyond_parking(partition, key) {
+        result.fields = settlement.fields;
+        result.notes = settlement.notes;
+        result.requests = requests;
+        result.warnings = settlement.warnings;
+        out.push(Effect::ProduceResult(Box::new(result)));
+        if settlement.outcome != "unchanged" && self.is_past_park(partition, key) {
             self.unpark(partition, key, out);
         }
-        self.make_ready(partition, key, now, out);
+        self.enqueue_for_turn(partition, key, now, out);
     }
 }
 
-pub(super) fn seen(row: &Row, now: Now) -> Seen {
-    Seen { state: row.state.clone(), mod_count: row.mod_count, updated_by: row.updated_by.clone(), at: now.unix }
+pub(super) fn last_seen(row: &Row, now: Now) -> LastSeen {
+    LastSeen { state: row.state.clone(), mod_count: row.mod_count, updated_by: row.updated_by.clone(), at: now.unix }
 }
 
-/// The entry of a claim whose write is there.
+/// The entry of a claim whose write was applied.
 fn make_entry(
     token: crate::model::Token,
     old: Option<&Entry>,
@@ -271,25 +286,25 @@ fn make_entry(
     let same = old.filter(|_| !creates);
     let mut fields = same.map(|e| e.fields.clone()).unwrap_or_default();
     for (column, sent) in &claim.fields {
-        // Where a person wrote last, what differs is the person's and not a business rule's.
-        let stood = row.values.get(&**column).filter(|_| row.updated_by == bridge_user);
-        let stood = stood.map(|v| field_hash(v)).filter(|d| d != sent);
-        let value = FieldDigest { sent: *sent, stood };
+        // If a user wrote last, a difference comes from the user and not from a business rule.
+        let stored = row.values.get(&**column).filter(|_| row.updated_by == bridge_user);
+        let stored = stored.map(|v| field_hash(v)).filter(|d| d != sent);
+        let value = FieldHash { sent: *sent, stored };
         match fields.binary_search_by(|(c, _)| c.cmp(column)) {
             Ok(at) => fields[at].1 = value,
             Err(at) => fields.insert(at, (column.clone(), value)),
         }
     }
-    let mut earlier = old.map(|e| e.earlier.clone()).unwrap_or_default();
+    let mut earlier_tickets = old.map(|e| e.earlier_tickets.clone()).unwrap_or_default();
     if creates && let Some(old) = old {
-        earlier.push(old.sys_id.clone());
+        earlier_tickets.push(old.sys_id.clone());
     }
     let mut event_ids = old.map(|e| e.event_ids.clone()).unwrap_or_default();
-    remember(&mut event_ids, claim.event_ids.iter().copied());
-    let mut seen = seen(row, now);
-    if same.is_some_and(|e| row.mod_count != e.seen.mod_count + 1) {
-        // Somebody else wrote between our last sight of the row and this write: read it before the next.
-        seen.at = 0;
+    remember_ids(&mut event_ids, claim.event_ids.iter().copied());
+    let mut last_seen = last_seen(row, now);
+    if same.is_some_and(|e| row.mod_count != e.last_seen.mod_count + 1) {
+        // Someone else wrote the row since we last saw it: read it before the next write.
+        last_seen.at = 0;
     }
     Entry {
         token,
@@ -297,14 +312,14 @@ fn make_entry(
         sys_id: row.sys_id.clone(),
         number: row.number.clone(),
         generation: claim.generation,
-        position: claim.hi,
-        partial: claim.partial,
+        position: claim.last_position,
+        partial_note: claim.partial_note,
         fields,
-        earlier,
+        earlier_tickets,
         occurred_at: claim.occurred_at.max(old.map_or(i64::MIN, |e| e.occurred_at)),
         resolved_at: claim.resolved_at,
         event_ids,
-        seen,
+        last_seen,
         written_at: now.unix,
     }
 }

@@ -1,87 +1,97 @@
-//! Doubts, and everything that is asked of the instance without changing it: looks that settle a doubt, reads before a
-//! write, look-ups of keys that the ledger may not know (protocol rules 5a, 9 to 12).
+//! Verification of ambiguous writes, and the other requests that change nothing: reads before a write, and look-ups of
+//! keys that the ledger may not know (protocol rules 7, 12 to 15).
 
-use super::settle::seen;
-use super::{Dispatcher, Op};
+use super::settle::last_seen;
+use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation};
 use crate::engine::field_hash::field_hash;
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::model::answer::Journal;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Class, Column, Entry, Failure, FieldDigest, Key, Now, Phase, Position, Row, Seen};
+use crate::model::{
+    Answer, Claim, Column, Entry, Failure, FailureClass, FieldHash, Key, LastSeen, Now, Phase, Position, Row,
+};
 
-/// A ticket created this much before the claim, on the instance's clock, is an older one. Seconds; generous, since
-/// entries outlive their tickets by minutes.
-const CLEARLY_BEFORE: i64 = 10;
+/// Seconds. A ticket that was created earlier than this before the claim, by the instance's clock, is an older one. The
+/// value is generous: entries outlive the reopen window of their tickets by minutes.
+const OLDER_TICKET_MARGIN: i64 = 10;
 
-/// What a look says of a claim's write.
-enum Found {
-    There(Box<Row>),
-    NotThere,
+/// Result of a verification.
+enum Verification {
+    /// The write was applied; the row after it.
+    Applied(Box<Row>),
+    NotFound,
     Inconclusive,
 }
 
 impl Dispatcher {
-    pub(super) fn open_doubt(
+    pub(super) fn start_verification(
         &mut self,
         partition: i32,
         key: &Key,
-        doubt: AmbiguousWrite,
-        why: &str,
+        write: AmbiguousWrite,
+        reason: &str,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        Self::observe(out, Observation::WriteAmbiguous(key.clone(), why.to_owned()));
-        self.make_want(partition, key, Stage::Wants(ReadPurpose::Look(doubt, false)), now);
+        Self::observe(out, Observation::WriteAmbiguous(key.clone(), reason.to_owned()));
+        let purpose = ReadPurpose::Verify { write, conclusive: false };
+        self.wait_for_permit(partition, key, Stage::WaitingToRead(purpose), now);
     }
 
-    /// The answer to a read or a look.
-    pub(super) fn asked(
+    /// Handles the answer to a read.
+    pub(super) fn read_completed(
         &mut self,
         partition: i32,
         key: &Key,
-        wish: ReadPurpose,
+        purpose: ReadPurpose,
         answer: Answer,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        match (wish, answer) {
-            (ReadPurpose::Look(doubt, conclusive), Answer::Rows { rows, journal }) => {
-                self.looked(partition, key, doubt, conclusive, rows, journal, now, out);
+        match (purpose, answer) {
+            (ReadPurpose::Verify { write, conclusive }, Answer::Rows { rows, journal }) => {
+                self.verification_completed(partition, key, (write, conclusive), (rows, journal), now, out);
             }
-            (ReadPurpose::Look(doubt, conclusive), Answer::Failed(Failure { class: Class::Gone, .. })) => {
-                self.looked(partition, key, doubt, conclusive, Vec::new(), Some(Journal::Read(Vec::new())), now, out);
+            (ReadPurpose::Verify { write, conclusive }, Answer::Failed(Failure { class: FailureClass::Gone, .. })) => {
+                let nothing = (Vec::new(), Some(Journal::Read(Vec::new())));
+                self.verification_completed(partition, key, (write, conclusive), nothing, now, out);
             }
-            (ReadPurpose::Look(doubt, _), _) => {
-                let due = now.mono + self.delay(partition, key);
-                self.make_wait(partition, key, due, Stage::AmbiguousWrite(doubt, due));
+            (ReadPurpose::Verify { write, .. }, _) => {
+                let due = now.mono + self.next_delay(partition, key);
+                self.wait_until(partition, key, due, Stage::Ambiguous(write, due));
             }
-            (ReadPurpose::Read, Answer::Rows { mut rows, .. }) if !rows.is_empty() => {
-                self.has_read(partition, key, rows.swap_remove(0), now);
-                self.turn(partition, key, now, out);
+            (ReadPurpose::RefreshRow, Answer::Rows { mut rows, .. }) if !rows.is_empty() => {
+                self.row_refreshed(partition, key, rows.swap_remove(0), now);
+                self.run_lane(partition, key, now, out);
             }
-            (ReadPurpose::Read, Answer::Rows { .. } | Answer::Failed(Failure { class: Class::Gone, .. })) => {
-                self.make_want(partition, key, Stage::Wants(ReadPurpose::Confirm), now);
+            (
+                ReadPurpose::RefreshRow,
+                Answer::Rows { .. } | Answer::Failed(Failure { class: FailureClass::Gone, .. }),
+            ) => {
+                self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::ConfirmMissing), now);
             }
-            (ReadPurpose::Confirm, Answer::Rows { rows, .. }) => self.confirmed(partition, key, &rows, now, out),
-            (ReadPurpose::Discover, Answer::Rows { rows, .. }) => {
-                self.discovered(partition, key, rows, now);
-                self.turn(partition, key, now, out);
+            (ReadPurpose::ConfirmMissing, Answer::Rows { rows, .. }) => {
+                self.missing_ticket_searched(partition, key, &rows, now, out);
             }
-            (ReadPurpose::Read | ReadPurpose::Confirm | ReadPurpose::Discover, _) => {
-                self.wait_a_little(partition, key, now)
+            (ReadPurpose::DiscoverTicket, Answer::Rows { rows, .. }) => {
+                self.adopt_discovered_ticket(partition, key, rows, now);
+                self.run_lane(partition, key, now, out);
+            }
+            (ReadPurpose::RefreshRow | ReadPurpose::ConfirmMissing | ReadPurpose::DiscoverTicket, _) => {
+                self.wait_for_retry(partition, key, now);
             }
         }
     }
 
-    /// The row as it stands: what the decision is made against.
-    fn has_read(&mut self, partition: i32, key: &Key, row: Row, now: Now) {
+    /// Records the row as it is now, for the next plan.
+    fn row_refreshed(&mut self, partition: i32, key: &Key, row: Row, now: Now) {
         let phase = self.settings.states.phase(&row.state);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         if let Some(entry) = p.entries.get_mut(key) {
-            let was = self.settings.states.phase(&entry.seen.state);
-            entry.seen = seen(&row, now);
+            let was = self.settings.states.phase(&entry.last_seen.state);
+            entry.last_seen = last_seen(&row, now);
             if phase == Phase::Resolved && was != Phase::Resolved {
                 entry.resolved_at = Some(row.updated_on.saturating_mul(1000));
             } else if phase.is_open() {
@@ -93,34 +103,34 @@ impl Dispatcher {
         }
     }
 
-    /// A row that answered 404 was looked for by its correlation: a lost right looks the same as a deletion.
-    fn confirmed(&mut self, partition: i32, key: &Key, rows: &[Row], now: Now, out: &mut Vec<Effect>) {
+    /// A row that answered 404 was searched for by its correlation: lost read access looks the same as a deletion.
+    fn missing_ticket_searched(&mut self, partition: i32, key: &Key, rows: &[Row], now: Now, out: &mut Vec<Effect>) {
         let Some(sys_id) = self.entry(partition, key).map(|e| e.sys_id.clone()) else {
-            return self.make_ready(partition, key, now, out);
+            return self.enqueue_for_turn(partition, key, now, out);
         };
         if rows.iter().any(|r| r.sys_id == sys_id) {
-            return self.wait_a_little(partition, key, now);
+            return self.wait_for_retry(partition, key, now);
         }
-        self.breaker.refused(&format!("ticket {sys_id} of {key} is gone"), &self.settings);
-        Self::observe(out, Observation::Gone(key.clone(), sys_id));
+        self.breaker.rejected(&format!("ticket {sys_id} of {key} is missing"), &self.settings);
+        Self::observe(out, Observation::TicketMissing(key.clone(), sys_id));
         let closed = self.settings.states.closed.first().cloned().unwrap_or_default();
         if let Some(entry) = self.partitions.get_mut(&partition).and_then(|p| p.entries.get_mut(key)) {
-            // A ticket that is gone is like a closed one: never written again; an opening event makes a new one.
-            entry.seen = Seen { state: closed, at: now.unix, ..Seen::default() };
+            // A missing ticket is treated as closed: it is never written again, and an opening event creates a new one.
+            entry.last_seen = LastSeen { state: closed, at: now.unix, ..LastSeen::default() };
         }
-        self.make_ready(partition, key, now, out);
+        self.enqueue_for_turn(partition, key, now, out);
     }
 
-    /// Tickets of a key that the ledger does not know.
-    fn discovered(&mut self, partition: i32, key: &Key, rows: Vec<Row>, now: Now) {
+    /// Adopts the ticket that the instance has for a key without an entry.
+    fn adopt_discovered_ticket(&mut self, partition: i32, key: &Key, rows: Vec<Row>, now: Now) {
         let generation = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         if let Some(lane) = p.lanes.get_mut(key) {
-            lane.proven = true;
+            lane.lookup_done = true;
         }
         let open = rows.iter().rposition(|r| self.settings.states.phase(&r.state).is_open());
         let Some(row) = rows.get(open.unwrap_or(rows.len().wrapping_sub(1))) else { return };
-        let earlier = rows.iter().filter(|r| r.sys_id != row.sys_id).map(|r| r.sys_id.clone()).collect();
+        let earlier_tickets = rows.iter().filter(|r| r.sys_id != row.sys_id).map(|r| r.sys_id.clone()).collect();
         let resolved = self.settings.states.phase(&row.state) == Phase::Resolved;
         let entry = Entry {
             token: p.token,
@@ -129,63 +139,61 @@ impl Dispatcher {
             number: row.number.clone(),
             generation,
             position: Position::new(partition, -1, 0),
-            partial: None,
+            partial_note: None,
             fields: Vec::new(),
-            earlier,
+            earlier_tickets,
             occurred_at: i64::MIN,
             resolved_at: resolved.then_some(row.updated_on.saturating_mul(1000)),
             event_ids: Vec::new(),
-            seen: seen(row, now),
+            last_seen: last_seen(row, now),
             written_at: now.unix,
         };
         p.put_entry(key, entry);
     }
 
-    /// A look has been answered.
-    fn looked(
+    /// Handles the rows and the journal that a verification found.
+    fn verification_completed(
         &mut self,
         partition: i32,
         key: &Key,
-        doubt: AmbiguousWrite,
-        conclusive: bool,
-        rows: Vec<Row>,
-        journal: Option<Journal>,
+        (write, conclusive): (AmbiguousWrite, bool),
+        (rows, journal): (Vec<Row>, Option<Journal>),
         now: Now,
         out: &mut Vec<Effect>,
     ) {
         let Some(claim) = self.lane(partition, key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.clone()) else {
-            return self.make_ready(partition, key, now, out);
+            return self.enqueue_for_turn(partition, key, now, out);
         };
-        let shown = rows.first().filter(|_| matches!(claim.kind, ClaimKind::Update { .. })).cloned();
-        match self.found(partition, key, &claim, rows, journal, out) {
-            Found::There(row) => {
-                Self::observe(out, Observation::AmbiguitySettled(key.clone(), true));
-                self.settle(partition, key, &row, None, Vec::new(), now, out);
+        let updated_row = rows.first().filter(|_| matches!(claim.kind, ClaimKind::Update { .. })).cloned();
+        match self.verify_write(partition, key, &claim, rows, journal, out) {
+            Verification::Applied(row) => {
+                Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: true });
+                self.settle_applied(partition, key, &row, None, Vec::new(), now, out);
             }
-            Found::NotThere if conclusive => {
-                Self::observe(out, Observation::AmbiguitySettled(key.clone(), false));
-                if let Some(row) = shown {
+            Verification::NotFound if conclusive => {
+                Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: false });
+                if let Some(row) = updated_row {
                     self.adopt_matching_values(partition, key, &claim, &row, now, out);
                 }
                 self.requeue(partition, key);
-                self.make_ready(partition, key, now, out);
+                self.enqueue_for_turn(partition, key, now, out);
             }
-            Found::Inconclusive if conclusive => {
-                let why = "the answer was lost, and the journal is not readable: whether the note was written can't be \
-                           told; give the bridge's user the right to read sys_journal_field";
-                self.refuse(partition, key, "in_doubt", why, false, now, out);
+            Verification::Inconclusive if conclusive => {
+                let reason = "the response was lost, and the journal is not readable, so it is unknown whether \
+                              the note was written; give the bridge's user read access to sys_journal_field";
+                self.reject(partition, key, "ambiguous_note", reason, false, now, out);
             }
-            Found::NotThere | Found::Inconclusive => {
-                let after = u64::from(!self.rules.off(Mutation::LookAtSpanEnd));
-                let due = (doubt.alive_until + after).max(now.mono + 1);
-                let doubt = AmbiguousWrite { looked: true, ..doubt };
-                self.make_wait(partition, key, due, Stage::AmbiguousWrite(doubt, due));
+            Verification::NotFound | Verification::Inconclusive => {
+                let after = u64::from(!self.rules.is_disabled(Mutation::VerifyAtSpanEnd));
+                let due = (write.may_commit_until + after).max(now.mono + 1);
+                let write = AmbiguousWrite { verified_once: true, ..write };
+                self.wait_until(partition, key, due, Stage::Ambiguous(write, due));
             }
         }
     }
 
-    /// A person wrote last, so nobody can tell whether our write came before. What stands as we were about to write it
-    /// is nobody's decision against us, and counts as written by us.
+    /// A user wrote the row last, so it is unknown whether our write was applied before that. Values that equal those
+    /// of the claim are not a user's decision against ours, and count as written by us.
     fn adopt_matching_values(
         &mut self,
         partition: i32,
@@ -195,35 +203,36 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let leased = self.lease_stands(partition, now);
+        let leased = self.holds_lease(partition, now);
         let column = &self.settings.states.column;
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = p.entries.get_mut(key) else { return };
         let mut changed = false;
         for (name, sent) in &claim.fields {
-            let stands = if **name == **column { Some(&row.state) } else { row.values.get(&**name) };
-            if stands.is_none_or(|v| field_hash(v) != *sent) {
+            let value = if **name == **column { Some(&row.state) } else { row.values.get(&**name) };
+            if value.is_none_or(|v| field_hash(v) != *sent) {
                 continue;
             }
-            let value = FieldDigest { sent: *sent, stood: None };
+            let adopted = FieldHash { sent: *sent, stored: None };
             changed = true;
             match entry.fields.binary_search_by(|(c, _)| c.cmp(name)) {
-                Ok(at) => entry.fields[at].1 = value,
-                Err(at) => entry.fields.insert(at, (name.clone(), value)),
+                Ok(at) => entry.fields[at].1 = adopted,
+                Err(at) => entry.fields.insert(at, (name.clone(), adopted)),
             }
         }
         if changed && leased {
-            let former = std::mem::replace(&mut entry.token, p.token);
-            let (entry, life) = (Box::new(entry.clone()), p.life);
-            if former != p.token {
-                p.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(former);
+            let previous_token = std::mem::replace(&mut entry.token, p.token);
+            let (entry, load_generation) = (Box::new(entry.clone()), p.load_generation);
+            if previous_token != p.token {
+                p.stale.entry(LedgerKey::Entry(key.clone())).or_default().push(previous_token);
             }
-            self.produce(partition, LedgerWrite::Entry(key.clone(), entry), Op::Aside(partition, life), out);
+            let pending = PendingProduce::Unawaited(partition, load_generation);
+            self.produce(partition, LedgerWrite::Entry(key.clone(), entry), pending, out);
         }
     }
 
-    /// Whether the claim's write is there (protocol rule 11).
-    fn found(
+    /// Decides whether the claim's write was applied (protocol rule 14).
+    fn verify_write(
         &self,
         partition: i32,
         key: &Key,
@@ -231,56 +240,56 @@ impl Dispatcher {
         rows: Vec<Row>,
         journal: Option<Journal>,
         out: &mut Vec<Effect>,
-    ) -> Found {
+    ) -> Verification {
         match &claim.kind {
-            ClaimKind::Create { .. } => self.found_ticket(key, claim, rows, out),
+            ClaimKind::Create { .. } => self.verify_create(key, claim, rows, out),
             ClaimKind::Update { .. } => {
-                let Some(row) = rows.into_iter().next() else { return Found::NotThere };
-                self.found_update(self.entry(partition, key).as_deref(), claim, row, journal)
+                let Some(row) = rows.into_iter().next() else { return Verification::NotFound };
+                self.verify_update(self.entry(partition, key).as_deref(), claim, row, journal)
             }
         }
     }
 
-    fn found_ticket(&self, key: &Key, claim: &Claim, rows: Vec<Row>, out: &mut Vec<Effect>) -> Found {
-        let known = Self::known_of(claim);
-        let adopt_any = self.rules.off(Mutation::NoKnownSysIds);
-        let since = claim.instance_time.div_euclid(1000) - CLEARLY_BEFORE;
+    fn verify_create(&self, key: &Key, claim: &Claim, rows: Vec<Row>, out: &mut Vec<Effect>) -> Verification {
+        let known = Self::known_sys_ids(claim);
+        let adopt_any = self.rules.is_disabled(Mutation::NoKnownSysIds);
+        let since = claim.instance_time.div_euclid(1000) - OLDER_TICKET_MARGIN;
         let mut rows: Vec<Row> =
             rows.into_iter().filter(|r| adopt_any || (!known.contains(&r.sys_id) && r.created_on >= since)).collect();
         if rows.len() > 1 {
             Self::observe(out, Observation::DuplicateTickets(key.clone(), rows.len()));
         }
-        if rows.is_empty() { Found::NotThere } else { Found::There(Box::new(rows.swap_remove(0))) }
+        if rows.is_empty() { Verification::NotFound } else { Verification::Applied(Box::new(rows.swap_remove(0))) }
     }
 
-    fn found_update(&self, entry: Option<&Entry>, claim: &Claim, row: Row, journal: Option<Journal>) -> Found {
-        let stands_so = |(c, d): &(Column, u64)| {
+    fn verify_update(&self, entry: Option<&Entry>, claim: &Claim, row: Row, journal: Option<Journal>) -> Verification {
+        let is_in_row = |(c, d): &(Column, u64)| {
             let value = if **c == *self.settings.states.column { Some(&row.state) } else { row.values.get(&**c) };
             value.is_some_and(|v| field_hash(v) == *d)
         };
-        // One request carries all values together, so one value that was not there before proves the write, although a
-        // business rule may have changed others. One that stood there before proves nothing.
+        // One request contains all values, so one value that was not in the row before proves the write, although a
+        // business rule may have changed others. A value that was there before proves nothing.
         let is_new = |(c, d): &(Column, u64)| {
             entry.is_some_and(|e| match e.fields.binary_search_by(|(known, _)| known.cmp(c)) {
-                Ok(at) => e.fields[at].1.sent != *d && e.fields[at].1.stood != Some(*d),
+                Ok(at) => e.fields[at].1.sent != *d && e.fields[at].1.stored != Some(*d),
                 Err(_) => false,
             })
         };
-        let stands = claim.fields.iter().any(|field| is_new(field) && stands_so(field));
+        let found = claim.fields.iter().any(|field| is_new(field) && is_in_row(field));
         let since_claim = row.updated_on >= claim.instance_time.div_euclid(1000);
         let ours = row.updated_by == self.settings.bridge_user && since_claim;
-        let by_values = stands && ours;
-        if claim.markers.is_empty() || self.rules.off(Mutation::NoNoteMarkers) {
-            return if by_values { Found::There(Box::new(row)) } else { Found::NotThere };
+        let by_values = found && ours;
+        if claim.markers.is_empty() || self.rules.is_disabled(Mutation::NoNoteMarkers) {
+            return if by_values { Verification::Applied(Box::new(row)) } else { Verification::NotFound };
         }
         match journal {
-            Some(Journal::Read(found)) if claim.markers.iter().any(|m| found.contains(m)) => {
-                Found::There(Box::new(row))
+            Some(Journal::Read(markers)) if claim.markers.iter().any(|m| markers.contains(m)) => {
+                Verification::Applied(Box::new(row))
             }
-            Some(Journal::Read(_)) => Found::NotThere,
-            // One request carries values and notes together, so the values speak for the notes.
-            Some(Journal::Inconclusive) | None if by_values => Found::There(Box::new(row)),
-            Some(Journal::Inconclusive) | None => Found::Inconclusive,
+            Some(Journal::Read(_)) => Verification::NotFound,
+            // One request contains values and notes together, so the values prove the notes.
+            Some(Journal::Inconclusive) | None if by_values => Verification::Applied(Box::new(row)),
+            Some(Journal::Inconclusive) | None => Verification::Inconclusive,
         }
     }
 }

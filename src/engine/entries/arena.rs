@@ -1,59 +1,62 @@
-//! Where packed records lie: chunks of 64 KiB that are filled one after the other.
+//! Storage of packed records: chunks of 64 KiB that are filled one after the other.
 //!
-//! A record keeps its address until it is dropped or moved. What dropped records leave is waste until
-//! then; [`Arena::wasteful`] says when it has become too much, so that waste stays below a quarter of what lives and one
-//! chunk.
+//! A record keeps its address until it is dropped or moved. The bytes of dropped records are waste until their chunk is
+//! compacted. [`Arena::chunk_to_compact`] returns a chunk when there is too much, so that waste stays below a quarter
+//! of the live bytes plus one chunk.
 
 use super::varint::{Reader, put_number};
 
-/// A record's chunk in the upper half, its place there in the lower.
+/// A record's chunk in the upper 16 bits, its offset in the chunk in the lower 16.
 pub(super) type Address = u32;
 
-/// Most bytes of a chunk: the place behind the last one has an address, too.
+/// Most bytes of a chunk: the offset after the last byte must fit into 16 bits, too.
 const CHUNK: usize = 0xffff;
 
-/// Records, each with its length before it.
+/// Records, each preceded by its length.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arena {
     chunks: Vec<Chunk>,
-    /// Emptied chunks, to be used again.
+    /// Emptied chunks, to be reused.
     empty: Vec<u16>,
     /// The chunk that is being filled.
-    open: u16,
+    current: u16,
+    /// Bytes of live records.
     live: usize,
+    /// Bytes of dropped records in all chunks.
     waste: usize,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Chunk {
     bytes: Vec<u8>,
+    /// Bytes of dropped records.
     waste: usize,
 }
 
 impl Arena {
-    /// Puts a record in; `None` where it is longer than a chunk, or all four GiB are used.
+    /// Stores a record; `None` if it is longer than a chunk, or all four GiB are in use.
     pub(super) fn append(&mut self, record: &[u8]) -> Option<Address> {
         let size = size_of(record);
         if size > CHUNK {
             return None;
         }
-        if self.chunks.get(usize::from(self.open)).is_none_or(|chunk| chunk.bytes.len() + size > CHUNK) {
-            self.open = self.fresh_chunk()?;
+        if self.chunks.get(usize::from(self.current)).is_none_or(|chunk| chunk.bytes.len() + size > CHUNK) {
+            self.current = self.new_chunk()?;
         }
-        let chunk = self.chunks.get_mut(usize::from(self.open))?;
+        let chunk = self.chunks.get_mut(usize::from(self.current))?;
         let at = u32::try_from(chunk.bytes.len()).ok()?;
         put_number(&mut chunk.bytes, record.len() as u64);
         chunk.bytes.extend_from_slice(record);
         self.live += size;
-        Some(u32::from(self.open) << 16 | at)
+        Some(u32::from(self.current) << 16 | at)
     }
 
-    fn fresh_chunk(&mut self) -> Option<u16> {
+    fn new_chunk(&mut self) -> Option<u16> {
         let number = match self.empty.pop() {
             Some(number) => number,
             None => u16::try_from(self.chunks.len()).ok()?,
         };
-        // The first one grows as it is filled, by doubling: many a partition has few keys.
+        // The first chunk grows by doubling as it is filled, because many partitions have few keys.
         let capacity = if number == 0 { 1 << 10 } else { CHUNK + 1 };
         let chunk = Chunk { bytes: Vec::with_capacity(capacity), waste: 0 };
         match self.chunks.get_mut(usize::from(number)) {
@@ -63,19 +66,19 @@ impl Arena {
         Some(number)
     }
 
-    /// The record at an address; empty where there is none.
+    /// The record at an address; empty if there is none.
     pub(super) fn record(&self, at: Address) -> &[u8] {
         self.next(at).map_or(&[], |(_, record, _)| record)
     }
 
-    /// The record at an address, dropped or not, and the address behind it; `None` at the chunk's end.
+    /// The record at an address, dropped or not, and the address after it; `None` at the chunk's end.
     pub(super) fn next(&self, at: Address) -> Option<(Address, &[u8], Address)> {
-        let bytes = self.chunks.get(chunk_of(at))?.bytes.get(place_of(at)..)?;
+        let bytes = self.chunks.get(chunk_of(at))?.bytes.get(offset_of(at)..)?;
         let mut reader = Reader::new(bytes);
         let length = usize::try_from(reader.number()?).ok()?;
-        let record = reader.take(length)?;
-        let behind = place_of(at) + reader.taken();
-        Some((at, record, (at & !0xffff) | u32::try_from(behind).ok()?))
+        let record = reader.read_bytes(length)?;
+        let end = offset_of(at) + reader.bytes_read();
+        Some((at, record, (at & !0xffff) | u32::try_from(end).ok()?))
     }
 
     /// Counts a record as waste.
@@ -89,27 +92,27 @@ impl Arena {
         }
     }
 
-    /// How many chunks there are.
+    /// The number of chunks.
     pub(super) fn chunks(&self) -> usize {
         self.chunks.len()
     }
 
-    /// Where the chunk behind this address begins; after the last one comes the first.
+    /// The start of the chunk after this address; after the last chunk, that of the first.
     pub(super) fn next_chunk(&self, at: Address) -> Address {
         let next = chunk_of(at) + 1;
         if next < self.chunks.len() { u32::try_from(next << 16).unwrap_or(0) } else { 0 }
     }
 
-    /// The chunk with the most waste, where too much is wasted in all.
-    pub(super) fn wasteful(&self) -> Option<u16> {
+    /// The chunk with the most waste, if there is too much waste in total.
+    pub(super) fn chunk_to_compact(&self) -> Option<u16> {
         if self.waste <= CHUNK + self.live / 4 {
             return None;
         }
-        let chunks = (0_u16..).zip(&self.chunks).filter(|(number, _)| *number != self.open);
+        let chunks = (0_u16..).zip(&self.chunks).filter(|(number, _)| *number != self.current);
         chunks.max_by_key(|(_, chunk)| chunk.waste).filter(|(_, chunk)| chunk.waste > 0).map(|(number, _)| number)
     }
 
-    /// Copies of all records of a chunk, dropped ones too, with their addresses.
+    /// Copies of all records of a chunk, dropped ones included, with their addresses.
     pub(super) fn records(&self, chunk: u16) -> Vec<(Address, Vec<u8>)> {
         let mut records = Vec::new();
         let mut at = u32::from(chunk) << 16;
@@ -120,7 +123,7 @@ impl Arena {
         records
     }
 
-    /// Empties a chunk, unless something lives in it.
+    /// Empties a chunk, unless it has a live record.
     pub(super) fn clear(&mut self, number: u16) {
         let Some(chunk) = self.chunks.get_mut(usize::from(number)) else { return };
         if chunk.waste == chunk.bytes.len() {
@@ -140,11 +143,11 @@ fn chunk_of(at: Address) -> usize {
     (at >> 16) as usize
 }
 
-fn place_of(at: Address) -> usize {
+fn offset_of(at: Address) -> usize {
     (at & 0xffff) as usize
 }
 
-/// Bytes of a record with its length.
+/// Bytes of a record and its length.
 fn size_of(record: &[u8]) -> usize {
     let length = match record.len() {
         0..0x80 => 1,

@@ -1,8 +1,9 @@
-//! Numbers and texts as bytes, for what is packed: numbers in groups of seven bits, small ones in one byte.
+//! Numbers and texts as bytes, for packed entries. Numbers are varints: groups of seven bits, small numbers in one
+//! byte.
 //!
-//! Nothing of it is stored outside of the process. Reading is total: what is not there is `None`.
+//! Nothing of this is stored outside of the process. Reading is total: it returns `None` for missing bytes.
 
-/// Seven bits a byte, lowest first; the upper bit says that more follow.
+/// Appends a number as a varint: seven bits per byte, lowest first; the upper bit says that more bytes follow.
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
@@ -11,18 +12,18 @@ pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push((number & 0x7f) as u8);
 }
 
-/// Small ones of either sign in few bytes.
+/// Appends a signed number, zigzag encoded: small numbers of either sign take few bytes.
 pub(super) fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
 }
 
-/// With its length before it.
+/// Appends a text, preceded by its length.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_number(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Reads what was put, in the same order.
+/// Reads what was appended, in the same order.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -33,19 +34,19 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Bytes read so far.
-    pub(super) fn taken(&self) -> usize {
+    /// Number of bytes read so far.
+    pub(super) fn bytes_read(&self) -> usize {
         self.at
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
+    pub(super) fn read_bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let bytes = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
-        Some(taken)
+        Some(bytes)
     }
 
     pub(super) fn byte(&mut self) -> Option<u8> {
-        self.take(1).map(|byte| byte[0])
+        self.read_bytes(1).map(|byte| byte[0])
     }
 
     pub(super) fn number(&mut self) -> Option<u64> {
@@ -60,8 +61,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A number that must fit.
-    pub(super) fn small<T: TryFrom<u64>>(&mut self) -> Option<T> {
+    /// A number as a smaller type; `None` if it does not fit.
+    pub(super) fn number_as<T: TryFrom<u64>>(&mut self) -> Option<T> {
         T::try_from(self.number()?).ok()
     }
 
@@ -70,12 +71,12 @@ impl<'a> Reader<'a> {
         Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
-    pub(super) fn whole(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    pub(super) fn u64_le(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.read_bytes(8)?.try_into().ok()?))
     }
 
     pub(super) fn text(&mut self) -> Option<&'a str> {
-        let length = self.small()?;
-        std::str::from_utf8(self.take(length)?).ok()
+        let length = self.number_as()?;
+        std::str::from_utf8(self.read_bytes(length)?).ok()
     }
 }

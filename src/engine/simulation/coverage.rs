@@ -1,4 +1,4 @@
-//! What the histories really went through. A simulation that found nothing wrong says little unless these are high.
+//! Counts of what the histories contained. A run without violations means little unless these counts are high.
 
 macro_rules! coverage {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -26,18 +26,18 @@ macro_rules! coverage {
 }
 
 coverage! {
-    histories, records, events, applies, requests, writes, creates, updates, notes, looks,
-    /// Doubts that the engine opened, and how they were settled.
-    doubts, found, not_found,
-    /// Writes that the instance committed after the sender had given up on them.
+    histories, records, events, applies, requests, writes, creates, updates, notes, reads,
+    /// Writes that became ambiguous, and the results of their verification.
+    ambiguous_writes, found, not_found,
+    /// Writes that the instance committed after the sender had stopped waiting for them.
     ghosts,
-    /// Ghosts that struck after another member had taken over.
+    /// Ghost writes after another member had taken over.
     ghosts_after_handover,
-    refolds, unchanged, skipped, expired, parked, unparked, redrives, redriven, still_parked, resyncs, resyncs_left_out, person_kept, reopened, second_tickets,
-    crashes, freezes, frozen_between_check_and_send, late_sends, beyond_honest_limit, stalls, cuts,
-    assigned, revoked, lost, two_owners, stray_commits, offset_went_back, commits_refused, generation_refused,
-    late_produces, unknown_produces, refused_produces, late_owner_records, tokens_renewed, compactions,
+    refolds, unchanged, skipped, expired, parked, unparked, redrives, redriven, still_parked, resyncs, resyncs_skipped, user_edits_preserved, reopened, second_tickets,
+    crashes, freezes, frozen_between_check_and_send, late_sends, beyond_documented_limit, stalls, disconnects,
+    assigned, revoked, lost, two_owners, stray_commits, offset_went_back, commits_rejected, generation_rejected,
+    late_produces, unknown_produces, unwritten_produces, late_owner_records, tokens_renewed, compactions,
     claims_loaded, stale_loaded,
-    throttled, unauthorised, outages, rejected, gone, not_sent, ended_applied, ended_not, dead_letters,
-    person_edits, person_closes, person_races, deleted_rows, rule_changes, too_many_ways,
+    throttled, unauthorized, outages, rejected, missing_tickets, not_sent, applied_errors, not_applied_errors, dead_letters,
+    user_changes, user_state_changes, user_races, deleted_rows, rule_changes, too_many_alternatives,
 }

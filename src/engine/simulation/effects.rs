@@ -1,322 +1,339 @@
-//! Performing what the engine wants, as the sink's loop does it, and what reaches the loop afterwards.
+//! Performs the engine's effects as the sink's loop does, and delivers inputs to the loop.
 
 use std::collections::BTreeSet;
 
-use super::super::event::{Content, DeadLetter, LedgerWrite, Observation, Report};
+use super::super::event::{DeadLetter, LedgerWrite, Observation, RecordContent, WriteResult};
 use super::super::{Effect, Event};
 use super::super::{event::ProduceOutcome, invariants};
-use super::group::number;
-use super::ledger::Stored;
-use super::member::{Input, Outgoing};
-use super::script::{Landing, Moment};
-use super::world::{Handed, Happening, Produce, World, tell};
-use crate::model::{HttpMethod, HttpMethods};
+use super::group::partition_number;
+use super::injection::{InjectionPoint, ProduceFault};
+use super::ledger::StoredRecord;
+use super::member::{Input, OutgoingRequest};
+use super::world::{Produce, ProducePayload, ScheduledEvent, World, trace_line};
+use crate::model::{HttpMethod, HttpMethodSet};
 
-/// Delivery timeout of the ledger's producer, milliseconds.
-const DELIVERY: u64 = 2_000;
+/// Delivery timeout of the ledger's producer, in milliseconds.
+const DELIVERY_TIMEOUT: u64 = 2_000;
 
 fn partition_index(partition: i32) -> usize {
     usize::from(partition == 1)
 }
 
 impl World {
-    pub(super) fn effect(&mut self, member: usize, effect: Effect) {
-        tell!(self, "{member} -> {}", super::report::effect(&effect));
+    pub(super) fn perform_effect(&mut self, member: usize, effect: Effect) {
+        trace_line!(self, "{member} -> {}", super::trace_format::effect(&effect));
         match effect {
-            Effect::TakeOver { partition, epoch } => {
-                self.members[member].parts[partition_index(partition)].tenure += 1;
-                self.moment(Moment::OwnerHanded, member);
-                self.hand(member, partition_index(partition), None, Handed::Owner(epoch));
+            Effect::TakeOverPartition { partition, epoch } => {
+                self.members[member].client_partitions[partition_index(partition)].load_generation += 1;
+                self.reached(InjectionPoint::OwnerEnqueued, member);
+                self.produce(member, partition_index(partition), None, ProducePayload::Owner(epoch));
             }
-            Effect::Fetch { partition, epoch, from } => {
-                let part = &mut self.members[member].parts[partition_index(partition)];
-                // What was fetched before is not given any more, even where nothing new is fetched.
-                part.fetches += 1;
-                if part.epoch == Some(epoch) && part.revoked_at.is_none() {
-                    part.fetch = Some(from);
-                    part.commit.get_or_insert(from);
+            Effect::StartFetching { partition, epoch, start_offset: from } => {
+                let client = &mut self.members[member].client_partitions[partition_index(partition)];
+                // Records of earlier fetches are no longer delivered, even if nothing new is fetched.
+                client.fetch_count += 1;
+                if client.epoch == Some(epoch) && client.revoked_at.is_none() {
+                    client.next_offset = Some(from);
+                    client.offset_to_commit.get_or_insert(from);
                 }
             }
-            Effect::Produce { op, partition, write } => {
+            Effect::ProduceLedgerRecord { produce_id, partition, write } => {
                 if let LedgerWrite::Claim(_, _, claim) = &write {
-                    self.claimed.push((claim.attempt, claim.lo, claim.hi));
+                    self.claimed_ranges.push((claim.attempt, claim.first_position, claim.last_position));
                 }
-                let moment = moment_of(&write);
-                self.hand(member, partition_index(partition), Some(op), Handed::Ledger(Stored::Write(write)));
-                self.moment(moment, member);
+                let point = enqueued_point(&write);
+                self.produce(
+                    member,
+                    partition_index(partition),
+                    Some(produce_id),
+                    ProducePayload::Ledger(StoredRecord::Write(write)),
+                );
+                self.reached(point, member);
             }
-            Effect::DeadLetter { op, letter } => self.dead_letter(member, op, &letter),
-            Effect::Result(report) => self.judge_report(member, &report),
-            Effect::Request { id, partition, epoch, lease_until, body } => {
+            Effect::ProduceDeadLetter { produce_id, dead_letter } => self.dead_letter(member, produce_id, &dead_letter),
+            Effect::ProduceResult(report) => self.check_report(member, &report),
+            Effect::SendRequest { id, partition, epoch, lease_until, body } => {
                 let partition = partition_index(partition);
-                let tenure = self.members[member].parts[partition].tenure;
-                self.request(member, Outgoing { id, partition, epoch, tenure, lease_until, body });
+                let load_generation = self.members[member].client_partitions[partition].load_generation;
+                self.request(member, OutgoingRequest { id, partition, epoch, load_generation, lease_until, body });
             }
-            Effect::Commit { partition, epoch, offset } => {
+            Effect::CommitOffset { partition, epoch, offset } => {
                 let partition = partition_index(partition);
-                let part = &mut self.members[member].parts[partition];
-                if part.epoch == Some(epoch) {
-                    part.commit = Some(offset);
-                    if !part.committing {
-                        part.committing = true;
+                let client = &mut self.members[member].client_partitions[partition];
+                if client.epoch == Some(epoch) {
+                    client.offset_to_commit = Some(offset);
+                    if !client.commit_scheduled {
+                        client.commit_scheduled = true;
                         let delay = self.rng.u64(0..300);
                         self.send(member, delay, Input::Commit { partition });
                     }
                 }
             }
-            Effect::Pause => self.members[member].paused = true,
-            Effect::Resume => self.members[member].paused = false,
-            Effect::Release { partition, epoch, offset } => {
+            Effect::PauseFetching => self.members[member].paused = true,
+            Effect::ResumeFetching => self.members[member].paused = false,
+            Effect::ReleasePartition { partition, epoch, offset } => {
                 self.release(member, partition_index(partition), epoch, offset);
-                self.moment(Moment::Released, member);
+                self.reached(InjectionPoint::PartitionReleased, member);
             }
             Effect::Observe(observation) => self.observed(member, &observation),
         }
     }
 
-    fn dead_letter(&mut self, member: usize, op: super::super::event::OpId, letter: &DeadLetter) {
+    fn dead_letter(&mut self, member: usize, produce_id: super::super::event::ProduceId, letter: &DeadLetter) {
         self.coverage.dead_letters += 1;
-        self.moment(Moment::DeadLetterHanded, member);
-        self.hand(member, 0, Some(op), Handed::Letter(Some(Box::new(letter.clone()))));
+        self.reached(InjectionPoint::DeadLetterEnqueued, member);
+        self.produce(member, 0, Some(produce_id), ProducePayload::DeadLetter(Some(Box::new(letter.clone()))));
     }
 
-    /// Hands something to the producer.
-    pub(super) fn hand(
+    /// Enqueues a record in the producer.
+    pub(super) fn produce(
         &mut self,
         member: usize,
         partition: usize,
-        op: Option<super::super::event::OpId>,
-        what: Handed,
+        produce_id: Option<super::super::event::ProduceId>,
+        payload: ProducePayload,
     ) {
         if !self.members[member].alive() {
             return;
         }
-        let letter = matches!(what, Handed::Letter(_));
-        let owner = matches!(what, Handed::Owner(_));
-        let moment = match &what {
-            Handed::Ledger(Stored::Write(write)) => Some(moment_of(write)),
+        let is_letter = matches!(payload, ProducePayload::DeadLetter(_));
+        let is_owner = matches!(payload, ProducePayload::Owner(_));
+        let enqueued_point = match &payload {
+            ProducePayload::Ledger(StoredRecord::Write(write)) => Some(enqueued_point(write)),
             _ => None,
         };
-        let planned = moment.and_then(|m| self.produce_plan.iter().position(|(p, _)| *p == m));
-        let fate = match planned {
-            Some(at) => Some(self.produce_plan.remove(at).1),
-            None if !self.calm && self.chance(self.odds.unknown) => Some(match self.rng.u32(0..10) {
-                0..3 => Landing::Never,
-                3..5 => Landing::AckLost,
-                5 => Landing::Refused,
-                _ => Landing::Late(self.rng.u64(0..60_000)),
+        let planned = enqueued_point.and_then(|m| self.produce_faults.iter().position(|(p, _)| *p == m));
+        let fault = match planned {
+            Some(at) => Some(self.produce_faults.remove(at).1),
+            None if !self.faults_over && self.chance(self.params.unknown_produces) => Some(match self.rng.u32(0..10) {
+                0..3 => ProduceFault::Never,
+                3..5 => ProduceFault::AckLost,
+                5 => ProduceFault::NotWritten,
+                _ => ProduceFault::Late(self.rng.u64(0..60_000)),
             }),
             None => None,
         };
-        let life = self.members[member].life;
+        let pid = self.members[member].pid;
         let number = u32::try_from(self.produces.len()).unwrap_or(u32::MAX);
-        let told = fate.is_some();
-        let moment = match moment {
-            Some(Moment::ClaimHanded) => Some(Moment::ClaimAcked),
-            Some(Moment::EntryHanded) => Some(Moment::EntryAcked),
+        let outcome_reported = fault.is_some();
+        let ack_point = match enqueued_point {
+            Some(InjectionPoint::ClaimEnqueued) => Some(InjectionPoint::ClaimAcked),
+            Some(InjectionPoint::EntryEnqueued) => Some(InjectionPoint::EntryAcked),
             _ => None,
         };
         self.produces.push(Produce {
             member,
-            life,
+            pid,
             partition,
-            handed: self.now,
-            op,
-            what,
+            enqueued_at: self.now,
+            produce_id,
+            payload,
             landed: false,
-            told,
-            moment,
+            outcome_reported,
+            ack_point,
         });
-        let part = &mut self.members[member].parts[partition];
-        let slow = if owner && self.rng.u32(0..20) == 0 { self.rng.u64(0..20_000) } else { 0 };
-        let due = (self.now + 1 + self.rng.u64(0..12) + slow).max(if letter { 0 } else { part.lands });
-        match fate {
-            None | Some(Landing::AckLost) => {
-                if !letter {
-                    part.lands = due;
+        let client = &mut self.members[member].client_partitions[partition];
+        let slow = if is_owner && self.rng.u32(0..20) == 0 { self.rng.u64(0..20_000) } else { 0 };
+        let due = (self.now + 1 + self.rng.u64(0..12) + slow).max(if is_letter { 0 } else { client.last_landing });
+        match fault {
+            None | Some(ProduceFault::AckLost) => {
+                if !is_letter {
+                    client.last_landing = due;
                 }
-                self.queue.push(due, Happening::Land(number));
+                self.queue.push(due, ScheduledEvent::ProduceLands(number));
             }
-            // The producer keeps the order while it still tries: what is handed over behind waits for its end.
-            Some(Landing::Late(delay)) => {
-                part.lands = part.lands.max(self.now + DELIVERY);
+            // The producer keeps the order while it still retries: later records wait until it stops.
+            Some(ProduceFault::Late(delay)) => {
+                client.last_landing = client.last_landing.max(self.now + DELIVERY_TIMEOUT);
                 self.coverage.late_produces += 1;
-                self.queue.push(self.now + DELIVERY + delay, Happening::Land(number));
+                self.queue.push(self.now + DELIVERY_TIMEOUT + delay, ScheduledEvent::ProduceLands(number));
             }
-            Some(Landing::Never) => part.lands = part.lands.max(self.now + DELIVERY),
-            Some(Landing::Refused) => {}
+            Some(ProduceFault::Never) => client.last_landing = client.last_landing.max(self.now + DELIVERY_TIMEOUT),
+            Some(ProduceFault::NotWritten) => {}
         }
-        if let Some(fate) = fate {
-            self.coverage.unknown_produces += u64::from(fate != Landing::Refused);
-            self.coverage.refused_produces += u64::from(fate == Landing::Refused);
-            let refused = fate == Landing::Refused;
-            let delay = if refused { 5 } else { DELIVERY };
-            self.answer_produce(number, delay, if refused { ProduceOutcome::Refused } else { ProduceOutcome::Unknown });
+        if let Some(fault) = fault {
+            self.coverage.unknown_produces += u64::from(fault != ProduceFault::NotWritten);
+            self.coverage.unwritten_produces += u64::from(fault == ProduceFault::NotWritten);
+            let not_written = fault == ProduceFault::NotWritten;
+            let delay = if not_written { 5 } else { DELIVERY_TIMEOUT };
+            self.report_produce(
+                number,
+                delay,
+                if not_written { ProduceOutcome::NotWritten } else { ProduceOutcome::Unknown },
+            );
         }
     }
 
-    /// Tells the loop how a produce ended.
-    fn answer_produce(&mut self, number: u32, delay: u64, outcome: ProduceOutcome) {
+    /// Reports the outcome of a produce to the loop.
+    fn report_produce(&mut self, number: u32, delay: u64, outcome: ProduceOutcome) {
         let produce = &self.produces[number as usize];
-        let (member, life, partition) = (produce.member, produce.life, produce.partition);
-        let input = match (&produce.what, produce.op) {
-            (Handed::Owner(epoch), _) => Input::OwnerFailed { partition, epoch: *epoch },
-            (_, Some(op)) => Input::Produced { produce: number, event: Event::Produced { op, outcome } },
+        let (member, pid, partition) = (produce.member, produce.pid, produce.partition);
+        let input = match (&produce.payload, produce.produce_id) {
+            (ProducePayload::Owner(epoch), _) => Input::OwnerFailed { partition, epoch: *epoch },
+            (_, Some(produce_id)) => {
+                Input::Produced { produce: number, event: Event::ProduceCompleted { produce_id, outcome } }
+            }
             _ => return,
         };
-        self.queue.push(self.now + delay, Happening::Reach { member, life, input });
+        self.queue.push(self.now + delay, ScheduledEvent::Deliver { member, pid, input });
     }
 
     /// A produce reaches the broker.
     pub(super) fn land(&mut self, number: u32) {
         let at = number as usize;
-        let (member, life, partition) = {
+        let (member, pid, partition) = {
             let p = &self.produces[at];
-            (p.member, p.life, p.partition)
+            (p.member, p.pid, p.partition)
         };
         if self.produces[at].landed {
             return;
         }
-        let cut = self.members[member].cut_until;
-        if cut > self.now && self.members[member].life == life {
-            let timeout = self.produces[at].handed + DELIVERY;
-            if cut > timeout && !self.produces[at].told {
-                self.produces[at].told = true;
+        let reconnect_at = self.members[member].disconnected_until;
+        if reconnect_at > self.now && self.members[member].pid == pid {
+            let timeout = self.produces[at].enqueued_at + DELIVERY_TIMEOUT;
+            if reconnect_at > timeout && !self.produces[at].outcome_reported {
+                self.produces[at].outcome_reported = true;
                 self.coverage.unknown_produces += 1;
-                self.answer_produce(number, timeout.saturating_sub(self.now), ProduceOutcome::Unknown);
+                self.report_produce(number, timeout.saturating_sub(self.now), ProduceOutcome::Unknown);
                 if self.rng.u32(0..3) > 0 {
                     return;
                 }
             }
-            // In their order, once the link stands again.
-            let again = self.members[member].parts[partition].lands.max(cut) + self.rng.u64(1..20);
-            self.members[member].parts[partition].lands = again;
-            self.queue.push(again, Happening::Land(number));
+            // In order, once the link is up again.
+            let retry =
+                self.members[member].client_partitions[partition].last_landing.max(reconnect_at) + self.rng.u64(1..20);
+            self.members[member].client_partitions[partition].last_landing = retry;
+            self.queue.push(retry, ScheduledEvent::ProduceLands(number));
             return;
         }
         self.produces[at].landed = true;
-        let what = std::mem::replace(&mut self.produces[at].what, Handed::Letter(None));
-        match what {
-            Handed::Letter(letter) => {
+        let payload = std::mem::replace(&mut self.produces[at].payload, ProducePayload::DeadLetter(None));
+        match payload {
+            ProducePayload::DeadLetter(letter) => {
                 if let Some(letter) = letter {
-                    self.dead.extend(letter.superseded.iter().copied().chain([letter.position]));
-                    self.shelve(&letter);
+                    self.not_applied.extend(letter.superseded.iter().copied().chain([letter.position]));
+                    self.store_dead_letter(&letter);
                 }
                 self.ack(number);
             }
-            Handed::Owner(epoch) => {
-                let token = self.logs[partition].append(self.now, Stored::Owner);
-                tell!(self, "owner record of {member}.{life} in ledger {partition} at {token}");
-                if self.group.owner(partition) != Some(member) || self.members[member].life != life {
+            ProducePayload::Owner(epoch) => {
+                let token = self.logs[partition].append(self.now, StoredRecord::Owner);
+                trace_line!(self, "owner record of {member}.{pid} in ledger {partition} at {token}");
+                if self.group.owner(partition) != Some(member) || self.members[member].pid != pid {
                     self.coverage.late_owner_records += 1;
                 }
-                if !self.produces[at].told {
+                if !self.produces[at].outcome_reported {
                     let slow = self.rng.u32(0..15) == 0;
                     let delay = if slow { self.rng.u64(0..15_000) } else { self.rng.u64(2..300) };
-                    let input = Input::ReadDone { partition, epoch, token };
-                    self.queue.push(self.now + delay, Happening::Reach { member, life, input });
+                    let input = Input::LedgerRead { partition, epoch, token };
+                    self.queue.push(self.now + delay, ScheduledEvent::Deliver { member, pid, input });
                 }
-                self.moment(Moment::OwnerLanded, member);
+                self.reached(InjectionPoint::OwnerLanded, member);
             }
-            Handed::Ledger(stored) => {
-                let moment = if let Stored::Write(write) = &stored {
-                    if self.logs[partition].overtaken(write) {
+            ProducePayload::Ledger(stored) => {
+                let point = if let StoredRecord::Write(write) = &stored {
+                    if self.logs[partition].is_superseded(write) {
                         self.coverage.late_produces += 1;
                     }
-                    self.expired.extend(self.logs[partition].forgets(write).cloned());
-                    landed_moment(write)
+                    self.expired.extend(self.logs[partition].forgotten_key(write).cloned());
+                    landed_point(write)
                 } else {
                     None
                 };
-                if let Stored::Write(LedgerWrite::Entry(_, entry)) = &stored
+                if let StoredRecord::Write(LedgerWrite::Entry(_, entry)) = &stored
                     && let Some(ticket) = self.instance.tickets.iter_mut().find(|t| t.sys_id == entry.sys_id)
                 {
-                    ticket.unseen = false;
+                    ticket.write_not_in_ledger = false;
                 }
                 if self.trace.is_some()
-                    && let Stored::Write(write) = &stored
+                    && let StoredRecord::Write(write) = &stored
                 {
-                    tell!(self, "ledger {partition} of {member}.{life}: {}", super::report::write(write));
+                    trace_line!(self, "ledger {partition} of {member}.{pid}: {}", super::trace_format::write(write));
                 }
                 self.logs[partition].append(self.now, stored);
                 self.ack(number);
-                if let Some(moment) = moment {
-                    self.moment(moment, member);
+                if let Some(point) = point {
+                    self.reached(point, member);
                 }
             }
         }
     }
 
     fn ack(&mut self, number: u32) {
-        if !self.produces[number as usize].told {
+        if !self.produces[number as usize].outcome_reported {
             let delay = self.rng.u64(1..10);
-            self.answer_produce(number, delay, ProduceOutcome::Acked);
+            self.report_produce(number, delay, ProduceOutcome::Acked);
         }
     }
 
-    /// Something reaches a running process.
-    pub(super) fn reach(&mut self, member: usize, input: Input) {
+    /// Delivers an input to a running process.
+    pub(super) fn deliver(&mut self, member: usize, input: Input) {
         let Some(input) = self.group_input(member, input) else { return };
         match input {
-            Input::Channel(event) => self.feed(member, event),
-            Input::Record { event, partition, fetch } => {
-                if self.members[member].parts[partition].fetches == fetch {
-                    self.feed(member, event);
-                    self.moment(Moment::Received, member);
+            Input::Channel(event) => self.apply_event(member, event),
+            Input::Record { event, partition, fetch_count } => {
+                if self.members[member].client_partitions[partition].fetch_count == fetch_count {
+                    self.apply_event(member, event);
+                    self.reached(InjectionPoint::RecordReceived, member);
                 }
             }
-            Input::Loop(event) => self.feed(member, event),
+            Input::Loop(event) => self.apply_event(member, event),
             Input::Permit => {
-                self.members[member].permit = false;
-                if self.now < self.odds.permits_from {
-                    self.members[member].permit = true;
-                    self.send(member, self.odds.permits_from - self.now, Input::Permit);
+                self.members[member].permit_requested = false;
+                if self.now < self.params.permits_from {
+                    self.members[member].permit_requested = true;
+                    self.send(member, self.params.permits_from - self.now, Input::Permit);
                     return;
                 }
-                let now = self.clock(member);
-                // Now and then a method's quota is spent.
-                let spent = if self.calm { None } else { HttpMethod::ALL.get(self.rng.usize(..16)).copied() };
-                let without = spent.map_or(HttpMethods::NONE, |method| HttpMethods::NONE.with(method));
-                if self.members[member].dispatcher.as_mut().is_some_and(|d| d.wanted(now, without).is_some()) {
-                    self.feed(member, Event::Permit { without });
+                let now = self.member_clock(member);
+                // Sometimes there are no permits for one method.
+                let spent = if self.faults_over { None } else { HttpMethod::ALL.get(self.rng.usize(..16)).copied() };
+                let without = spent.map_or(HttpMethodSet::NONE, |method| HttpMethodSet::NONE.with(method));
+                if self.members[member].dispatcher.as_mut().is_some_and(|d| d.next_request(now, without).is_some()) {
+                    self.apply_event(member, Event::PermitGranted { without });
                 }
-                self.rearm(member);
+                self.update_timers(member);
             }
             Input::Wake(at) => {
-                if self.members[member].wake == Some(at) {
-                    self.members[member].wake = None;
-                    self.feed(member, Event::Tick);
+                if self.members[member].wake_at == Some(at) {
+                    self.members[member].wake_at = None;
+                    self.apply_event(member, Event::Tick);
                 }
             }
             Input::Poll => self.poll(member),
-            Input::Check(outgoing) => self.check(member, *outgoing),
+            Input::CheckAndSend(outgoing) => self.check(member, *outgoing),
             Input::Answered { request } => self.answered(member, request),
             Input::Produced { produce, event } => {
-                let acked = matches!(event, Event::Produced { outcome: ProduceOutcome::Acked, .. });
-                self.feed(member, event);
-                if let Some(moment) = self.produces[produce as usize].moment.filter(|_| acked) {
-                    self.moment(moment, member);
+                let acked = matches!(event, Event::ProduceCompleted { outcome: ProduceOutcome::Acked, .. });
+                self.apply_event(member, event);
+                if let Some(point) = self.produces[produce as usize].ack_point.filter(|_| acked) {
+                    self.reached(point, member);
                 }
             }
-            Input::ReadDone { partition, epoch, token } => {
+            Input::LedgerRead { partition, epoch, token } => {
                 let mut ledger = self.logs[partition].load(token, self.group.offset[partition]);
-                ledger.end = self.input[partition][..self.visible[partition]].last().map_or(0, |r| r.offset + 1);
+                ledger.end_offset = self.input[partition][..self.visible[partition]].last().map_or(0, |r| r.offset + 1);
                 self.coverage.claims_loaded += ledger.claims.len() as u64;
                 self.coverage.stale_loaded += ledger.stale.len() as u64;
                 self.resolved[member][partition] = (epoch, BTreeSet::new());
-                self.feed(member, Event::Loaded { partition: number(partition), epoch, ledger: Box::new(ledger) });
-                self.moment(Moment::Loaded, member);
+                self.apply_event(
+                    member,
+                    Event::LedgerLoaded { partition: partition_number(partition), epoch, ledger: Box::new(ledger) },
+                );
+                self.reached(InjectionPoint::LedgerRead, member);
             }
-            Input::OwnerFailed { partition, epoch } => self.hand(member, partition, None, Handed::Owner(epoch)),
-            Input::DrainOver { partition, epoch } => {
-                let part = &self.members[member].parts[partition];
-                // A frozen engine gets its time again.
-                let thawed = self.members[member].thawed_at;
-                let since = part.revoked_at.map_or(0, |at| self.now - at.max(thawed));
-                if part.epoch == Some(epoch) && since > self.settings.drain + 5_000 {
-                    self.violate(format!("member {member} does not let go of partition {partition}"));
-                } else if part.epoch == Some(epoch) && part.revoked_at.is_some() {
-                    self.send(member, 5_000, Input::DrainOver { partition, epoch });
+            Input::OwnerFailed { partition, epoch } => {
+                self.produce(member, partition, None, ProducePayload::Owner(epoch))
+            }
+            Input::DrainDeadline { partition, epoch } => {
+                let client = &self.members[member].client_partitions[partition];
+                // A frozen engine gets the time of the freeze in addition.
+                let resumed_at = self.members[member].resumed_at;
+                let since = client.revoked_at.map_or(0, |at| self.now - at.max(resumed_at));
+                if client.epoch == Some(epoch) && since > self.settings.drain_timeout + 5_000 {
+                    self.report_violation(format!("member {member} does not release partition {partition}"));
+                } else if client.epoch == Some(epoch) && client.revoked_at.is_some() {
+                    self.send(member, 5_000, Input::DrainDeadline { partition, epoch });
                 }
             }
             _ => {}
@@ -329,45 +346,45 @@ impl World {
             self.send(member, stalled - self.now + 1, Input::Poll);
             return;
         }
-        let wait = self.odds.poll;
+        let wait = self.params.poll_interval;
         self.send(member, wait, Input::Poll);
-        if self.members[member].blocked() {
+        if self.members[member].poller_blocked() {
             return;
         }
         self.members[member].last_poll = self.now;
-        self.feed(member, Event::Polled { at: self.now });
+        self.apply_event(member, Event::Polled { at: self.now });
         if !self.scenario.scripted {
-            self.feed(member, Event::AvailablePermits { permits: (self.now / 500 % 3) as usize });
+            self.apply_event(member, Event::AvailablePermits { permits: (self.now / 500 % 3) as usize });
         }
         if self.members[member].paused || self.members[member].frozen() {
             return;
         }
-        for partition in 0..self.odds.partitions {
-            let part = &self.members[member].parts[partition];
-            let (Some(epoch), Some(from)) = (part.epoch, part.fetch) else { continue };
+        for partition in 0..self.params.partitions {
+            let client = &self.members[member].client_partitions[partition];
+            let (Some(epoch), Some(from)) = (client.epoch, client.next_offset) else { continue };
             let visible = self.visible[partition];
             let first = self.input[partition][..visible].partition_point(|r| r.offset < from);
             for at in first..visible {
                 let record = self.input[partition][at].clone();
-                self.members[member].parts[partition].fetch = Some(record.offset + 1);
-                let fetch = self.members[member].parts[partition].fetches;
-                if let Content::Intents(intents) = &record.content {
+                self.members[member].client_partitions[partition].next_offset = Some(record.offset + 1);
+                let fetch_count = self.members[member].client_partitions[partition].fetch_count;
+                if let RecordContent::Intents(intents) = &record.content {
                     self.coverage.events += intents.len() as u64;
                 }
-                let event = Event::Received { partition: number(partition), epoch, record };
-                self.queue_up(member, Input::Record { event, partition, fetch });
+                let event = Event::Received { partition: partition_number(partition), epoch, record };
+                self.send_in_order(member, Input::Record { event, partition, fetch_count });
             }
         }
     }
 
-    fn judge_report(&mut self, member: usize, report: &Report) {
+    fn check_report(&mut self, member: usize, report: &WriteResult) {
         let Some(first) = report.positions.first() else { return };
         let partition = partition_index(first.partition);
-        let epoch = self.members[member].parts[partition].epoch;
+        let epoch = self.members[member].client_partitions[partition].epoch;
         let (seen, positions) = &mut self.resolved[member][partition];
         if epoch == Some(*seen) && report.outcome != "verified" {
             if let Err(broken) = invariants::resolved_once(positions, &report.positions) {
-                self.violate(broken.to_string());
+                self.report_violation(broken.to_string());
             }
         }
         match report.outcome {
@@ -375,52 +392,52 @@ impl World {
             "unchanged" => self.coverage.unchanged += 1,
             _ => {}
         }
-        self.coverage.refolds += u64::from(report.attempts > 1);
+        self.coverage.refolds += u64::from(report.requests > 1);
     }
 
     fn observed(&mut self, member: usize, observation: &Observation) {
         let coverage = &mut self.coverage;
         match observation {
             Observation::WriteAmbiguous(..) => {
-                coverage.doubts += 1;
-                self.moment(Moment::WriteAmbiguous, member);
+                coverage.ambiguous_writes += 1;
+                self.reached(InjectionPoint::WriteAmbiguous, member);
             }
-            Observation::AmbiguitySettled(_, true) => coverage.found += 1,
-            Observation::AmbiguitySettled(_, false) => coverage.not_found += 1,
-            Observation::UserEditPreserved(..) => coverage.person_kept += 1,
+            Observation::AmbiguitySettled { applied: true, .. } => coverage.found += 1,
+            Observation::AmbiguitySettled { applied: false, .. } => coverage.not_found += 1,
+            Observation::UserEditPreserved(..) => coverage.user_edits_preserved += 1,
             Observation::Skipped(_, why) => {
                 coverage.skipped += 1;
-                coverage.resyncs_left_out += u64::from(why.contains("resync"));
+                coverage.resyncs_skipped += u64::from(why.contains("resync"));
             }
             Observation::Unchanged(_) => coverage.unchanged += 1,
             Observation::Expired(key) => {
                 coverage.expired += 1;
                 self.expired.insert(key.clone());
-                self.moment(Moment::Expired, member);
+                self.reached(InjectionPoint::EntryExpired, member);
             }
             Observation::Parked(..) => coverage.parked += 1,
             Observation::Unparked(_) => coverage.unparked += 1,
             Observation::StillParked(..) => coverage.still_parked += 1,
-            Observation::Gone(..) => coverage.gone += 1,
+            Observation::TicketMissing(..) => coverage.missing_tickets += 1,
             Observation::TokenRenewed(_) => coverage.tokens_renewed += 1,
             Observation::Blocked(_) | Observation::DuplicateTickets(..) => {}
         }
     }
 }
 
-fn moment_of(write: &LedgerWrite) -> Moment {
+fn enqueued_point(write: &LedgerWrite) -> InjectionPoint {
     match write {
-        LedgerWrite::Entry(..) | LedgerWrite::Park(..) => Moment::EntryHanded,
-        LedgerWrite::Claim(..) => Moment::ClaimHanded,
-        LedgerWrite::Mark(..) => Moment::MarkHanded,
-        LedgerWrite::Tombstone(..) => Moment::TombstoneHanded,
+        LedgerWrite::Entry(..) | LedgerWrite::Park(..) => InjectionPoint::EntryEnqueued,
+        LedgerWrite::Claim(..) => InjectionPoint::ClaimEnqueued,
+        LedgerWrite::Mark(..) => InjectionPoint::MarkEnqueued,
+        LedgerWrite::Tombstone(..) => InjectionPoint::TombstoneEnqueued,
     }
 }
 
-fn landed_moment(write: &LedgerWrite) -> Option<Moment> {
+fn landed_point(write: &LedgerWrite) -> Option<InjectionPoint> {
     match write {
-        LedgerWrite::Entry(..) => Some(Moment::EntryLanded),
-        LedgerWrite::Claim(..) => Some(Moment::ClaimLanded),
+        LedgerWrite::Entry(..) => Some(InjectionPoint::EntryLanded),
+        LedgerWrite::Claim(..) => Some(InjectionPoint::ClaimLanded),
         _ => None,
     }
 }

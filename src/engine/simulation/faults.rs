@@ -1,63 +1,64 @@
-//! What strikes: crashes, freezes, stalls, cut links, a restless coordinator, an instance in trouble, and people.
+//! The injected faults and actions: crashes, freezes, stalls, cut links, rebalances, an unavailable instance, and
+//! user edits.
 
 use super::super::Event;
-use super::alerts::{COLUMNS, column};
-use super::instance::Value;
+use super::injection::{Injection, InjectionPoint, Target, UserAction};
+use super::instance::ColumnValue;
 use super::member::Input;
-use super::script::{Deed, Directive, Moment, Who};
-use super::world::{Handed, Happening, World, tell};
+use super::publisher::{COLUMNS, column};
+use super::world::{ProducePayload, ScheduledEvent, World, trace_line};
 use crate::model::Phase;
 
 impl World {
-    /// Does it. `here` is the member at which the moment came.
-    pub(super) fn strike(&mut self, what: &Directive, here: Option<usize>) {
-        tell!(self, "*** {what:?}");
-        let who = |world: &World, member: Who| match member {
-            Who::Is(member) => member,
-            Who::Owner => world.group.owner(0).unwrap_or(0),
-            Who::Here => here.or_else(|| world.group.owner(0)).unwrap_or(0),
+    /// Performs an injection. `triggering` is the member at which its injection point was reached.
+    pub(super) fn inject(&mut self, injection: &Injection, triggering: Option<usize>) {
+        trace_line!(self, "*** {injection:?}");
+        let resolve = |world: &World, target: Target| match target {
+            Target::Member(member) => member,
+            Target::Owner => world.group.owner(0).unwrap_or(0),
+            Target::Triggering => triggering.or_else(|| world.group.owner(0)).unwrap_or(0),
         };
-        match what {
-            Directive::Crash { member, down } => {
-                let member = who(self, *member);
+        match injection {
+            Injection::Crash { target, down } => {
+                let member = resolve(self, *target);
                 self.coverage.crashes += 1;
                 self.crash(member, *down);
             }
-            Directive::Freeze { member, length } => {
-                let member = who(self, *member);
+            Injection::Freeze { target, length } => {
+                let member = resolve(self, *target);
                 self.freeze(member, *length);
             }
-            Directive::Stall { member, length } => {
-                let member = who(self, *member);
+            Injection::StallPoller { target, length } => {
+                let member = resolve(self, *target);
                 self.stall(member, *length);
             }
-            Directive::Cut { member, length } => {
-                let member = who(self, *member);
-                self.coverage.cuts += 1;
+            Injection::Disconnect { target, length } => {
+                let member = resolve(self, *target);
+                self.coverage.disconnects += 1;
                 let until = self.now + length;
-                self.members[member].cut_until = until;
-                self.update_reach(member);
-                self.queue.push(until, Happening::LinkUp { member });
+                self.members[member].disconnected_until = until;
+                self.update_reachability(member);
+                self.queue.push(until, ScheduledEvent::Reconnect { member });
             }
-            Directive::Rebalance => self.rebalance(None),
-            Directive::GiveTo(member) => self.rebalance(Some(*member)),
-            Directive::Terminate { member, drain, down } => {
-                let member = who(self, *member);
+            Injection::Rebalance => self.rebalance(None),
+            Injection::AssignAllTo(member) => self.rebalance(Some(*member)),
+            Injection::Terminate { target, drain, down } => {
+                let member = resolve(self, *target);
                 self.terminate(member, *drain, *down);
             }
-            Directive::Compact => self.compact(),
-            Directive::Outage(length) => self.odds.outage_until = self.now + length,
-            Directive::Throttle(length) => self.odds.throttle_until = self.now + length,
-            Directive::Lockout(length) => self.odds.lockout_until = self.now + length,
-            Directive::HoldPermits(length) => self.odds.permits_from = self.now + length,
-            Directive::Person(key, deed) => self.person(*key, *deed),
-            Directive::Redrive(key) => self.redrive(*key),
-            Directive::Resync(key) => self.resync(*key),
-            Directive::Plan(fates) => self.plan.extend(fates.iter().copied()),
-            Directive::PlanProduce(moment, landing) => self.produce_plan.push((*moment, *landing)),
-            Directive::HoldCommit { member, length } => {
-                let member = who(self, *member);
-                self.members[member].hold_commit = Some(*length);
+            Injection::Compact => self.compact(),
+            Injection::Outage(length) => self.params.outage_until = self.now + length,
+            Injection::Throttle(length) => self.params.throttle_until = self.now + length,
+            Injection::Unauthorized(length) => self.params.unauthorized_until = self.now + length,
+            Injection::DelayPermits(length) => self.params.permits_from = self.now + length,
+            Injection::UserAction(key, action) => self.act_as_user(*key, *action),
+            Injection::Redrive(key) => self.redrive(*key),
+            Injection::Resync(key) => self.resync(*key),
+            Injection::WriteOutcomes(outcomes) => self.planned_outcomes.extend(outcomes.iter().copied()),
+            Injection::ProduceFault(point, fault) => self.produce_faults.push((*point, *fault)),
+            Injection::DelayCommit { target, length } => {
+                let member = resolve(self, *target);
+                self.members[member].commit_delay = Some(*length);
             }
         }
     }
@@ -74,21 +75,21 @@ impl World {
         if !self.members[member].alive() {
             return;
         }
-        self.catch_unsent(member, true);
-        self.catch_unlanded(member, true, 0);
-        self.members[member].die();
-        self.update_reach_of_dead(member);
-        self.queue.push(self.now + down, Happening::Restart { member });
+        self.handle_unsent_requests(member, true);
+        self.handle_unsent_produces(member, true, 0);
+        self.members[member].reset();
+        self.end_reachability(member);
+        self.queue.push(self.now + down, ScheduledEvent::Restart { member });
     }
 
-    fn update_reach_of_dead(&mut self, member: usize) {
+    fn end_reachability(&mut self, member: usize) {
         let session = self.settings.session_timeout;
-        let life = self.members[member].life - 1;
+        let pid = self.members[member].pid - 1;
         self.members[member].reachable = false;
-        self.members[member].reach += 1;
-        let reach = self.members[member].reach;
+        self.members[member].reachability += 1;
+        let reachability = self.members[member].reachability;
         let at = self.now + self.rng.u64(session * 2 / 3..=session);
-        self.queue.push(at, Happening::SessionOver { member, life, reach });
+        self.queue.push(at, ScheduledEvent::SessionTimeout { member, pid, reachability });
     }
 
     fn freeze(&mut self, member: usize, length: u64) {
@@ -96,72 +97,73 @@ impl World {
             return;
         }
         self.coverage.freezes += 1;
-        self.catch_unsent(member, false);
-        self.catch_unlanded(member, false, self.now + length);
+        self.handle_unsent_requests(member, false);
+        self.handle_unsent_produces(member, false, self.now + length);
         self.members[member].frozen_until = Some(self.now + length);
-        self.update_reach(member);
-        let life = self.members[member].life;
-        self.queue.push(self.now + length, Happening::Thaw { member, life });
+        self.update_reachability(member);
+        let pid = self.members[member].pid;
+        self.queue.push(self.now + length, ScheduledEvent::Resume { member, pid });
     }
 
-    /// Ledger produces that were handed over and have not left the process: they die with it, or land after the freeze.
-    fn catch_unlanded(&mut self, member: usize, dies: bool, until: u64) {
-        let life = self.members[member].life;
+    /// Ledger records that had not left the process: they are lost with it, or reach the broker after the freeze.
+    fn handle_unsent_produces(&mut self, member: usize, is_crash: bool, until: u64) {
+        let pid = self.members[member].pid;
         let mut lands = until;
-        // The producer keeps the order: behind what is stuck everything of its partition is.
+        // The producer keeps the order: all later records of the partition wait too.
         let mut stuck = [false; 2];
         for number in 0..self.produces.len() {
             let produce = &self.produces[number];
-            let open = produce.member == member && produce.life == life && !produce.landed && !produce.told;
+            let open = produce.member == member && produce.pid == pid && !produce.landed && !produce.outcome_reported;
             let partition = produce.partition;
             if !open || (!stuck[partition] && self.rng.u32(0..3) == 0) {
                 continue;
             }
             stuck[partition] = true;
-            if dies {
+            if is_crash {
                 self.produces[number].landed = true;
                 continue;
             }
-            // What was to land is put off: the old place on the agenda finds it landed already.
-            let what = std::mem::replace(&mut self.produces[number].what, Handed::Letter(None));
+            // The record is rescheduled. The event of the old schedule finds it landed already.
+            let payload = std::mem::replace(&mut self.produces[number].payload, ProducePayload::DeadLetter(None));
             let produce = &mut self.produces[number];
             produce.landed = true;
-            let again = super::world::Produce {
+            let moved = super::world::Produce {
                 member,
-                life,
+                pid,
                 partition: produce.partition,
-                handed: produce.handed,
-                op: produce.op,
-                what,
+                enqueued_at: produce.enqueued_at,
+                produce_id: produce.produce_id,
+                payload,
                 landed: false,
-                told: false,
-                moment: produce.moment,
+                outcome_reported: false,
+                ack_point: produce.ack_point,
             };
             lands += self.rng.u64(1..15);
-            let partition = again.partition;
-            self.members[member].parts[partition].lands = self.members[member].parts[partition].lands.max(lands);
+            let partition = moved.partition;
+            self.members[member].client_partitions[partition].last_landing =
+                self.members[member].client_partitions[partition].last_landing.max(lands);
             self.coverage.late_produces += 1;
-            self.produces.push(again);
+            self.produces.push(moved);
             let number = u32::try_from(self.produces.len() - 1).unwrap_or(u32::MAX);
-            self.queue.push(lands, Happening::Land(number));
+            self.queue.push(lands, ScheduledEvent::ProduceLands(number));
         }
     }
 
-    pub(super) fn thaw(&mut self, member: usize, life: u32) {
+    pub(super) fn resume(&mut self, member: usize, pid: u32) {
         let state = &mut self.members[member];
-        if state.life != life || state.frozen_until.is_none_or(|until| until > self.now) {
+        if state.pid != pid || state.frozen_until.is_none_or(|until| until > self.now) {
             return;
         }
-        tell!(self, "member {member} thaws");
+        trace_line!(self, "member {member} resumes");
         state.frozen_until = None;
-        state.thawed_at = self.now;
-        self.moment(Moment::Thawed, member);
+        state.resumed_at = self.now;
+        self.reached(InjectionPoint::MemberResumed, member);
         let state = &mut self.members[member];
-        let held = std::mem::take(&mut state.held);
-        // What waited comes before what is still on its way.
-        state.channel = state.channel.max(self.now);
-        self.update_reach(member);
-        for input in held {
+        let deferred = std::mem::take(&mut state.deferred);
+        // Deferred inputs come before those that are still on their way.
+        state.channel_time = state.channel_time.max(self.now);
+        self.update_reachability(member);
+        for input in deferred {
             match input {
                 Input::Channel(_) | Input::Record { .. } => self.send(member, 0, input),
                 input => {
@@ -170,7 +172,7 @@ impl World {
                 }
             }
         }
-        self.perform(member);
+        self.run_effects(member);
     }
 
     fn stall(&mut self, member: usize, length: u64) {
@@ -180,113 +182,113 @@ impl World {
         }
         state.stalled_until = self.now + length;
         self.coverage.stalls += 1;
-        let (life, over) = (state.life, state.last_poll + self.settings.max_poll_interval);
-        self.queue.push(over.max(self.now), Happening::PollOver { member, life });
+        let (pid, over) = (state.pid, state.last_poll + self.settings.max_poll_interval);
+        self.queue.push(over.max(self.now), ScheduledEvent::PollTimeout { member, pid });
     }
 
     fn terminate(&mut self, member: usize, drain: u64, down: u64) {
         if !self.members[member].alive() || self.members[member].frozen() {
             return;
         }
-        self.members[member].ending = true;
-        let life = self.members[member].life;
-        self.queue.push(self.now + drain, Happening::Exit { member, life, down });
+        self.members[member].terminating = true;
+        let pid = self.members[member].pid;
+        self.queue.push(self.now + drain, ScheduledEvent::Exit { member, pid, down });
         // The signal reaches the loop between two steps.
         self.send(member, 1, Input::Loop(Event::Drain));
     }
 
-    /// The process ends by itself: it leaves the group first.
+    /// The process exits: it leaves the group first.
     pub(super) fn exit(&mut self, member: usize, down: u64) {
-        let life = self.members[member].life;
-        self.expel(member, life, "it leaves");
+        let pid = self.members[member].pid;
+        self.expel(member, pid, "left the group");
         self.crash(member, down);
     }
 
-    /// No more faults; everything that was struck comes back.
-    pub(super) fn calm_down(&mut self) {
-        tell!(self, "calm");
-        self.calm = true;
-        self.odds.unknown = 0;
-        self.odds.bad_writes = 0;
-        self.odds.slow_commits = false;
-        self.odds.permit = self.odds.permit.min(50);
-        self.odds.outage_until = 0;
-        self.odds.throttle_until = 0;
-        self.odds.lockout_until = 0;
-        self.odds.permits_from = 0;
-        self.plan.clear();
-        self.produce_plan.clear();
+    /// Ends all faults: members, links and the instance recover.
+    pub(super) fn end_faults(&mut self) {
+        trace_line!(self, "faults end");
+        self.faults_over = true;
+        self.params.unknown_produces = 0;
+        self.params.bad_writes = 0;
+        self.params.slow_commits = false;
+        self.params.max_permit_delay = self.params.max_permit_delay.min(50);
+        self.params.outage_until = 0;
+        self.params.throttle_until = 0;
+        self.params.unauthorized_until = 0;
+        self.params.permits_from = 0;
+        self.planned_outcomes.clear();
+        self.produce_faults.clear();
         for member in 0..2 {
             self.members[member].stalled_until = 0;
-            self.members[member].cut_until = 0;
-            self.members[member].hold_commit = None;
-            let life = self.members[member].life;
+            self.members[member].disconnected_until = 0;
+            self.members[member].commit_delay = None;
+            let pid = self.members[member].pid;
             if self.members[member].frozen() {
                 self.members[member].frozen_until = Some(self.now);
-                self.queue.push(self.now, Happening::Thaw { member, life });
+                self.queue.push(self.now, ScheduledEvent::Resume { member, pid });
             } else if !self.members[member].alive() {
-                self.queue.push(self.now + 10, Happening::Restart { member });
+                self.queue.push(self.now + 10, ScheduledEvent::Restart { member });
             }
-            self.update_reach(member);
+            self.update_reachability(member);
         }
     }
 
-    pub(super) fn draw_deed(&mut self) -> Deed {
+    pub(super) fn draw_user_action(&mut self) -> UserAction {
         match self.rng.u32(0..20) {
-            0..8 => Deed::Edit,
-            8..11 => Deed::Note,
-            11..13 => Deed::Work,
-            13..16 => Deed::Resolve,
-            16..18 => Deed::Close,
-            18 => Deed::Cancel,
-            _ => Deed::Delete,
+            0..8 => UserAction::Edit,
+            8..11 => UserAction::Note,
+            11..13 => UserAction::StartWork,
+            13..16 => UserAction::Resolve,
+            16..18 => UserAction::Close,
+            18 => UserAction::Cancel,
+            _ => UserAction::Delete,
         }
     }
 
-    /// A person does something to the newest ticket of a key.
-    fn person(&mut self, key: usize, deed: Deed) {
-        let (now, date) = (self.now, self.date());
+    /// A user does something to the newest ticket of a key.
+    fn act_as_user(&mut self, key: usize, action: UserAction) {
+        let (now, date) = (self.now, self.instance_date());
         let value = format!("p{}", self.rng.u32(0..3));
         let name = COLUMNS[self.rng.usize(0..COLUMNS.len())];
         let Some(at) = self.instance.tickets.iter().rposition(|t| t.key == key && !t.deleted) else { return };
         let phase = self.instance.phase(&self.instance.tickets[at]);
         let ticket = &mut self.instance.tickets[at];
-        // Between a write and the sight of what came of it nobody can tell whose value it is.
-        self.raced[key] |= ticket.unseen;
-        let state = match deed {
-            Deed::Edit if phase.is_open() => {
+        // Until the bridge has seen the result of its write, nobody can tell whose value it is.
+        self.user_raced[key] |= ticket.write_not_in_ledger;
+        let state = match action {
+            UserAction::Edit if phase.is_open() => {
                 let text = value.clone();
                 match ticket.values.iter_mut().find(|v| *v.column == *name) {
-                    Some(held) => (held.text, held.person) = (text, Some(now)),
-                    None => ticket.values.push(Value { column: column(name), text, person: Some(now) }),
+                    Some(existing) => (existing.text, existing.set_by_user_at) = (text, Some(now)),
+                    None => ticket.values.push(ColumnValue { column: column(name), text, set_by_user_at: Some(now) }),
                 }
-                ticket.touched = true;
+                ticket.user_edited = true;
                 None
             }
-            Deed::Note => None,
-            Deed::Work if phase == Phase::New => Some("2"),
-            Deed::Resolve if phase.is_open() => Some("6"),
-            Deed::Close if phase != Phase::Closed => Some("7"),
-            Deed::Cancel if phase.is_open() => Some("8"),
-            Deed::Delete => {
+            UserAction::Note => None,
+            UserAction::StartWork if phase == Phase::New => Some("2"),
+            UserAction::Resolve if phase.is_open() => Some("6"),
+            UserAction::Close if phase != Phase::Closed => Some("7"),
+            UserAction::Cancel if phase.is_open() => Some("8"),
+            UserAction::Delete => {
                 ticket.deleted = true;
-                ticket.person_at = now;
-                self.handled[key] = true;
+                ticket.user_changed_at = now;
+                self.user_changed_state[key] = true;
                 self.coverage.deleted_rows += 1;
                 return;
             }
             _ => return,
         };
-        self.coverage.person_edits += 1;
+        self.coverage.user_changes += 1;
         if let Some(state) = state {
             ticket.state = state.into();
-            self.handled[key] = true;
-            self.coverage.person_closes += u64::from(state != "2");
+            self.user_changed_state[key] = true;
+            self.coverage.user_state_changes += u64::from(state != "2");
         }
         ticket.mod_count += 1;
-        ticket.by_person = true;
+        ticket.updated_by_user = true;
         ticket.updated_on = date;
-        ticket.person_at = now;
-        tell!(self, "person: {deed:?} {} {name}={value}", self.instance.tickets[at].number);
+        ticket.user_changed_at = now;
+        trace_line!(self, "user: {action:?} {} {name}={value}", self.instance.tickets[at].number);
     }
 }

@@ -1,53 +1,55 @@
-//! One partition of the ledger topic as the broker holds it, its compaction, and the rules by which an owner reads it
-//! (protocol rules 1, 6 and 7). Keys carry their writer's token; per kind and key only the highest token counts.
+//! One partition of the ledger topic as the broker stores it, its compaction, and the rules by which an owner reads
+//! it (protocol rules 1, 9 and 10). Keys contain their writer's token; per kind and key only the highest token
+//! counts.
 
 use std::collections::BTreeMap;
 
-use super::super::event::{LedgerKey, LedgerWrite, Loaded};
-use super::script::{key_index, key_name};
+use super::super::event::{LedgerKey, LedgerState, LedgerWrite, LoadedClaim};
+use super::injection::{key_index, key_name};
 use crate::model::{Claim, Entry, Key, Park, PreviousOwner, Token};
 
-/// What stands at an offset.
+/// A record of the ledger topic.
 #[derive(Debug, Clone)]
-pub(super) enum Stored {
-    /// A member took over.
+pub(super) enum StoredRecord {
+    /// An `owner` record.
     Owner,
-    /// Anything the engine wrote.
+    /// A record that the engine produced.
     Write(LedgerWrite),
 }
 
-/// One ledger record.
+/// A ledger record with its offset.
 #[derive(Debug, Clone)]
-struct Line {
+struct LogRecord {
     offset: i64,
-    /// The broker's time, milliseconds of virtual time.
+    /// The broker's time, in milliseconds of virtual time.
     at: u64,
     /// Kind, alert key and token, packed.
     key: u64,
-    stored: Stored,
+    stored: StoredRecord,
 }
 
-/// The log.
+/// The log of a partition.
 #[derive(Debug, Default)]
-pub(super) struct Log {
-    lines: Vec<Line>,
+pub(super) struct LedgerLog {
+    records: Vec<LogRecord>,
     end: i64,
-    /// Every owner record ever: time and offset; compaction does not touch these, they serve the world's judgement.
+    /// Time and offset of every owner record. Compaction does not remove them here: the checks of the world need
+    /// them.
     pub(super) owners: Vec<(u64, i64)>,
-    /// Keys carry no token (a mutation).
+    /// Keys contain no token (a mutation).
     pub(super) tokenless: bool,
 }
 
 const OWNER: u64 = u64::MAX;
 
-/// The bits of a packed key that hold the token.
+/// The bits of a packed key that contain the token.
 const TOKEN: u64 = 0xff_ffff_ffff_ffff;
 
-impl Log {
+impl LedgerLog {
     pub(super) fn clear(&mut self) {
-        self.lines.clear();
+        self.records.clear();
         self.owners.clear();
-        // The header stands at 0.
+        // Offset 0 is the header.
         self.end = 1;
     }
 
@@ -68,94 +70,94 @@ impl Log {
         pack(kind, key, token)
     }
 
-    /// Appends a record and gives its offset.
-    pub(super) fn append(&mut self, at: u64, stored: Stored) -> i64 {
+    /// Appends a record and returns its offset.
+    pub(super) fn append(&mut self, at: u64, stored: StoredRecord) -> i64 {
         let offset = self.end;
         self.end += 1;
         let key = match &stored {
-            Stored::Owner => {
+            StoredRecord::Owner => {
                 self.owners.push((at, offset));
                 OWNER
             }
-            Stored::Write(write) => self.key_of(write),
+            StoredRecord::Write(write) => self.key_of(write),
         };
-        self.lines.push(Line { offset, at, key, stored });
+        self.records.push(LogRecord { offset, at, key, stored });
         offset
     }
 
-    /// True where a record of this kind and key with a higher token, or a later one of the same, stands already.
-    pub(super) fn overtaken(&self, write: &LedgerWrite) -> bool {
+    /// True if the log contains a record of this kind and key with a higher token.
+    pub(super) fn is_superseded(&self, write: &LedgerWrite) -> bool {
         let key = self.key_of(write);
-        self.lines.iter().any(|line| line.key != OWNER && line.key >> 56 == key >> 56 && line.key > key)
+        self.records.iter().any(|record| record.key != OWNER && record.key >> 56 == key >> 56 && record.key > key)
     }
 
-    /// The key that is forgotten once this write has landed: the last entry that stands goes, and its ticket was resolved.
-    /// Whoever sent it may have died before it could say so.
-    pub(super) fn forgets<'a>(&self, write: &'a LedgerWrite) -> Option<&'a Key> {
+    /// The key that is forgotten when this write has landed: its last live entry is removed, and its ticket was
+    /// resolved. The sender may have died before it reported the expiry.
+    pub(super) fn forgotten_key<'a>(&self, write: &'a LedgerWrite) -> Option<&'a Key> {
         let LedgerWrite::Tombstone(LedgerKey::Entry(name), _) = write else { return None };
-        let goes = self.key_of(write);
-        let mut standing: BTreeMap<u64, &Stored> = BTreeMap::new();
-        for line in self.lines.iter().filter(|line| line.key != OWNER && line.key >> 56 == goes >> 56) {
-            standing.insert(line.key, &line.stored);
+        let removed = self.key_of(write);
+        let mut live: BTreeMap<u64, &StoredRecord> = BTreeMap::new();
+        for record in self.records.iter().filter(|record| record.key != OWNER && record.key >> 56 == removed >> 56) {
+            live.insert(record.key, &record.stored);
         }
-        standing.retain(|_, stored| !matches!(stored, Stored::Write(LedgerWrite::Tombstone(..))));
-        let last = standing.remove(&goes).filter(|_| standing.is_empty())?;
-        matches!(last, Stored::Write(LedgerWrite::Entry(_, entry)) if entry.resolved_at.is_some()).then_some(name)
+        live.retain(|_, stored| !matches!(stored, StoredRecord::Write(LedgerWrite::Tombstone(..))));
+        let last = live.remove(&removed).filter(|_| live.is_empty())?;
+        matches!(last, StoredRecord::Write(LedgerWrite::Entry(_, entry)) if entry.resolved_at.is_some()).then_some(name)
     }
 
-    /// Keeps the newest record of each key; tombstones go too once they are older than `retention`.
+    /// Keeps the newest record of each key. Tombstones are removed once they are older than `retention`.
     pub(super) fn compact(&mut self, now: u64, retention: u64) {
         let mut seen: Vec<u64> = Vec::with_capacity(64);
-        let mut kept: Vec<Line> = Vec::with_capacity(self.lines.len());
-        for line in self.lines.drain(..).rev() {
-            if seen.contains(&line.key) {
+        let mut kept: Vec<LogRecord> = Vec::with_capacity(self.records.len());
+        for record in self.records.drain(..).rev() {
+            if seen.contains(&record.key) {
                 continue;
             }
-            seen.push(line.key);
-            let tombstone = matches!(line.stored, Stored::Write(LedgerWrite::Tombstone(..)));
-            if !tombstone || now - line.at < retention {
-                kept.push(line);
+            seen.push(record.key);
+            let tombstone = matches!(record.stored, StoredRecord::Write(LedgerWrite::Tombstone(..)));
+            if !tombstone || now - record.at < retention {
+                kept.push(record);
             }
         }
         kept.reverse();
-        self.lines = kept;
+        self.records = kept;
     }
 
-    /// What an owner whose `owner` record stands at `token` finds. It reads to the log's end, not only to that record:
-    /// a late record behind it may have let compaction remove an older one of the same key before it.
-    pub(super) fn load(&self, token: i64, group_offset: i64) -> Loaded {
+    /// The ledger as the owner with the `owner` record at `token` reads it. It reads to the log's end, not only to
+    /// that record: a late record after it may have let compaction remove an older one of the same key before it.
+    pub(super) fn load(&self, token: i64, group_offset: i64) -> LedgerState {
         let mut seen: Vec<u64> = Vec::with_capacity(64);
-        let mut standing: Vec<&Line> = Vec::with_capacity(16);
-        // First time of a record under each token; an `owner` record alone tells nothing.
+        let mut live: Vec<&LogRecord> = Vec::with_capacity(16);
+        // Time of the first record under each token. An `owner` record alone does not count.
         let mut written: Vec<(u64, u64)> = Vec::with_capacity(8);
         let mut ours = 0;
         let mut tokens = Vec::with_capacity(8);
-        for line in self.lines.iter().rev() {
-            if line.key == OWNER {
-                tokens.push(Token(line.offset));
-                if line.offset == token {
-                    ours = line.at;
+        for record in self.records.iter().rev() {
+            if record.key == OWNER {
+                tokens.push(Token(record.offset));
+                if record.offset == token {
+                    ours = record.at;
                 }
                 continue;
             }
-            let under = line.key & TOKEN;
+            let under = record.key & TOKEN;
             match written.iter_mut().find(|(token, _)| *token == under) {
-                Some((_, at)) => *at = line.at,
-                None => written.push((under, line.at)),
+                Some((_, at)) => *at = record.at,
+                None => written.push((under, record.at)),
             }
-            if !seen.contains(&line.key) {
-                seen.push(line.key);
-                if !matches!(line.stored, Stored::Write(LedgerWrite::Tombstone(..))) {
-                    standing.push(line);
+            if !seen.contains(&record.key) {
+                seen.push(record.key);
+                if !matches!(record.stored, StoredRecord::Write(LedgerWrite::Tombstone(..))) {
+                    live.push(record);
                 }
             }
         }
         tokens.extend(written.iter().map(|(token, _)| Token(i64::try_from(*token).unwrap_or(0))));
-        let mut found = Found { tokens, ..Found::default() };
-        for line in standing {
-            found.take(&line.stored, self.tokenless);
+        let mut builder = LoadBuilder { tokens, ..LoadBuilder::default() };
+        for record in live {
+            builder.add(&record.stored, self.tokenless);
         }
-        found.finish(Token(token), group_offset, |above| {
+        builder.build(Token(token), group_offset, |above| {
             let higher = written.iter().filter(|(token, _)| *token > above.0.unsigned_abs());
             higher.map(|(_, at)| *at).min().map_or(0, |at| ours.saturating_sub(at))
         })
@@ -167,38 +169,39 @@ fn pack(kind: u64, key: usize, token: u64) -> u64 {
     (kind << 60) | (key << 56) | (token & TOKEN)
 }
 
-/// The records that stand, on their way to [`Loaded`].
+/// Builds a [`LedgerState`] from the live records.
 #[derive(Default)]
-struct Found {
+struct LoadBuilder {
     entries: BTreeMap<usize, (Token, Entry)>,
     claims: BTreeMap<usize, (Token, Claim)>,
     parks: BTreeMap<usize, (Token, Park)>,
     mark: (Token, i64),
-    former: Vec<PreviousOwner>,
+    previous_owners: Vec<PreviousOwner>,
     tokens: Vec<Token>,
     stale: Vec<(LedgerKey, Token)>,
 }
 
-impl Found {
-    fn take(&mut self, stored: &Stored, tokenless: bool) {
-        let Stored::Write(write) = stored else { return };
+impl LoadBuilder {
+    fn add(&mut self, stored: &StoredRecord, tokenless: bool) {
+        let StoredRecord::Write(write) = stored else { return };
         let stale = &mut self.stale;
         match write {
             LedgerWrite::Entry(key, entry) => {
-                let lost = keep(&mut self.entries, key_index(key), entry.token, entry.as_ref(), tokenless);
-                stale.extend(lost.map(|token| (LedgerKey::Entry(key.clone()), token)));
+                let superseded =
+                    keep_highest(&mut self.entries, key_index(key), entry.token, entry.as_ref(), tokenless);
+                stale.extend(superseded.map(|token| (LedgerKey::Entry(key.clone()), token)));
             }
             LedgerWrite::Claim(key, token, claim) => {
-                let lost = keep(&mut self.claims, key_index(key), *token, claim.as_ref(), tokenless);
-                stale.extend(lost.map(|token| (LedgerKey::Claim(key.clone()), token)));
+                let superseded = keep_highest(&mut self.claims, key_index(key), *token, claim.as_ref(), tokenless);
+                stale.extend(superseded.map(|token| (LedgerKey::Claim(key.clone()), token)));
             }
             LedgerWrite::Park(key, park) => {
-                let lost = keep(&mut self.parks, key_index(key), park.token, park, tokenless);
-                stale.extend(lost.map(|token| (LedgerKey::Park(key.clone()), token)));
+                let superseded = keep_highest(&mut self.parks, key_index(key), park.token, park, tokenless);
+                stale.extend(superseded.map(|token| (LedgerKey::Park(key.clone()), token)));
             }
             LedgerWrite::Mark(token, mark) => {
                 if *token > self.mark.0 {
-                    self.former.clone_from(&mark.former);
+                    self.previous_owners.clone_from(&mark.previous_owners);
                 }
                 let (lower, higher) = if *token > self.mark.0 { (self.mark.0, *token) } else { (*token, self.mark.0) };
                 if self.mark.0 != Token::default() {
@@ -210,29 +213,30 @@ impl Found {
         }
     }
 
-    fn finish(self, token: Token, group_offset: i64, elapsed: impl Fn(Token) -> u64) -> Loaded {
-        let mut loaded = Loaded {
+    fn build(self, token: Token, group_offset: i64, elapsed: impl Fn(Token) -> u64) -> LedgerState {
+        let mut loaded = LedgerState {
             token,
-            start: group_offset.max(self.mark.1),
-            mark: self.mark.1,
+            start_offset: group_offset.max(self.mark.1),
+            mark_watermark: self.mark.1,
             stale: self.stale,
-            former: self.former,
-            tokens: self.tokens,
-            ..Loaded::default()
+            previous_owners: self.previous_owners,
+            seen_tokens: self.tokens,
+            ..LedgerState::default()
         };
         for (key, (claim_token, claim)) in self.claims {
             let entry = self.entries.get(&key);
-            let settled = entry.is_some_and(|(t, e)| e.attempt == claim.attempt || claim_token < *t)
-                || claim.partial.map_or(claim.hi, |(at, _)| at).offset < self.mark.1;
-            if settled {
+            let is_settled = entry.is_some_and(|(t, e)| e.attempt == claim.attempt || claim_token < *t)
+                || claim.partial_note.map_or(claim.last_position, |note| note.position).offset < self.mark.1;
+            if is_settled {
                 loaded.stale.push((LedgerKey::Claim(key_name(key)), claim_token));
             } else {
-                loaded.claims.insert(key_name(key), (claim_token, claim, elapsed(claim_token)));
+                let age = elapsed(claim_token);
+                loaded.claims.insert(key_name(key), LoadedClaim { token: claim_token, claim, age });
             }
         }
         loaded.entries = self.entries.into_iter().map(|(key, (_, entry))| (key_name(key), entry)).collect();
         for (key, (token, park)) in self.parks {
-            // Only the success of an opening event writes an entry as far as the refused one.
+            // Only an applied opening event writes an entry with a position at or above that of the rejected one.
             if loaded.entries.get(&key_name(key)).is_some_and(|entry| entry.position >= park.position) {
                 loaded.stale.push((LedgerKey::Park(key_name(key)), token));
             } else {
@@ -243,8 +247,8 @@ impl Found {
     }
 }
 
-/// Keeps the higher token and gives back the one that lost.
-fn keep<T: Clone>(
+/// Keeps the value with the higher token and returns the token of the other.
+fn keep_highest<T: Clone>(
     map: &mut BTreeMap<usize, (Token, T)>,
     key: usize,
     token: Token,
@@ -252,11 +256,11 @@ fn keep<T: Clone>(
     tokenless: bool,
 ) -> Option<Token> {
     match map.get(&key).map(|(t, _)| *t) {
-        // Without tokens in the keys there is one record per kind and key, whatever its value says.
-        Some(held) if held > token || tokenless => Some(token),
-        held => {
+        // Without tokens in the keys there is only one record per kind and key, regardless of the token in its value.
+        Some(existing) if existing > token || tokenless => Some(token),
+        existing => {
             map.insert(key, (token, value.clone()));
-            held
+            existing
         }
     }
 }

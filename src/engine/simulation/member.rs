@@ -1,5 +1,5 @@
-//! A member: one process of the bridge with its dispatcher, driven the way the sink's loop drives it. What is in here
-//! is volatile; a crash takes it all.
+//! A member: one process of the bridge with its dispatcher, driven as the sink's loop drives it. All of its state is
+//! volatile; a crash loses it.
 
 use std::collections::VecDeque;
 
@@ -7,167 +7,168 @@ use super::super::event::{RequestBody, RequestId};
 use super::super::{Dispatcher, Effect, Event};
 use crate::model::Epoch;
 
-/// Something that reaches a process. While it is frozen these wait.
+/// An input of a process. While the process is frozen, inputs are deferred.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// Out of the channel between the poller's thread and the loop; these keep their order.
+    /// An event from the channel between the poller's thread and the loop. Such events keep their order.
     Channel(Event),
-    /// A record out of that channel, with the fetch that brought it; void once another fetch was asked for.
-    Record { event: Event, partition: usize, fetch: u32 },
-    /// Anything else the loop selects on.
+    /// A record from the same channel. `fetch_count` is that of the fetch that returned it; the record is void after
+    /// the next fetch.
+    Record { event: Event, partition: usize, fetch_count: u32 },
+    /// Any other input of the loop.
     Loop(Event),
-    /// The pace has a permit.
+    /// A permit is available.
     Permit,
     /// A timer that was set for this instant.
     Wake(u64),
     /// The poller polls.
     Poll,
-    /// The poller learns that the group dropped the member.
-    NoticeLost,
+    /// The poller learns that the group expelled the member.
+    LostNoticed,
     /// The client joins the group.
     Join,
     /// The client learns the group's generation.
-    Sync { generation: u64, session: u32 },
-    /// The rebalance callback hands a partition over.
-    Assign { partition: usize, session: u32, generation: u64 },
-    /// The rebalance callback asks for a partition.
-    Revoke { partition: usize, session: u32 },
+    Sync { generation: u64, membership: u32 },
+    /// The rebalance callback assigns a partition.
+    Assign { partition: usize, membership: u32, generation: u64 },
+    /// The rebalance callback revokes a partition.
+    Revoke { partition: usize, membership: u32 },
     /// The rebalance callback returns.
-    Returned { partition: usize },
+    CallbackReturned { partition: usize },
     /// The committer renews the leases.
-    Renew,
-    /// The committer sends what it was given.
+    RenewLeases,
+    /// The committer stamps a commit.
     Commit { partition: usize },
-    /// A stamped commit leaves the process.
-    CommitLeaves(Stamped),
-    /// A commit was accepted.
-    Committed(Stamped),
-    /// A request that had to wait for something else in the driver, a new access token say, before its last check.
-    Check(Box<Outgoing>),
-    /// A write's or a look's answer.
+    /// A stamped commit is sent.
+    SendCommit(StampedCommit),
+    /// The coordinator accepted a commit.
+    Committed(StampedCommit),
+    /// A request that waited in the driver, for example for a new access token, reaches its last check.
+    CheckAndSend(Box<OutgoingRequest>),
+    /// The response to a write or a read arrives.
     Answered { request: u32 },
-    /// A ledger produce was answered.
+    /// A produce was completed.
     Produced { produce: u32, event: Event },
-    /// The ledger was read up to the token.
-    ReadDone { partition: usize, epoch: Epoch, token: i64 },
-    /// A produce of an owner record failed.
+    /// The ledger was read.
+    LedgerRead { partition: usize, epoch: Epoch, token: i64 },
+    /// The produce of an owner record failed.
     OwnerFailed { partition: usize, epoch: Epoch },
-    /// A rebalance callback is due at an engine that has not let go in time.
-    DrainOver { partition: usize, epoch: Epoch },
+    /// The engine must have released the partition by now.
+    DrainDeadline { partition: usize, epoch: Epoch },
 }
 
 /// A request before its last check.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct OutgoingRequest {
     pub(super) id: RequestId,
     pub(super) partition: usize,
     pub(super) epoch: Epoch,
-    pub(super) tenure: u32,
+    pub(super) load_generation: u32,
     pub(super) lease_until: u64,
     pub(super) body: RequestBody,
 }
 
-/// A commit with what was stamped on it.
+/// An offset commit with its stamp.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stamped {
+pub(super) struct StampedCommit {
     pub(super) partition: usize,
     pub(super) epoch: Epoch,
     pub(super) offset: i64,
     pub(super) sent_at: u64,
 }
 
-/// What the client knows of one partition.
+/// The client's state of one partition.
 #[derive(Debug, Default)]
-pub(super) struct Part {
-    /// The epoch that the threads share; `None` while the partition is not ours as far as the client knows.
+pub(super) struct ClientPartition {
+    /// The epoch that the threads share. `None` while the client does not know of an assignment.
     pub(super) epoch: Option<Epoch>,
-    /// Next offset to hand out.
-    pub(super) fetch: Option<i64>,
-    /// Counts what was asked to be fetched.
-    pub(super) fetches: u32,
-    /// Counts take-overs: what was to be sent before one may not be sent after it.
-    pub(super) tenure: u32,
+    /// Next offset to fetch.
+    pub(super) next_offset: Option<i64>,
+    /// Number of fetches that were started.
+    pub(super) fetch_count: u32,
+    /// Number of tokens taken: a request from an older load generation may not be sent.
+    pub(super) load_generation: u32,
     /// Offset to commit.
-    pub(super) commit: Option<i64>,
-    /// A commit is about to be sent.
-    pub(super) committing: bool,
-    /// When the last ledger produce lands: produces keep their order.
-    pub(super) lands: u64,
+    pub(super) offset_to_commit: Option<i64>,
+    /// A commit is scheduled.
+    pub(super) commit_scheduled: bool,
+    /// When the last ledger produce reaches the broker: produces keep their order.
+    pub(super) last_landing: u64,
     /// When the callback began to block.
     pub(super) revoked_at: Option<u64>,
 }
 
-impl Part {
-    /// Nothing of a partition but what counts on through assignments.
-    pub(super) fn counts(&self) -> Self {
-        Self { fetches: self.fetches, tenure: self.tenure, ..Self::default() }
+impl ClientPartition {
+    /// A partition without an assignment: only the counters that outlast assignments are kept.
+    pub(super) fn persistent_counters(&self) -> Self {
+        Self { fetch_count: self.fetch_count, load_generation: self.load_generation, ..Self::default() }
     }
 }
 
 /// One member.
 pub(super) struct Member {
-    /// Counts processes of this member; what belongs to an older one is void.
-    pub(super) life: u32,
+    /// Counts the processes of this member. Inputs of an older process are void.
+    pub(super) pid: u32,
     pub(super) dispatcher: Option<Box<Dispatcher>>,
-    /// Effects not yet performed.
-    pub(super) todo: VecDeque<Effect>,
-    /// Inputs that arrived while frozen.
-    pub(super) held: Vec<Input>,
+    /// Effects that were not performed yet.
+    pub(super) effects_to_run: VecDeque<Effect>,
+    /// Inputs that arrived while the process was frozen.
+    pub(super) deferred: Vec<Input>,
     pub(super) frozen_until: Option<u64>,
     pub(super) stalled_until: u64,
-    /// When it last came out of a freeze.
-    pub(super) thawed_at: u64,
-    pub(super) cut_until: u64,
-    /// Changes whenever the coordinator can or can't hear the member.
-    pub(super) reach: u32,
+    /// When the process last resumed after a freeze.
+    pub(super) resumed_at: u64,
+    pub(super) disconnected_until: u64,
+    /// Changes whenever the coordinator loses or regains contact with the member.
+    pub(super) reachability: u32,
     pub(super) reachable: bool,
-    pub(super) parts: [Part; 2],
-    pub(super) epochs: u64,
-    /// Counts memberships of this client; what the group sent to an older one is void.
-    pub(super) session: u32,
-    /// The generation the client knows.
+    pub(super) client_partitions: [ClientPartition; 2],
+    pub(super) last_epoch: u64,
+    /// Counts memberships of this client. Inputs of an older membership are void.
+    pub(super) membership: u32,
+    /// The group's generation as the client knows it.
     pub(super) generation: Option<u64>,
-    /// The group dropped the member, and it hasn't noticed.
-    pub(super) dropped: bool,
+    /// The group expelled the member, which does not know it yet.
+    pub(super) expelled: bool,
     pub(super) paused: bool,
     pub(super) last_poll: u64,
-    pub(super) channel: u64,
-    pub(super) wake: Option<u64>,
-    pub(super) permit: bool,
-    /// The next commit leaves so late.
-    pub(super) hold_commit: Option<u64>,
-    /// Its wall clock minus the true time.
-    pub(super) skew: i64,
-    /// SIGTERM was given.
-    pub(super) ending: bool,
+    pub(super) channel_time: u64,
+    pub(super) wake_at: Option<u64>,
+    pub(super) permit_requested: bool,
+    /// Delay of the next commit, in milliseconds.
+    pub(super) commit_delay: Option<u64>,
+    /// The process's wall clock minus the true time, in milliseconds.
+    pub(super) clock_offset: i64,
+    /// The process got SIGTERM.
+    pub(super) terminating: bool,
 }
 
 impl Member {
     pub(super) fn new() -> Self {
         Self {
-            life: 0,
+            pid: 0,
             dispatcher: None,
-            todo: VecDeque::new(),
-            held: Vec::new(),
+            effects_to_run: VecDeque::new(),
+            deferred: Vec::new(),
             frozen_until: None,
             stalled_until: 0,
-            thawed_at: 0,
-            cut_until: 0,
-            reach: 0,
+            resumed_at: 0,
+            disconnected_until: 0,
+            reachability: 0,
             reachable: false,
-            parts: Default::default(),
-            epochs: 0,
-            session: 0,
+            client_partitions: Default::default(),
+            last_epoch: 0,
+            membership: 0,
             generation: None,
-            dropped: false,
+            expelled: false,
             paused: false,
             last_poll: 0,
-            channel: 0,
-            wake: None,
-            permit: false,
-            hold_commit: None,
-            skew: 0,
-            ending: false,
+            channel_time: 0,
+            wake_at: None,
+            permit_requested: false,
+            commit_delay: None,
+            clock_offset: 0,
+            terminating: false,
         }
     }
 
@@ -179,17 +180,19 @@ impl Member {
         self.dispatcher.is_some()
     }
 
-    /// A rebalance callback blocks the poller.
-    pub(super) fn blocked(&self) -> bool {
-        self.parts.iter().any(|p| p.revoked_at.is_some())
+    /// True while a rebalance callback blocks the poller.
+    pub(super) fn poller_blocked(&self) -> bool {
+        self.client_partitions.iter().any(|p| p.revoked_at.is_some())
     }
 
-    /// Everything volatile is gone.
-    pub(super) fn die(&mut self) {
-        let (life, skew, reach, cut_until) = (self.life + 1, self.skew, self.reach, self.cut_until);
-        let (mut todo, mut held) = (std::mem::take(&mut self.todo), std::mem::take(&mut self.held));
-        todo.clear();
-        held.clear();
-        *self = Self { life, skew, reach, cut_until, todo, held, ..Self::new() };
+    /// Loses all volatile state.
+    pub(super) fn reset(&mut self) {
+        let (pid, clock_offset, reachability, disconnected_until) =
+            (self.pid + 1, self.clock_offset, self.reachability, self.disconnected_until);
+        let (mut effects_to_run, mut deferred) =
+            (std::mem::take(&mut self.effects_to_run), std::mem::take(&mut self.deferred));
+        effects_to_run.clear();
+        deferred.clear();
+        *self = Self { pid, clock_offset, reachability, disconnected_until, effects_to_run, deferred, ..Self::new() };
     }
 }

@@ -1,32 +1,32 @@
-//! Each rule of the protocol is needed: without it some history breaks a promise. Every test leaves one rule out, in
-//! the engine or in its driver, and must see that within 20,000 histories.
+//! Each rule of the protocol is needed: without it some history breaks a guarantee. Every test switches off one rule,
+//! in the engine or in its driver, and must see a violation within 20,000 histories.
 
 use std::sync::Arc;
 
 use super::super::mutation::Mutation;
+use super::injection::{Injection, InjectionPoint, Target, WriteOutcome};
 use super::run;
-use super::scenario::{DriverMutation, Fault, Scenario};
-use super::script::{Directive, Fate, Moment, Who};
+use super::scenario::{DriverMutation, PlannedInjection, Scenario};
 
 const HISTORIES: u64 = 20_000;
 const CONTROL: u64 = 200;
 
 fn must_break(name: &str, scenario: Scenario) {
-    // The same odds with all rules in force: it is the missing rule that breaks.
-    let whole = Scenario { mutation: None, driver: None, ..scenario.clone() };
-    let held = run(1, CONTROL, &Arc::new(whole), true);
-    assert!(held.violations.is_empty(), "all rules in force, and yet: {:?}", held.violations.first());
-    let findings = run(1, HISTORIES, &Arc::new(scenario), true);
-    let first = findings.violations.first();
-    println!("{name}: after {} histories: {first:?}", findings.coverage.histories);
-    assert!(first.is_some(), "without {name} {HISTORIES} histories keep every promise");
+    // The same scenario with all rules in force must pass.
+    let control = Scenario { mutation: None, driver: None, ..scenario.clone() };
+    let result = run(1, CONTROL, &Arc::new(control), true);
+    assert!(result.violations.is_empty(), "a violation with all rules in force: {:?}", result.violations.first());
+    let result = run(1, HISTORIES, &Arc::new(scenario), true);
+    let first = result.violations.first();
+    println!("{name}: after {} histories: {first:?}", result.coverage.histories);
+    assert!(first.is_some(), "no violation without {name} in {HISTORIES} histories");
 }
 
-fn without(mutation: Mutation, always: Vec<Fault>) {
+fn without(mutation: Mutation, always: Vec<PlannedInjection>) {
     must_break(&format!("{mutation:?}"), Scenario { mutation: Some(mutation), always, ..Scenario::default() });
 }
 
-fn driver_without(mutation: DriverMutation, always: Vec<Fault>) {
+fn driver_without(mutation: DriverMutation, always: Vec<PlannedInjection>) {
     must_break(&format!("{mutation:?}"), Scenario { driver: Some(mutation), always, ..Scenario::default() });
 }
 
@@ -41,22 +41,28 @@ fn lease() {
 }
 
 #[test]
-fn poll_bound_of_the_lease() {
+fn lease_limit_by_the_last_poll() {
     without(
         Mutation::NoPollBound,
-        vec![Fault::Sometime(Moment::Received, Directive::Stall { member: Who::Here, length: 60_000 })],
+        vec![PlannedInjection::OnRandom(
+            InjectionPoint::RecordReceived,
+            Injection::StallPoller { target: Target::Triggering, length: 60_000 },
+        )],
     );
 }
 
 #[test]
-fn lease_from_the_sending() {
-    let freeze = Directive::Freeze { member: Who::Here, length: 40_000 };
-    driver_without(DriverMutation::LeaseFromAnswer, vec![Fault::Sometime(Moment::CommitAccepted, freeze)]);
+fn lease_from_the_time_of_sending() {
+    let freeze = Injection::Freeze { target: Target::Triggering, length: 40_000 };
+    driver_without(
+        DriverMutation::LeaseFromAnswer,
+        vec![PlannedInjection::OnRandom(InjectionPoint::CommitAccepted, freeze)],
+    );
 }
 
 #[test]
 fn epoch_check() {
-    let freeze = Directive::Freeze { member: Who::Here, length: 25_000 };
+    let freeze = Injection::Freeze { target: Target::Triggering, length: 25_000 };
     must_break(
         "epoch check",
         Scenario {
@@ -67,25 +73,29 @@ fn epoch_check() {
             slow_commits: 0,
             slow_permits: 1_000,
             always: vec![
-                Fault::Sometime(Moment::Received, freeze),
-                Fault::When(Moment::Thawed, 1, Directive::HoldCommit { member: Who::Here, length: 900 }),
+                PlannedInjection::OnRandom(InjectionPoint::RecordReceived, freeze),
+                PlannedInjection::OnNth(
+                    InjectionPoint::MemberResumed,
+                    1,
+                    Injection::DelayCommit { target: Target::Triggering, length: 900 },
+                ),
             ],
             ..Scenario::default()
         },
     );
 }
 
-/// A request waits in the driver, for an access token say, while a ledger write of unknown outcome makes the owner take
-/// a new token: its claim's time is over before it is sent.
+/// A request waits in the driver, for example for an access token, while a ledger write of unknown outcome makes the
+/// owner take a new token: the span of its claim passes before it is sent.
 #[test]
-fn tenure_check() {
+fn load_generation_check() {
     must_break(
-        "tenure check",
+        "load generation check",
         Scenario {
-            driver: Some(DriverMutation::NoTenureCheck),
-            unknown: (1_000, 60),
+            driver: Some(DriverMutation::NoLoadGenerationCheck),
+            unknown_produces: (1_000, 60),
             slow_driver: 200,
-            people: 0,
+            user_edits: 0,
             ..Scenario::default()
         },
     );
@@ -97,32 +107,36 @@ fn tokens_in_keys() {
 }
 
 #[test]
-fn settle_time() {
-    without(Mutation::NoSettleTime, vec![]);
+fn max_transaction_time() {
+    without(Mutation::NoSpanWait, vec![]);
 }
 
 #[test]
-fn waiting_while_in_doubt() {
-    without(Mutation::NoWaitInDoubt, vec![]);
+fn waiting_while_ambiguous() {
+    without(Mutation::NoWaitWhileAmbiguous, vec![]);
 }
 
-/// A commit of the first seconds leaves its member after the tickets of that time were forgotten, and the owner dies
-/// before it can set the offset right.
+/// A commit of the first seconds is sent after the tickets of that time were forgotten, and the owner dies before it
+/// can correct the offset.
 #[test]
 fn mark() {
-    let held = |member| Directive::HoldCommit { member: Who::Is(member), length: 1_340_000 };
+    let delay_commit = |member| Injection::DelayCommit { target: Target::Member(member), length: 1_340_000 };
     must_break(
         "mark",
         Scenario {
             mutation: Some(Mutation::NoMark),
             partitions: Some(1),
             faults: 0,
-            people: 0,
+            user_edits: 0,
             pauses: 1_000,
             always: vec![
-                Fault::At(3_000, held(0)),
-                Fault::At(3_000, held(1)),
-                Fault::When(Moment::WentBack, 1, Directive::Crash { member: Who::Owner, down: 1_000 }),
+                PlannedInjection::At(3_000, delay_commit(0)),
+                PlannedInjection::At(3_000, delay_commit(1)),
+                PlannedInjection::OnNth(
+                    InjectionPoint::OffsetSetBack,
+                    1,
+                    Injection::Crash { target: Target::Owner, down: 1_000 },
+                ),
             ],
             ..Scenario::default()
         },
@@ -151,14 +165,17 @@ fn resync_check() {
         Scenario {
             mutation: Some(Mutation::NoResyncCheck),
             resyncs: 1_000,
-            coarse: 1_000,
-            people: 0,
+            whole_seconds: 1_000,
+            user_edits: 0,
             ..Scenario::default()
         },
     );
 }
 
 #[test]
-fn after_the_span_not_at_its_end() {
-    without(Mutation::LookAtSpanEnd, vec![Fault::At(1, Directive::Plan(vec![Fate::Ghost(u64::MAX); 6]))]);
+fn conclusive_only_after_the_span() {
+    without(
+        Mutation::VerifyAtSpanEnd,
+        vec![PlannedInjection::At(1, Injection::WriteOutcomes(vec![WriteOutcome::Ghost(u64::MAX); 6]))],
+    );
 }

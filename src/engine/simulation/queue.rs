@@ -1,5 +1,5 @@
-//! The world's agenda: what happens next, in virtual time. Things due at the same instant happen in the order in
-//! which they were put down, except those put down as `last`, which let everything else of that instant go first.
+//! The schedule of the world, in virtual time. Items that are due at the same instant are returned in the order in
+//! which they were pushed, except for items pushed with `push_last`, which follow all others of that instant.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,7 +23,7 @@ impl<T> Queue<T> {
         self.put(at, 0, item);
     }
 
-    /// After everything else that is due at the same instant.
+    /// Schedules an item after everything else that is due at the same instant.
     pub(super) fn push_last(&mut self, at: u64, item: T) {
         self.put(at, LAST, item);
     }
@@ -48,7 +48,7 @@ impl<T> Queue<T> {
         Some((at, item))
     }
 
-    /// Forgets everything, keeping the memory.
+    /// Removes all items and keeps the allocated memory.
     pub(super) fn clear(&mut self) {
         self.heap.clear();
         self.slots.clear();
@@ -62,7 +62,7 @@ mod tests {
     use super::Queue;
 
     #[test]
-    fn time_then_order_then_last() {
+    fn items_are_ordered_by_time_then_by_push_then_last() {
         let mut queue = Queue::new();
         queue.push(5, 'c');
         queue.push_last(3, 'b');

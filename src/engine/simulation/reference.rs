@@ -1,47 +1,48 @@
-//! The reference: what the tickets of a key must look like in the end, by applying its events one after the other. It
-//! shares no code with the engine. Where the order of things in time decides and both ways are right (a ticket may or
-//! may not be forgotten during a long pause, say) it follows both.
+//! The reference: the expected tickets of a key, computed by applying its events one after the other. It shares no
+//! code with the engine. If the result depends on timing and several results are correct (for example, a ticket may
+//! or may not be forgotten during a long pause), it follows all of them as alternatives.
 
-use super::alerts::COLUMNS;
+use super::publisher::COLUMNS;
 use crate::model::{Action, Intent, Phase, Position};
 
-/// One ticket as it must be.
+/// An expected ticket.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Expected {
     pub(super) phase: Phase,
     pub(super) values: [Option<String>; 3],
     pub(super) notes: Vec<(Position, String)>,
-    /// When it was resolved: by its first and by its last closing event in a row.
-    closed: (i64, i64),
+    /// Times of the first and the last closing event since the ticket was last open.
+    first_resolved: i64,
+    last_resolved: i64,
 }
 
-/// One way in which things may have gone.
+/// One possible course of events.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Way {
+pub(super) struct Alternative {
     pub(super) tickets: Vec<Expected>,
     /// The ledger has forgotten the newest ticket.
     forgotten: bool,
     newest: Option<i64>,
     ids: Vec<u64>,
-    /// Ids of events that came to nothing.
-    idle_ids: Vec<u64>,
-    /// An alert without a ticket that will be over before its hold-down.
-    brief: Option<Brief>,
-    /// One that came to nothing, of which a new owner reads the later events once more: it must have been brief.
-    shadow: Option<Brief>,
+    /// Ids of events that had no effect.
+    ineffective_ids: Vec<u64>,
+    /// An alert without a ticket that may end within its hold-down.
+    short_alert: Option<ShortAlert>,
+    /// An alert that was skipped, and whose later events a new owner reads again: it must have been short.
+    reread: Option<ShortAlert>,
 }
 
 /// An alert that waits for its ticket.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Brief {
+struct ShortAlert {
     since: Option<i64>,
     longest: i64,
     newest: i64,
     ids: Vec<u64>,
 }
 
-impl Brief {
-    fn hear(&mut self, event: &Intent) {
+impl ShortAlert {
+    fn add(&mut self, event: &Intent) {
         if event.event_id.is_some_and(|id| self.ids.contains(&id)) {
             return;
         }
@@ -62,169 +63,177 @@ impl Brief {
 
 /// Applies the events of one key.
 pub(super) struct Reference {
-    pub(super) ways: Vec<Way>,
+    pub(super) alternatives: Vec<Alternative>,
     window: i64,
     hold_down: i64,
 }
 
 impl Reference {
     pub(super) fn new(window: u64, hold_down: u64) -> Self {
-        Self { ways: vec![Way::default()], window: window as i64, hold_down: hold_down as i64 }
+        Self { alternatives: vec![Alternative::default()], window: window as i64, hold_down: hold_down as i64 }
     }
 
-    /// A pause so long that the entry of a finished ticket may be forgotten, or not.
+    /// A pause so long that the entry of a resolved ticket may be forgotten.
     pub(super) fn pause(&mut self) {
         let mut more = Vec::new();
-        for way in &self.ways {
-            if way.tickets.last().is_some_and(|t| t.phase == Phase::Resolved) && !way.forgotten {
-                more.push(Way {
+        for alternative in &self.alternatives {
+            if alternative.tickets.last().is_some_and(|t| t.phase == Phase::Resolved) && !alternative.forgotten {
+                more.push(Alternative {
                     forgotten: true,
                     newest: None,
                     ids: Vec::new(),
-                    idle_ids: Vec::new(),
-                    brief: None,
-                    shadow: None,
-                    tickets: way.tickets.clone(),
+                    ineffective_ids: Vec::new(),
+                    short_alert: None,
+                    reread: None,
+                    tickets: alternative.tickets.clone(),
                 });
             }
         }
-        self.ways.extend(more);
+        self.alternatives.extend(more);
     }
 
-    /// Ways that can't end as things stand, by the notes of the tickets, need not be followed any further; one is kept to
-    /// show what differs.
-    pub(super) fn leave_out_what_differs(&mut self, notes: &[Vec<(Position, String)>]) {
-        let fits = |way: &Way| {
-            let tickets = way.tickets.iter();
-            way.tickets.len() <= notes.len() && tickets.zip(notes).all(|(must, is)| is.starts_with(&must.notes))
+    /// Drops the alternatives that the notes of the actual tickets rule out. If none remains, one is kept to show the
+    /// differences.
+    pub(super) fn drop_mismatches(&mut self, notes: &[Vec<(Position, String)>]) {
+        let fits = |alternative: &Alternative| {
+            let tickets = alternative.tickets.iter();
+            alternative.tickets.len() <= notes.len()
+                && tickets.zip(notes).all(|(expected, actual)| actual.starts_with(&expected.notes))
         };
-        let one = self.ways.first().cloned();
-        self.ways.retain(fits);
-        if self.ways.is_empty() {
-            self.ways.extend(one);
+        let fallback = self.alternatives.first().cloned();
+        self.alternatives.retain(fits);
+        if self.alternatives.is_empty() {
+            self.alternatives.extend(fallback);
         }
     }
 
     pub(super) fn apply(&mut self, event: &Intent) {
         let window = self.window;
-        let ways = std::mem::take(&mut self.ways);
-        for way in ways {
-            for next in way.next(event, window, self.hold_down) {
-                if !self.ways.contains(&next) {
-                    self.ways.push(next);
+        let alternatives = std::mem::take(&mut self.alternatives);
+        for alternative in alternatives {
+            for next in alternative.successors(event, window, self.hold_down) {
+                if !self.alternatives.contains(&next) {
+                    self.alternatives.push(next);
                 }
             }
         }
     }
 }
 
-impl Way {
-    /// False where an alert waits that must have a ticket.
-    pub(super) fn may_end(&self) -> bool {
-        [&self.brief, &self.shadow].into_iter().flatten().all(|brief| brief.since.is_none())
+impl Alternative {
+    /// False while an alert waits that must get a ticket.
+    pub(super) fn is_complete(&self) -> bool {
+        [&self.short_alert, &self.reread].into_iter().flatten().all(|short_alert| short_alert.since.is_none())
     }
 
-    /// What may come of an event. Where it would make a ticket, it may as well wait, and come to nothing.
-    fn next(mut self, event: &Intent, window: i64, hold_down: i64) -> Vec<Way> {
-        let mut ways = Vec::new();
-        if let Some(shadow) = &mut self.shadow {
-            shadow.hear(event);
-            if shadow.longest >= hold_down {
+    /// The possible results of an event. An event that would create a ticket may instead wait, and have no effect.
+    fn successors(mut self, event: &Intent, window: i64, hold_down: i64) -> Vec<Alternative> {
+        let mut alternatives = Vec::new();
+        if let Some(reread) = &mut self.reread {
+            reread.add(event);
+            if reread.longest >= hold_down {
                 return Vec::new();
             }
-            if shadow.since.is_none() {
-                ways.push(Way { shadow: None, ..self.clone() });
+            if reread.since.is_none() {
+                alternatives.push(Alternative { reread: None, ..self.clone() });
             }
         }
-        ways.push(self);
+        alternatives.push(self);
         let mut next = Vec::new();
-        for mut way in ways {
-            next.extend(match way.brief.take() {
-                Some(mut brief) => way.wait(&mut brief, event, window, hold_down),
-                None => way.begin(event, window, hold_down),
+        for mut alternative in alternatives {
+            next.extend(match alternative.short_alert.take() {
+                Some(mut short_alert) => alternative.continue_short_alert(&mut short_alert, event, window, hold_down),
+                None => alternative.start_alert(event, window, hold_down),
             });
         }
         next
     }
 
-    fn begin(self, event: &Intent, window: i64, hold_down: i64) -> Vec<Way> {
+    fn start_alert(self, event: &Intent, window: i64, hold_down: i64) -> Vec<Alternative> {
         let (before, had) = (self.clone(), self.tickets.len());
-        let mut ways = self.apply(event, window);
-        if hold_down > 0 && ways.iter().any(|way| way.tickets.len() > had) {
-            let mut brief = Brief { newest: i64::MIN, ..Brief::default() };
-            brief.hear(event);
-            ways.push(Way { brief: Some(brief), ..before });
+        let mut alternatives = self.apply(event, window);
+        if hold_down > 0 && alternatives.iter().any(|alternative| alternative.tickets.len() > had) {
+            let mut short_alert = ShortAlert { newest: i64::MIN, ..ShortAlert::default() };
+            short_alert.add(event);
+            alternatives.push(Alternative { short_alert: Some(short_alert), ..before });
         }
-        ways
+        alternatives
     }
 
-    /// An event of an alert that waits.
-    fn wait(self, brief: &mut Brief, event: &Intent, window: i64, hold_down: i64) -> Vec<Way> {
-        brief.hear(event);
-        if brief.longest >= hold_down {
+    /// Handles an event of a waiting alert.
+    fn continue_short_alert(
+        self,
+        short_alert: &mut ShortAlert,
+        event: &Intent,
+        window: i64,
+        hold_down: i64,
+    ) -> Vec<Alternative> {
+        short_alert.add(event);
+        if short_alert.longest >= hold_down {
             return Vec::new();
         }
-        let mut ways = vec![Way { brief: Some(brief.clone()), ..self.clone() }];
-        if brief.since.is_none() {
+        let mut alternatives = vec![Alternative { short_alert: Some(short_alert.clone()), ..self.clone() }];
+        if short_alert.since.is_none() {
             let mut over = self.clone();
-            over.idle_ids.extend(brief.ids.iter().copied());
-            // What comes while it still waits to be left out counts as older.
-            ways.push(Way { newest: over.newest.max(Some(brief.newest)), ..over.clone() });
-            ways.push(over);
+            over.ineffective_ids.extend(short_alert.ids.iter().copied());
+            // Events that arrive before the alert is skipped count as older.
+            alternatives.push(Alternative { newest: over.newest.max(Some(short_alert.newest)), ..over.clone() });
+            alternatives.push(over);
         }
-        if self.shadow.is_none() {
-            let again = Way { shadow: Some(brief.clone()), ..self };
-            ways.extend(again.begin(event, window, hold_down));
+        if self.reread.is_none() {
+            let again = Alternative { reread: Some(short_alert.clone()), ..self };
+            alternatives.extend(again.start_alert(event, window, hold_down));
         }
-        ways
+        alternatives
     }
 
-    fn apply(mut self, event: &Intent, window: i64) -> Vec<Way> {
-        let mut ways = Vec::new();
+    fn apply(mut self, event: &Intent, window: i64) -> Vec<Alternative> {
+        let mut alternatives = Vec::new();
         if let Some(id) = event.event_id {
             if self.ids.contains(&id) {
                 return vec![self];
             }
-            if self.idle_ids.contains(&id) {
-                ways.push(self.clone());
+            if self.ineffective_ids.contains(&id) {
+                alternatives.push(self.clone());
             }
         }
         let late = event.action.affects_state() && self.newest.is_some_and(|n| event.occurred_at < n);
         let action = if late { Action::Note } else { event.action };
-        let bare = late || !event.action.affects_state();
+        let note_only = late || !event.action.affects_state();
         let exists = !self.tickets.is_empty() && !self.forgotten;
         let phase = if exists { self.tickets.last().map_or(Phase::None, |t| t.phase) } else { Phase::None };
-        let opens = matches!(action, Action::Open | Action::Reopen);
-        if late && event.note.is_none() || (phase == Phase::None && !opens) {
+        let opening = matches!(action, Action::Open | Action::Reopen);
+        if late && event.note.is_none() || (phase == Phase::None && !opening) {
             if let Some(id) = event.event_id {
-                self.idle_ids.push(id);
+                self.ineffective_ids.push(id);
             }
-            ways.push(self);
-            return ways;
+            alternatives.push(self);
+            return alternatives;
         }
-        if phase == Phase::Resolved && opens {
-            let (first, last) = self.tickets.last().map_or((0, 0), |t| t.closed);
+        if phase == Phase::Resolved && opening {
+            let (first, last) = self.tickets.last().map_or((0, 0), |t| (t.first_resolved, t.last_resolved));
             let (by_first, by_last) = (event.occurred_at - first > window, event.occurred_at - last > window);
             if by_first != by_last {
-                ways.push(self.clone().take(event, true, bare));
+                alternatives.push(self.clone().apply_to_ticket(event, true, note_only));
             }
-            ways.push(self.take(event, by_last, bare));
-            return ways;
+            alternatives.push(self.apply_to_ticket(event, by_last, note_only));
+            return alternatives;
         }
-        ways.push(self.take(event, phase == Phase::None, bare));
-        ways
+        alternatives.push(self.apply_to_ticket(event, phase == Phase::None, note_only));
+        alternatives
     }
 
     /// Applies an event to the newest ticket, or to a new one.
-    fn take(mut self, event: &Intent, new: bool, bare: bool) -> Way {
-        let action = if bare { Action::Note } else { event.action };
+    fn apply_to_ticket(mut self, event: &Intent, new: bool, note_only: bool) -> Alternative {
+        let action = if note_only { Action::Note } else { event.action };
         if new {
             self.forgotten = false;
             self.tickets.push(Expected {
                 phase: Phase::None,
                 values: Default::default(),
                 notes: Vec::new(),
-                closed: (0, 0),
+                first_resolved: 0,
+                last_resolved: 0,
             });
         }
         let Some(ticket) = self.tickets.last_mut() else { return self };
@@ -236,10 +245,12 @@ impl Way {
             (_, same) => same,
         };
         if matches!(action, Action::Resolve | Action::Merge) {
-            let first = if before == Phase::Resolved { ticket.closed.0 } else { event.occurred_at };
-            ticket.closed = (first, event.occurred_at);
+            if before != Phase::Resolved {
+                ticket.first_resolved = event.occurred_at;
+            }
+            ticket.last_resolved = event.occurred_at;
         }
-        if !bare {
+        if !note_only {
             for (column, value) in &event.fields {
                 if let Some(at) = COLUMNS.iter().position(|c| *c == &**column) {
                     ticket.values[at] = Some(value.clone());

@@ -1,48 +1,48 @@
-//! The operator who has the values of open tickets written anew, as the `resync` command does: looks at a key's entry and
-//! at the event that made it what it is, and some time later puts that event at the end of the input, for its values
-//! only. One value is another each time, so that there is something to write; the reference knows nothing of it.
+//! The operator who resyncs the values of open tickets, as the `resync` command does: reads a key's entry and the
+//! event that the entry's state comes from, and some time later appends that event to the input, for its values only.
+//! One value is different each time, so that there is something to write; the reference ignores it.
 
 use std::collections::BTreeMap;
 
-use super::super::event::Content;
-use super::alerts::partition_of;
-use super::script::key_name;
-use super::world::{World, tell};
+use super::super::event::RecordContent;
+use super::injection::key_name;
+use super::publisher::partition_of;
+use super::world::{World, trace_line};
 use crate::model::{Action, Intent, Position, RecordOrigin};
 
-/// A column that no alert names.
+/// A column that no alert sets.
 const COLUMN: &str = "description";
 
 impl World {
-    /// Puts in what was looked at before, and looks at a key.
+    /// Appends the event that was read before, and reads the next one for a key.
     pub(super) fn resync(&mut self, key: usize) {
-        if let Some((entry, intent)) = self.resync.take() {
+        if let Some((entry, intent)) = self.pending_resync.take() {
             let partition = usize::from(intent.position.partition == 1);
-            tell!(self, "has the values of {} written anew, if {entry} is its newest", intent.key);
+            trace_line!(self, "resyncs the values of {} if its entry is still at {entry}", intent.key);
             self.coverage.resyncs += 1;
             self.append(partition, RecordOrigin::Resync(entry), |_, offset| {
                 let position = Position::new(intent.position.partition, offset, 0);
-                Content::Intents(vec![Intent { position, ..intent }])
+                RecordContent::Intents(vec![Intent { position, ..intent }])
             });
         }
-        self.resync = self.newest_event(key);
+        self.pending_resync = self.newest_event(key);
     }
 
-    /// Where the entry of a key with an open ticket stands, and the values of the newest event that was applied.
+    /// The position of the entry of a key with an open ticket, and the values of the newest applied event.
     fn newest_event(&mut self, key: usize) -> Option<(Position, Intent)> {
-        let partition = partition_of(key, self.odds.partitions);
+        let partition = partition_of(key, self.params.partitions);
         let (loaded, name) = (self.logs[partition].load(i64::MAX, 0), key_name(key));
         let entry = loaded.entries.get(&name)?.into_owned();
-        let under_way = loaded.parks.contains_key(&name) || loaded.claims.contains_key(&name);
-        if under_way || !self.settings.states.phase(&entry.seen.state).is_open() {
+        let in_progress = loaded.parks.contains_key(&name) || loaded.claims.contains_key(&name);
+        if in_progress || !self.settings.states.phase(&entry.last_seen.state).is_open() {
             return None;
         }
         let records = self.input[partition][..self.visible[partition]].iter();
         let intents = records.filter_map(|r| match &r.content {
-            Content::Intents(all) => Some(all.iter().map(|intent| (r.origin, intent))),
+            RecordContent::Intents(all) => Some(all.iter().map(|intent| (r.origin, intent))),
             _ => None,
         });
-        // A repeated event is as old as it was when it came first.
+        // A repeated event is as old as its first copy.
         let mut first: BTreeMap<u64, Position> = BTreeMap::new();
         let dated = intents.flatten().filter(|(_, intent)| intent.key == name).map(|(origin, intent)| {
             let id = intent.event_id.filter(|_| origin == RecordOrigin::Source);
@@ -53,7 +53,7 @@ impl World {
                 && intent.position <= entry.position
                 && intent.occurred_at == entry.occurred_at
         });
-        // Of an event and its repetition the one or the other: they are the same.
+        // An event and its repetition are the same; either will do.
         let mut intent = newest.max_by_key(|(at, _)| *at)?.1.clone();
         intent.fields.retain(|(column, _)| **column != *COLUMN);
         let at = intent.fields.partition_point(|(column, _)| **column < *COLUMN);

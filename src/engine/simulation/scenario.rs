@@ -1,79 +1,79 @@
-//! Which histories a run draws: the odds of every fault. A scenario is plain data, so a trace or a mutation can bend
-//! the odds towards what it needs without another world.
+//! The probabilities of all faults in a family of histories. A scenario is plain data, so a trace or a mutation can
+//! make the faults that it needs more likely, in the same world.
 
 use super::super::Settings;
 use super::super::mutation::Mutation;
-use super::script::{Directive, Moment};
+use super::injection::{Injection, InjectionPoint};
 
-/// The odds of one family of histories. Chances are per mille.
+/// The probabilities of one family of histories. Chances and shares are per mille.
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
     /// Records per history.
     pub(super) records: usize,
-    /// Partitions, at most 2.
+    /// Number of partitions, at most 2. `None`: drawn.
     pub(super) partitions: Option<usize>,
-    /// Faults that strike members and links, at most this many a history.
+    /// Maximum number of random injections per history.
     pub(super) faults: usize,
-    /// Share of histories whose writes go wrong, and how often they then do.
+    /// Share of histories with failing writes, and the chance of a write to fail in them.
     pub(super) bad_writes: (u32, u32),
-    /// Of bad writes: that the write strikes after its sender gave up.
+    /// Chance of a failing write to become a ghost write.
     pub(super) ghosts: u32,
-    /// Chance that a ledger produce ends unknown, in histories that have it.
-    pub(super) unknown: (u32, u32),
-    /// Share of histories with people.
-    pub(super) people: u32,
-    /// Share of histories in which the instance refuses some values.
+    /// Share of histories with failing produces, and the chance of a produce to fail in them.
+    pub(super) unknown_produces: (u32, u32),
+    /// Share of histories with users who edit tickets.
+    pub(super) user_edits: u32,
+    /// Share of histories in which the instance rejects some values.
     pub(super) rejects: u32,
-    /// Dead letters are put back, now and then and in the end.
+    /// Dead letters are redriven from time to time and at the end.
     pub(super) redrives: bool,
-    /// Share of histories in which an operator has values written anew.
+    /// Share of histories with resyncs by an operator.
     pub(super) resyncs: u32,
-    /// Share of histories in which times are told in whole seconds.
-    pub(super) coarse: u32,
-    /// Share of histories with a pause longer than an entry's life in the middle.
+    /// Share of histories in which events have times in whole seconds.
+    pub(super) whole_seconds: u32,
+    /// Share of histories with a pause in the middle that is longer than the expiry of an entry.
     pub(super) pauses: u32,
-    /// Share of histories whose permits are slow.
+    /// Share of histories with slow permits.
     pub(super) slow_permits: u32,
-    /// Share of histories whose committer is slow (stray commits).
+    /// Share of histories with a slow committer (stray commits).
     pub(super) slow_commits: u32,
-    /// Chance that the loop is slow to see what the poller says.
+    /// Chance that the loop receives a message of the poller late.
     pub(super) slow_channel: u32,
     /// Chance that a request waits in the driver before its last check.
     pub(super) slow_driver: u32,
-    /// Faults that every history of this scenario has.
-    pub(super) always: Vec<Fault>,
-    /// Only members stay that a script names; no random faults at all.
+    /// Injections that every history of this scenario has.
+    pub(super) always: Vec<PlannedInjection>,
+    /// The parameters of the histories are fixed instead of drawn, and there are no slow requests.
     pub(super) scripted: bool,
-    /// What is switched off in the engine.
+    /// The rule that is switched off in the engine.
     pub(super) mutation: Option<Mutation>,
-    /// What is switched off in its driver.
+    /// The rule that is switched off in its driver.
     pub(super) driver: Option<DriverMutation>,
     /// Changes the drawn settings.
     pub(super) tune: Option<fn(&mut Settings)>,
 }
 
-/// A rule of the protocol that the driver keeps, left out.
+/// A rule of the protocol that the driver implements, to be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DriverMutation {
-    /// What was to be sent before a new token was taken is sent after it.
-    NoTenureCheck,
-    /// Keys in the ledger carry no token.
+    /// A request that was to be sent before a new token was taken is sent after it.
+    NoLoadGenerationCheck,
+    /// Keys in the ledger contain no token.
     TokenlessKeys,
-    /// A lease counts from the commit's answer.
+    /// A lease counts from the response to the commit.
     LeaseFromAnswer,
-    /// Neither a commit's answer nor a request about to be sent is compared with the present epoch.
+    /// Neither the response to a commit nor a request that is about to be sent is compared with the current epoch.
     NoEpochCheck,
 }
 
-/// A fault and when it strikes.
+/// An injection and when it happens.
 #[derive(Debug, Clone)]
-pub(super) enum Fault {
-    /// At this virtual time.
-    At(u64, Directive),
-    /// When this moment comes for the nth time (from 1).
-    When(Moment, u32, Directive),
-    /// At a random occurrence of this moment.
-    Sometime(Moment, Directive),
+pub(super) enum PlannedInjection {
+    /// At this virtual time, in milliseconds.
+    At(u64, Injection),
+    /// When this injection point is reached for the nth time (from 1).
+    OnNth(InjectionPoint, u32, Injection),
+    /// At a random occurrence of this injection point.
+    OnRandom(InjectionPoint, Injection),
 }
 
 impl Default for Scenario {
@@ -84,12 +84,12 @@ impl Default for Scenario {
             faults: 4,
             bad_writes: (800, 150),
             ghosts: 400,
-            unknown: (250, 25),
-            people: 250,
+            unknown_produces: (250, 25),
+            user_edits: 250,
             rejects: 80,
             redrives: true,
             resyncs: 200,
-            coarse: 200,
+            whole_seconds: 200,
             pauses: 60,
             slow_permits: 250,
             slow_commits: 250,
@@ -105,18 +105,18 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// Nothing goes wrong by itself.
+    /// A scenario without random faults.
     pub(super) fn quiet() -> Self {
         Self {
             faults: 0,
             bad_writes: (0, 0),
             ghosts: 0,
-            unknown: (0, 0),
-            people: 0,
+            unknown_produces: (0, 0),
+            user_edits: 0,
             rejects: 0,
             redrives: false,
             resyncs: 0,
-            coarse: 0,
+            whole_seconds: 0,
             pauses: 0,
             slow_permits: 0,
             slow_commits: 0,

@@ -1,37 +1,37 @@
-//! The main run, its replay, and its speed.
+//! The main run, the replay of a history, and the speed.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::scenario::Scenario;
 use super::world::World;
-use super::{run, run_one, tell_story};
+use super::{print_history, run, run_one};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 #[test]
-fn histories_keep_every_promise() {
+fn all_histories_keep_the_guarantees() {
     let histories = number("NOWBRIDGE_HISTORIES", 4_000);
     let first = number("NOWBRIDGE_SEED", 1);
-    let began = Instant::now();
-    let findings = run(first, histories, &Arc::new(Scenario::default()), false);
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{}", findings.coverage);
-    println!("{:.0} calls of apply a second, the world included", findings.coverage.applies as f64 / seconds);
-    let words: Vec<String> =
-        findings.violations.iter().take(30).map(|(seed, what)| format!("seed {seed}: {what}")).collect();
+    let started_at = Instant::now();
+    let result = run(first, histories, &Arc::new(Scenario::default()), false);
+    let seconds = started_at.elapsed().as_secs_f64();
+    println!("{}", result.coverage);
+    println!("{:.0} calls of apply per second, including the world", result.coverage.applies as f64 / seconds);
+    let messages: Vec<String> =
+        result.violations.iter().take(30).map(|(seed, violation)| format!("seed {seed}: {violation}")).collect();
     assert!(
-        findings.violations.is_empty(),
-        "{} of {histories} histories broke a promise:\n{}",
-        findings.violations.len(),
-        words.join("\n")
+        result.violations.is_empty(),
+        "{} of {histories} histories broke a guarantee:\n{}",
+        result.violations.len(),
+        messages.join("\n")
     );
 }
 
 #[test]
-fn a_seed_gives_the_same_history_again() {
+fn a_seed_always_gives_the_same_history() {
     for seed in 1..40 {
         let traces: Vec<Option<Vec<String>>> = (0..2)
             .map(|_| {
@@ -48,7 +48,7 @@ fn a_seed_gives_the_same_history_again() {
 
 /// Prints one history: `NOWBRIDGE_SEED=7 cargo test --lib simulation::tests::replay -- --nocapture --ignored`.
 #[test]
-#[ignore = "prints a history for a person"]
+#[ignore = "prints a history"]
 fn replay() {
-    tell_story(number("NOWBRIDGE_SEED", 1), &Arc::new(Scenario::default()));
+    print_history(number("NOWBRIDGE_SEED", 1), &Arc::new(Scenario::default()));
 }

@@ -1,45 +1,46 @@
-//! The world: two members, a group, a ledger, an instance and people, in virtual time, from one seed. It performs the
-//! engine's effects with delays and faults of its own and feeds back what came of them. One seed gives one history.
+//! The simulated world: two members, a group, a ledger, an instance and its users, in virtual time. It performs the
+//! engine's effects with delays and faults, and feeds the results back as events. One seed gives one history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::super::event::{DeadLetter, Received, RequestBody};
-use super::super::flap_detection::Flapping;
+use super::super::event::{DeadLetter, MappedRecord, RequestBody};
+use super::super::flap_detection::FlapSettings;
+use super::super::retry::RetryDelays;
 use super::super::{Dispatcher, Effect, Event, Settings};
-use super::alerts::{self, Habits};
 use super::coverage::Coverage;
 use super::group::Group;
+use super::injection::{Injection, InjectionPoint, ProduceFault, Target, WriteOutcome};
 use super::instance::Instance;
-use super::ledger::{Log, Stored};
-use super::member::{Input, Member, Stamped};
+use super::ledger::{LedgerLog, StoredRecord};
+use super::member::{Input, Member, StampedCommit};
+use super::publisher::{self, PublishParams};
 use super::queue::Queue;
-use super::redrive::Shelved;
-use super::scenario::{DriverMutation, Fault, Scenario};
-use super::script::{Directive, Fate, Landing, Moment, Who};
+use super::redrive::StoredLetter;
+use super::scenario::{DriverMutation, PlannedInjection, Scenario};
 use crate::model::entry::AttemptId;
 use crate::model::{Answer, Epoch, Intent, Key, Now, Position};
 
 /// Unix milliseconds at virtual time 0.
 pub(super) const BASE: i64 = 1_700_000_000_000;
 
-/// What happens outside of processes, or reaches one.
+/// Something that happens at a virtual time, outside of the processes or to one of them.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum ScheduledEvent {
     Publish,
-    Strike(Directive),
-    Reach {
+    Inject(Injection),
+    Deliver {
         member: usize,
-        life: u32,
+        pid: u32,
         input: Input,
     },
-    Thaw {
+    Resume {
         member: usize,
-        life: u32,
+        pid: u32,
     },
-    LinkUp {
+    Reconnect {
         member: usize,
     },
     Restart {
@@ -47,100 +48,96 @@ pub(super) enum Happening {
     },
     Exit {
         member: usize,
-        life: u32,
+        pid: u32,
         down: u64,
     },
-    /// A ledger produce reaches the broker.
-    Land(u32),
-    /// A commit reaches the coordinator.
+    ProduceLands(u32),
     CommitArrives {
         member: usize,
-        life: u32,
+        pid: u32,
         generation: Option<u64>,
-        stamped: Stamped,
+        stamped: StampedCommit,
     },
-    /// A request reaches the instance.
-    Arrive(u32),
-    /// The instance commits a write.
-    Commit(u32),
-    /// The coordinator misses a member's heartbeats.
-    SessionOver {
+    RequestArrives(u32),
+    CommitWrite(u32),
+    /// The coordinator has received no heartbeat of the member for its session timeout.
+    SessionTimeout {
         member: usize,
-        life: u32,
-        reach: u32,
+        pid: u32,
+        reachability: u32,
     },
     /// The client leaves the group because it was not polled.
-    PollOver {
+    PollTimeout {
         member: usize,
-        life: u32,
+        pid: u32,
     },
-    /// The callback has returned, the coordinator may give the partition on.
-    Freed {
+    /// The rebalance callback has returned: the coordinator may reassign the partition.
+    PartitionReleased {
         member: usize,
-        life: u32,
+        pid: u32,
         partition: usize,
     },
-    /// Faults stop.
-    Calm,
+    /// No more faults are injected.
+    EndFaults,
 }
 
-/// A request under way.
+/// A request that was sent.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) member: usize,
-    pub(super) life: u32,
+    pub(super) pid: u32,
     pub(super) id: super::super::event::RequestId,
     pub(super) partition: usize,
     pub(super) body: RequestBody,
     pub(super) attempt: Option<AttemptId>,
     pub(super) lease_until: u64,
     pub(super) checked_at: u64,
-    /// When its sender had last looked at the row.
-    pub(super) looked_at: u64,
-    pub(super) left_at: u64,
-    /// A freeze struck between the check and the sending.
-    pub(super) stuck: bool,
-    /// Arrived at the instance (or never will).
+    /// When the sending member last read the row.
+    pub(super) row_read_at: u64,
+    pub(super) sent_at: u64,
+    /// The process was frozen between the check and the sending.
+    pub(super) frozen_unsent: bool,
+    /// The request arrived at the instance, or never will.
     pub(super) arrived: bool,
-    /// The write will still be committed.
-    pub(super) pending: bool,
-    /// The sender has got its answer.
+    /// The instance may still commit the write.
+    pub(super) may_commit: bool,
+    /// The sender has received the response.
     pub(super) answered: bool,
-    /// Answer on its way.
+    /// The response on its way to the sender.
     pub(super) answer: Option<Answer>,
-    pub(super) fate: Fate,
+    pub(super) outcome: WriteOutcome,
 }
 
-/// A ledger produce under way.
+/// A record that was enqueued in the producer.
 #[derive(Debug)]
 pub(super) struct Produce {
     pub(super) member: usize,
-    pub(super) life: u32,
+    pub(super) pid: u32,
     pub(super) partition: usize,
-    pub(super) handed: u64,
-    pub(super) op: Option<super::super::event::OpId>,
-    pub(super) what: Handed,
+    pub(super) enqueued_at: u64,
+    pub(super) produce_id: Option<super::super::event::ProduceId>,
+    pub(super) payload: ProducePayload,
     pub(super) landed: bool,
-    /// The loop has been told already, as unknown.
-    pub(super) told: bool,
-    /// The moment that its ack is.
-    pub(super) moment: Option<Moment>,
+    /// The engine already received the outcome `Unknown` or `NotWritten`.
+    pub(super) outcome_reported: bool,
+    /// The injection point that is reached when the record is acked.
+    pub(super) ack_point: Option<InjectionPoint>,
 }
 
-/// What was handed to the producer.
+/// The content of a produce.
 #[derive(Debug)]
-pub(super) enum Handed {
-    Ledger(Stored),
-    /// With the epoch that wants the token.
+pub(super) enum ProducePayload {
+    Ledger(StoredRecord),
+    /// The epoch for which the token is taken.
     Owner(Epoch),
-    Letter(Option<Box<DeadLetter>>),
+    DeadLetter(Option<Box<DeadLetter>>),
 }
 
-/// A fault that waits for its moment.
-struct Watch {
-    moment: Moment,
+/// An injection that waits for its injection point.
+struct ArmedInjection {
+    point: InjectionPoint,
     nth: u32,
-    what: Directive,
+    injection: Injection,
 }
 
 /// One history.
@@ -148,92 +145,92 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) seed: u64,
     pub(super) rng: Rng,
-    pub(super) queue: Queue<Happening>,
+    pub(super) queue: Queue<ScheduledEvent>,
     pub(super) settings: Settings,
     pub(super) scenario: Arc<Scenario>,
     pub(super) members: [Member; 2],
     pub(super) group: Group,
-    pub(super) logs: [Log; 2],
-    pub(super) input: [Vec<Received>; 2],
+    pub(super) logs: [LedgerLog; 2],
+    pub(super) input: [Vec<MappedRecord>; 2],
     pub(super) visible: [usize; 2],
     pub(super) instance: Instance,
     pub(super) requests: Vec<Request>,
     pub(super) produces: Vec<Produce>,
-    /// Where each attempt's claim begins and ends.
-    pub(super) claimed: Vec<(AttemptId, Position, Position)>,
-    /// Highest position committed, by key.
-    pub(super) newest: [Option<Position>; 3],
-    /// Positions that will not be applied because they were dead-lettered or superseded by something that was.
-    pub(super) dead: BTreeSet<Position>,
-    /// Dead letters that stand, of all keys.
-    pub(super) shelf: Vec<Shelved>,
-    /// Where redriven events stood before they were put back for the first time.
-    pub(super) originals: BTreeMap<Position, Position>,
-    /// Redrives so far.
+    /// Attempt, first and last position of each claim.
+    pub(super) claimed_ranges: Vec<(AttemptId, Position, Position)>,
+    /// Highest position that was committed, by key.
+    pub(super) newest_committed: [Option<Position>; 3],
+    /// Positions that will not be applied, because they were dead-lettered or superseded by a dead-lettered event.
+    pub(super) not_applied: BTreeSet<Position>,
+    /// The dead letters of all keys.
+    pub(super) dead_letters: Vec<StoredLetter>,
+    /// Original positions of redriven events, before their first redrive.
+    pub(super) original_positions: BTreeMap<Position, Position>,
+    /// Number of redrives so far.
     pub(super) redrives: u64,
-    /// Where in each partition the last of them ended.
-    pub(super) redriven_to: [i64; 2],
-    /// Keys that were forgotten.
+    /// The end of the last redrive in each partition.
+    pub(super) redrive_end: [i64; 2],
+    /// Keys whose entry expired.
     pub(super) expired: BTreeSet<Key>,
-    /// What a resync has found and not put into the input yet.
-    pub(super) resync: Option<(Position, Intent)>,
-    /// Positions resolved by reports, in the present assignment of each member and partition.
+    /// An event that a resync has read and not yet appended to the input: the position of the entry, and the intent.
+    pub(super) pending_resync: Option<(Position, Intent)>,
+    /// Positions resolved by reports, in the current assignment of each member and partition.
     pub(super) resolved: [[(Epoch, BTreeSet<Position>); 2]; 2],
     pub(super) coverage: Coverage,
-    pub(super) odds: Odds,
-    pub(super) plan: Vec<Fate>,
-    pub(super) produce_plan: Vec<(Moment, Landing)>,
+    pub(super) params: HistoryParams,
+    pub(super) planned_outcomes: Vec<WriteOutcome>,
+    pub(super) produce_faults: Vec<(InjectionPoint, ProduceFault)>,
     pub(super) trace: Option<Vec<String>>,
-    pub(super) violation: Option<String>,
-    /// Keys whose tickets a person and the bridge wrote at once: their values prove nothing.
-    pub(super) raced: [bool; 3],
-    /// Keys whose ticket's state a person changed.
-    pub(super) handled: [bool; 3],
+    pub(super) first_violation: Option<String>,
+    /// Keys whose ticket a user and the bridge wrote at the same time: its values prove nothing.
+    pub(super) user_raced: [bool; 3],
+    /// Keys whose ticket's state a user changed.
+    pub(super) user_changed_state: [bool; 3],
     /// Writes that may still take effect.
-    pub(super) under_way: Vec<u32>,
-    pub(super) calm: bool,
-    pub(super) calm_at: u64,
-    /// Records published before the long pause, by partition.
-    pub(super) first_half: [usize; 2],
-    published: usize,
+    pub(super) in_flight: Vec<u32>,
+    pub(super) faults_over: bool,
+    pub(super) faults_over_at: u64,
+    /// Number of records published before the long pause, by partition.
+    pub(super) published_before_pause: [usize; 2],
+    published_count: usize,
     schedule: Vec<(usize, u64)>,
-    watches: Vec<Watch>,
-    moments: [u32; Moment::COUNT],
+    armed: Vec<ArmedInjection>,
+    point_counts: [u32; InjectionPoint::COUNT],
     effects: Vec<Effect>,
 }
 
-/// What this history drew.
+/// The parameters drawn for a history.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Odds {
+pub(super) struct HistoryParams {
     pub(super) partitions: usize,
     pub(super) bad_writes: u32,
     pub(super) ghosts: u32,
-    pub(super) unknown: u32,
+    pub(super) unknown_produces: u32,
     pub(super) rejects: bool,
-    pub(super) people: bool,
+    pub(super) user_edits: bool,
     pub(super) resyncs: bool,
-    pub(super) coarse: bool,
-    pub(super) pause: u64,
-    pub(super) permit: u64,
+    pub(super) whole_seconds: bool,
+    pub(super) long_pause: u64,
+    pub(super) max_permit_delay: u64,
     pub(super) slow_commits: bool,
-    /// The instance's clock minus the true time, milliseconds.
-    pub(super) clock: i64,
-    pub(super) poll: u64,
+    /// The instance's clock minus the true time, in milliseconds.
+    pub(super) instance_clock_offset: i64,
+    pub(super) poll_interval: u64,
     pub(super) hold_down: u64,
     pub(super) outage_until: u64,
     pub(super) throttle_until: u64,
-    pub(super) lockout_until: u64,
+    pub(super) unauthorized_until: u64,
     pub(super) permits_from: u64,
 }
 
-macro_rules! tell {
+macro_rules! trace_line {
     ($world:expr, $($arg:tt)*) => {
         if let Some(trace) = $world.trace.as_mut() {
             trace.push(format!("{:>9.3}  {}", $world.now as f64 / 1000.0, format_args!($($arg)*)));
         }
     };
 }
-pub(super) use tell;
+pub(super) use trace_line;
 
 impl World {
     pub(super) fn new() -> Self {
@@ -252,82 +249,82 @@ impl World {
             instance: Instance::default(),
             requests: Vec::new(),
             produces: Vec::new(),
-            claimed: Vec::new(),
-            newest: [None; 3],
-            dead: BTreeSet::new(),
-            shelf: Vec::new(),
-            originals: BTreeMap::new(),
+            claimed_ranges: Vec::new(),
+            newest_committed: [None; 3],
+            not_applied: BTreeSet::new(),
+            dead_letters: Vec::new(),
+            original_positions: BTreeMap::new(),
             redrives: 0,
-            redriven_to: [0; 2],
+            redrive_end: [0; 2],
             expired: BTreeSet::new(),
-            resync: None,
+            pending_resync: None,
             resolved: Default::default(),
             coverage: Coverage::default(),
-            odds: Odds::default(),
-            plan: Vec::new(),
-            produce_plan: Vec::new(),
+            params: HistoryParams::default(),
+            planned_outcomes: Vec::new(),
+            produce_faults: Vec::new(),
             trace: None,
-            violation: None,
-            raced: [false; 3],
-            handled: [false; 3],
-            under_way: Vec::new(),
-            calm: false,
-            calm_at: 0,
-            first_half: [0; 2],
-            published: 0,
+            first_violation: None,
+            user_raced: [false; 3],
+            user_changed_state: [false; 3],
+            in_flight: Vec::new(),
+            faults_over: false,
+            faults_over_at: 0,
+            published_before_pause: [0; 2],
+            published_count: 0,
             schedule: Vec::new(),
-            watches: Vec::new(),
-            moments: [0; Moment::COUNT],
+            armed: Vec::new(),
+            point_counts: [0; InjectionPoint::COUNT],
             effects: Vec::new(),
         }
     }
 
-    /// Runs one history from a seed. Coverage adds up over the histories of a world.
+    /// Runs one history from a seed. Coverage accumulates over the histories of a world.
     pub(super) fn run(&mut self, seed: u64, scenario: &Arc<Scenario>) -> Result<(), String> {
         self.prepare(seed, scenario);
         let mut steps = 0_u64;
-        while self.violation.is_none() {
+        while self.first_violation.is_none() {
             steps += 1;
             if steps > 2_000_000 {
-                self.violate("the history does not end".into());
+                self.report_violation("the history does not end".into());
                 break;
             }
-            let Some((at, happening)) = self.queue.pop() else {
-                self.violate("the world has nothing more to do, and records are unresolved".into());
+            let Some((at, event)) = self.queue.pop() else {
+                self.report_violation("no more events are scheduled, but records are unresolved".into());
                 break;
             };
             self.now = self.now.max(at);
-            self.happen(happening);
-            if self.calm && self.finished() {
+            self.handle(event);
+            if self.faults_over && self.finished() {
                 if self.scenario.redrives && self.has_open_letters() {
                     self.redrive_all();
-                    self.calm_at = self.now;
+                    self.faults_over_at = self.now;
                     if self.redrives > 100 {
-                        self.violate("redrives do not come to an end".into());
+                        self.report_violation("redrives do not end".into());
                     }
                     continue;
                 }
-                self.judge_end();
+                self.check_final_state();
                 break;
             }
         }
         self.coverage.histories += 1;
-        match self.violation.take() {
-            Some(what) => Err(what),
+        match self.first_violation.take() {
+            Some(violation) => Err(violation),
             None => Ok(()),
         }
     }
 
-    pub(super) fn violate(&mut self, what: String) {
-        tell!(self, "VIOLATION {what}");
-        self.violation.get_or_insert(what);
+    pub(super) fn report_violation(&mut self, violation: String) {
+        trace_line!(self, "VIOLATION {violation}");
+        self.first_violation.get_or_insert(violation);
     }
 
     pub(super) fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.rng.u32(0..1000) < per_mille
     }
 
-    pub(super) fn off(&self, mutation: DriverMutation) -> bool {
+    pub(super) fn rule_off(&self, mutation: DriverMutation) -> bool {
         self.scenario.driver == Some(mutation)
     }
 
@@ -341,27 +338,27 @@ impl World {
         self.instance.clear();
         self.requests.clear();
         self.produces.clear();
-        self.claimed.clear();
-        self.newest = [None; 3];
-        self.dead.clear();
-        self.shelf.clear();
-        self.originals.clear();
+        self.claimed_ranges.clear();
+        self.newest_committed = [None; 3];
+        self.not_applied.clear();
+        self.dead_letters.clear();
+        self.original_positions.clear();
         self.redrives = 0;
-        self.redriven_to = [0; 2];
+        self.redrive_end = [0; 2];
         self.expired.clear();
-        self.resync = None;
+        self.pending_resync = None;
         self.resolved = Default::default();
-        self.plan.clear();
-        self.produce_plan.clear();
-        self.raced = [false; 3];
-        self.handled = [false; 3];
-        self.under_way.clear();
+        self.planned_outcomes.clear();
+        self.produce_faults.clear();
+        self.user_raced = [false; 3];
+        self.user_changed_state = [false; 3];
+        self.in_flight.clear();
         self.visible = [0; 2];
-        self.published = 0;
-        self.calm = false;
-        self.watches.clear();
-        self.moments = [0; Moment::COUNT];
-        self.draw();
+        self.published_count = 0;
+        self.faults_over = false;
+        self.armed.clear();
+        self.point_counts = [0; InjectionPoint::COUNT];
+        self.draw_params();
         for log in &mut self.logs {
             log.clear();
             log.tokenless = scenario.driver == Some(DriverMutation::TokenlessKeys);
@@ -369,39 +366,39 @@ impl World {
         self.draw_records();
         self.draw_faults();
         for member in 0..2 {
-            self.members[member].die();
-            self.members[member].life = 0;
-            self.members[member].cut_until = 0;
-            self.members[member].skew = self.rng.i64(-800..800);
+            self.members[member].reset();
+            self.members[member].pid = 0;
+            self.members[member].disconnected_until = 0;
+            self.members[member].clock_offset = self.rng.i64(-800..800);
             let at = if scenario.scripted { 1 } else { self.rng.u64(0..3_000) };
-            self.queue.push(at + member as u64, Happening::Restart { member });
+            self.queue.push(at + member as u64, ScheduledEvent::Restart { member });
         }
     }
 
-    /// Settings and odds of this history.
-    fn draw(&mut self) {
+    /// Draws the settings and parameters of this history.
+    fn draw_params(&mut self) {
         let scenario = self.scenario.clone();
         let rng = &mut self.rng;
         let session = if scenario.scripted { 10_000 } else { [6_000, 10_000, 20_000][rng.usize(0..3)] };
         let deadline = if scenario.scripted { 5_000 } else { [2_000, 5_000, 12_000][rng.usize(0..3)] };
         let settle = if scenario.scripted { 20_000 } else { [3_000, 10_000, 30_000][rng.usize(0..3)] };
-        let people = rng.u32(0..1000) < scenario.people;
+        let user_edits = rng.u32(0..1000) < scenario.user_edits;
         self.settings = Settings {
             reopen_window: if scenario.scripted { 30_000 } else { [5_000, 20_000, 60_000][rng.usize(0..3)] },
-            row_freshness: if people || rng.bool() { 0 } else { 30_000 },
+            max_row_age: if user_edits || rng.bool() { 0 } else { 30_000 },
             request_deadline: deadline,
-            settle_time: settle,
+            max_transaction_time: settle,
             session_timeout: session,
             max_poll_interval: 30_000,
-            poll_margin: 2_000,
-            drain: 3_000,
-            mark_every: 1_000,
-            claims_ahead: rng.usize(1..4),
-            brake: u32::MAX,
-            breaker: 5,
-            retry: (200, 4_000),
-            auth_retry: (1_000, 8_000),
-            flapping: (!scenario.scripted && rng.u32(0..4) == 0).then_some(Flapping {
+            poll_interval_margin: 2_000,
+            drain_timeout: 3_000,
+            mark_interval: 1_000,
+            min_claim_window: rng.usize(1..4),
+            rejection_limit: u32::MAX,
+            breaker_threshold: 5,
+            retry: RetryDelays { first: 200, max: 4_000 },
+            auth_retry: RetryDelays { first: 1_000, max: 8_000 },
+            flapping: (!scenario.scripted && rng.u32(0..4) == 0).then_some(FlapSettings {
                 changes: rng.usize(2..5),
                 within: 20_000,
                 hold: 4_000,
@@ -416,26 +413,26 @@ impl World {
         let drawn = scenario.partitions.unwrap_or_else(|| rng.usize(1..3));
         let mut share = |(often, rate): (u32, u32)| if rng.u32(0..1000) < often { rng.u32(0..=rate * 2) } else { 0 };
         let bad_writes = share(scenario.bad_writes);
-        let unknown = share(scenario.unknown);
-        self.odds = Odds {
+        let unknown_produces = share(scenario.unknown_produces);
+        self.params = HistoryParams {
             partitions: drawn,
             bad_writes,
-            unknown,
+            unknown_produces,
             ghosts: scenario.ghosts,
             rejects: rng.u32(0..1000) < scenario.rejects,
-            people,
+            user_edits,
             resyncs: scenario.resyncs > 0 && rng.u32(0..1000) < scenario.resyncs,
-            coarse: scenario.coarse > 0 && rng.u32(0..1000) < scenario.coarse,
-            pause: if rng.u32(0..1000) < scenario.pauses { rng.u64(1_260_000..1_400_000) } else { 0 },
-            permit: if rng.u32(0..1000) < scenario.slow_permits { rng.u64(100..20_000) } else { 20 },
+            whole_seconds: scenario.whole_seconds > 0 && rng.u32(0..1000) < scenario.whole_seconds,
+            long_pause: if rng.u32(0..1000) < scenario.pauses { rng.u64(1_260_000..1_400_000) } else { 0 },
+            max_permit_delay: if rng.u32(0..1000) < scenario.slow_permits { rng.u64(100..20_000) } else { 20 },
             slow_commits: rng.u32(0..1000) < scenario.slow_commits,
-            clock: rng.i64(-300_000..300_000),
-            poll: if scenario.scripted { 300 } else { rng.u64(300..1_500) },
+            instance_clock_offset: rng.i64(-300_000..300_000),
+            poll_interval: if scenario.scripted { 300 } else { rng.u64(300..1_500) },
             hold_down: if scenario.scripted || rng.u32(0..20) > 0 { 0 } else { rng.u64(300..6_000) },
-            ..Odds::default()
+            ..HistoryParams::default()
         };
         if rng.u32(0..12) == 0 {
-            self.instance.rule = Some((alerts::COLUMNS[2], "2"));
+            self.instance.business_rule = Some((publisher::COLUMNS[2], "2"));
             self.coverage.rule_changes += 1;
         }
     }
@@ -445,28 +442,28 @@ impl World {
             input.clear();
         }
         self.schedule.clear();
-        let habits = Habits {
+        let params = PublishParams {
             records: self.scenario.records,
-            partitions: self.odds.partitions,
-            rejects: self.odds.rejects,
-            pause: self.odds.pause,
+            partitions: self.params.partitions,
+            rejects: self.params.rejects,
+            long_pause: self.params.long_pause,
             reopen_window: self.settings.reopen_window,
-            hold_down: self.odds.hold_down,
-            coarse: self.odds.coarse,
+            hold_down: self.params.hold_down,
+            whole_seconds: self.params.whole_seconds,
             base: BASE,
         };
-        self.first_half = [0; 2];
-        for (n, published) in alerts::publish(&mut self.rng, &habits).into_iter().enumerate() {
-            self.first_half[published.partition] += usize::from(n < habits.records / 2);
+        self.published_before_pause = [0; 2];
+        for (n, published) in publisher::publish(&mut self.rng, &params).into_iter().enumerate() {
+            self.published_before_pause[published.partition] += usize::from(n < params.records / 2);
             self.add_record(published.partition, published.at, published.record);
         }
     }
 
-    /// Puts a record on the agenda.
-    pub(super) fn add_record(&mut self, partition: usize, at: u64, record: Received) {
+    /// Schedules the publishing of a record.
+    pub(super) fn add_record(&mut self, partition: usize, at: u64, record: MappedRecord) {
         self.schedule.push((partition, at));
         self.input[partition].push(record);
-        self.queue.push(at, Happening::Publish);
+        self.queue.push(at, ScheduledEvent::Publish);
     }
 
     fn draw_faults(&mut self) {
@@ -474,233 +471,235 @@ impl World {
         let last = self.schedule.last().map_or(1_000, |(_, at)| *at);
         for fault in &scenario.always {
             match fault {
-                Fault::At(at, what) => self.queue.push(*at, Happening::Strike(what.clone())),
-                Fault::When(moment, nth, what) => {
-                    self.watches.push(Watch { moment: *moment, nth: *nth, what: what.clone() });
+                PlannedInjection::At(at, injection) => self.queue.push(*at, ScheduledEvent::Inject(injection.clone())),
+                PlannedInjection::OnNth(point, nth, injection) => {
+                    self.armed.push(ArmedInjection { point: *point, nth: *nth, injection: injection.clone() });
                 }
-                Fault::Sometime(moment, what) => {
+                PlannedInjection::OnRandom(point, injection) => {
                     let nth = self.rng.u32(1..30);
-                    self.watches.push(Watch { moment: *moment, nth, what: what.clone() });
+                    self.armed.push(ArmedInjection { point: *point, nth, injection: injection.clone() });
                 }
             }
         }
         if scenario.faults > 0 {
             for _ in 0..self.rng.usize(1..=scenario.faults) {
-                let what = self.draw_directive();
+                let injection = self.draw_injection();
                 if self.rng.u32(0..4) == 0 {
                     let at = self.rng.u64(0..last);
-                    self.queue.push(at, Happening::Strike(what));
+                    self.queue.push(at, ScheduledEvent::Inject(injection));
                 } else {
-                    let moment = Moment::ALL[self.rng.usize(0..Moment::COUNT)];
+                    let point = InjectionPoint::ALL[self.rng.usize(0..InjectionPoint::COUNT)];
                     let nth = self.rng.u32(1..25);
-                    self.watches.push(Watch { moment, nth, what });
+                    self.armed.push(ArmedInjection { point, nth, injection: injection });
                 }
             }
             for _ in 0..self.rng.usize(0..3) {
                 let at = self.rng.u64(0..last);
-                self.queue.push(at, Happening::Strike(Directive::Compact));
+                self.queue.push(at, ScheduledEvent::Inject(Injection::Compact));
             }
         }
-        if self.odds.rejects && scenario.redrives {
+        if self.params.rejects && scenario.redrives {
             for _ in 0..self.rng.usize(1..6) {
                 let at = self.rng.u64(0..last);
                 let key = self.rng.usize(0..3);
-                self.queue.push(at, Happening::Strike(Directive::Redrive(key)));
+                self.queue.push(at, ScheduledEvent::Inject(Injection::Redrive(key)));
             }
         }
-        if self.odds.resyncs {
+        if self.params.resyncs {
             for _ in 0..self.rng.usize(2..12) {
                 let at = self.rng.u64(0..last);
                 let key = self.rng.usize(0..3);
-                self.queue.push(at, Happening::Strike(Directive::Resync(key)));
+                self.queue.push(at, ScheduledEvent::Inject(Injection::Resync(key)));
             }
         }
-        if self.odds.people {
+        if self.params.user_edits {
             for _ in 0..self.rng.usize(1..10) {
                 let at = self.rng.u64(0..last);
-                let deed = self.draw_deed();
+                let action = self.draw_user_action();
                 let key = self.rng.usize(0..3);
-                self.queue.push(at, Happening::Strike(Directive::Person(key, deed)));
+                self.queue.push(at, ScheduledEvent::Inject(Injection::UserAction(key, action)));
             }
         }
-        let faults_end = scenario.always.iter().map(|f| if let Fault::At(at, _) = f { *at } else { 0 }).max();
-        self.calm_at = last.max(faults_end.unwrap_or(0)) + 500 + self.rng.u64(0..10_000);
-        self.queue.push(self.calm_at, Happening::Calm);
+        let faults_end =
+            scenario.always.iter().map(|f| if let PlannedInjection::At(at, _) = f { *at } else { 0 }).max();
+        self.faults_over_at = last.max(faults_end.unwrap_or(0)) + 500 + self.rng.u64(0..10_000);
+        self.queue.push(self.faults_over_at, ScheduledEvent::EndFaults);
     }
 
-    fn draw_directive(&mut self) -> Directive {
+    fn draw_injection(&mut self) -> Injection {
         let session = self.settings.session_timeout;
-        let span = self.settings.request_deadline + self.settings.settle_time;
+        let span = self.settings.request_deadline + self.settings.max_transaction_time;
         let rng = &mut self.rng;
-        let member = if rng.bool() { Who::Here } else { Who::Is(rng.usize(0..2)) };
+        let target = if rng.bool() { Target::Triggering } else { Target::Member(rng.usize(0..2)) };
         let length = match rng.u32(0..3) {
             0 => rng.u64(10..session / 2),
             1 => rng.u64(session / 2..session * 2),
             _ => rng.u64(session..session * 2 + span),
         };
         match rng.u32(0..100) {
-            0..30 => Directive::Crash { member, down: rng.u64(100..session * 2) },
-            30..55 => Directive::Freeze { member, length },
-            55..63 => Directive::Stall { member, length: length + rng.u64(0..40_000) },
-            63..70 => Directive::Cut { member, length },
-            70..82 => Directive::Rebalance,
-            82..86 => Directive::Terminate { member, drain: rng.u64(0..25_000), down: rng.u64(100..5_000) },
-            86..89 => Directive::Outage(length),
-            89..91 => Directive::Throttle(length),
-            91..93 => Directive::Lockout(length / 2),
-            93..96 => Directive::HoldPermits(length),
-            _ => Directive::HoldCommit { member, length },
+            0..30 => Injection::Crash { target, down: rng.u64(100..session * 2) },
+            30..55 => Injection::Freeze { target, length },
+            55..63 => Injection::StallPoller { target, length: length + rng.u64(0..40_000) },
+            63..70 => Injection::Disconnect { target, length },
+            70..82 => Injection::Rebalance,
+            82..86 => Injection::Terminate { target, drain: rng.u64(0..25_000), down: rng.u64(100..5_000) },
+            86..89 => Injection::Outage(length),
+            89..91 => Injection::Throttle(length),
+            91..93 => Injection::Unauthorized(length / 2),
+            93..96 => Injection::DelayPermits(length),
+            _ => Injection::DelayCommit { target, length },
         }
     }
 
-    /// Marks a moment at a member; what waits for it strikes on the spot.
-    pub(super) fn moment(&mut self, moment: Moment, member: usize) {
-        let count = &mut self.moments[moment as usize];
+    /// Counts an injection point at a member, and performs the injections that wait for it.
+    pub(super) fn reached(&mut self, point: InjectionPoint, member: usize) {
+        let count = &mut self.point_counts[point as usize];
         *count += 1;
-        if self.watches.is_empty() || self.calm {
+        if self.armed.is_empty() || self.faults_over {
             return;
         }
         let nth = *count;
-        while let Some(at) = self.watches.iter().position(|w| w.moment == moment && w.nth == nth) {
-            let watch = self.watches.swap_remove(at);
-            tell!(self, "at {moment:?} #{nth}:");
-            self.strike(&watch.what, Some(member));
+        while let Some(at) = self.armed.iter().position(|w| w.point == point && w.nth == nth) {
+            let armed = self.armed.swap_remove(at);
+            trace_line!(self, "at {point:?} #{nth}:");
+            self.inject(&armed.injection, Some(member));
         }
     }
 
-    pub(super) fn clock(&self, member: usize) -> Now {
-        let unix = BASE + i64::try_from(self.now).unwrap_or(0) + self.members[member].skew;
+    pub(super) fn member_clock(&self, member: usize) -> Now {
+        let unix = BASE + i64::try_from(self.now).unwrap_or(0) + self.members[member].clock_offset;
         Now { mono: self.now, unix }
     }
 
-    /// The instance's clock, seconds.
-    pub(super) fn date(&self) -> i64 {
-        (BASE + i64::try_from(self.now).unwrap_or(0) + self.odds.clock).div_euclid(1000)
+    /// The instance's clock, in seconds.
+    pub(super) fn instance_date(&self) -> i64 {
+        (BASE + i64::try_from(self.now).unwrap_or(0) + self.params.instance_clock_offset).div_euclid(1000)
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Publish => {
-                let (partition, _) = self.schedule[self.published];
-                self.published += 1;
+    fn handle(&mut self, event: ScheduledEvent) {
+        match event {
+            ScheduledEvent::Publish => {
+                let (partition, _) = self.schedule[self.published_count];
+                self.published_count += 1;
                 self.visible[partition] += 1;
                 self.coverage.records += 1;
             }
-            Happening::Strike(what) => {
-                if !self.calm {
-                    self.strike(&what, None);
+            ScheduledEvent::Inject(injection) => {
+                if !self.faults_over {
+                    self.inject(&injection, None);
                 }
             }
-            Happening::Reach { member, life, input } => {
-                if self.members[member].life == life {
+            ScheduledEvent::Deliver { member, pid, input } => {
+                if self.members[member].pid == pid {
                     if self.members[member].frozen() {
-                        self.members[member].held.push(input);
+                        self.members[member].deferred.push(input);
                     } else {
-                        self.reach(member, input);
+                        self.deliver(member, input);
                     }
                 }
             }
-            Happening::Thaw { member, life } => self.thaw(member, life),
-            Happening::LinkUp { member } => self.update_reach(member),
-            Happening::Restart { member } => self.start(member),
-            Happening::Exit { member, life, down } => {
-                if self.members[member].life == life && self.members[member].alive() {
+            ScheduledEvent::Resume { member, pid } => self.resume(member, pid),
+            ScheduledEvent::Reconnect { member } => self.update_reachability(member),
+            ScheduledEvent::Restart { member } => self.start(member),
+            ScheduledEvent::Exit { member, pid, down } => {
+                if self.members[member].pid == pid && self.members[member].alive() {
                     self.exit(member, down);
                 }
             }
-            Happening::Land(produce) => self.land(produce),
-            Happening::CommitArrives { member, life, generation, stamped } => {
-                self.commit_arrives(member, life, generation, stamped);
+            ScheduledEvent::ProduceLands(produce) => self.land(produce),
+            ScheduledEvent::CommitArrives { member, pid, generation, stamped } => {
+                self.commit_arrives(member, pid, generation, stamped);
             }
-            Happening::Arrive(request) => self.arrive(request),
-            Happening::Commit(request) => self.commit_write(request),
-            Happening::SessionOver { member, life, reach } => {
-                let gone = self.members[member].life != life;
-                if gone || (self.members[member].reach == reach && !self.members[member].reachable) {
-                    self.expel(member, life, "no heartbeat");
+            ScheduledEvent::RequestArrives(request) => self.arrive(request),
+            ScheduledEvent::CommitWrite(request) => self.commit_write(request),
+            ScheduledEvent::SessionTimeout { member, pid, reachability } => {
+                let gone = self.members[member].pid != pid;
+                if gone || (self.members[member].reachability == reachability && !self.members[member].reachable) {
+                    self.expel(member, pid, "no heartbeat");
                 }
             }
-            Happening::PollOver { member, life } => {
+            ScheduledEvent::PollTimeout { member, pid } => {
                 let late = self.members[member].last_poll + self.settings.max_poll_interval <= self.now;
-                if self.members[member].life == life && late && !self.members[member].frozen() {
-                    self.expel(member, life, "not polled");
+                if self.members[member].pid == pid && late && !self.members[member].frozen() {
+                    self.expel(member, pid, "not polled");
                 }
             }
-            Happening::Freed { member, life, partition } => self.freed(member, life, partition),
-            Happening::Calm => self.calm_down(),
+            ScheduledEvent::PartitionReleased { member, pid, partition } => self.released(member, pid, partition),
+            ScheduledEvent::EndFaults => self.end_faults(),
         }
     }
 
     /// Sends an input to a process after a delay.
     pub(super) fn send(&mut self, member: usize, delay: u64, input: Input) {
-        let life = self.members[member].life;
-        self.queue.push(self.now + delay, Happening::Reach { member, life, input });
+        let pid = self.members[member].pid;
+        self.queue.push(self.now + delay, ScheduledEvent::Deliver { member, pid, input });
     }
 
-    /// A new process begins.
+    /// Starts a new process.
     fn start(&mut self, member: usize) {
         if self.members[member].alive() {
             return;
         }
-        tell!(self, "member {member} starts");
+        trace_line!(self, "member {member} starts");
         let settings = Settings { seed: self.settings.seed ^ member as u64, ..self.settings.clone() };
         let mut dispatcher = Box::new(Dispatcher::new(settings));
         if let Some(mutation) = self.scenario.mutation {
-            dispatcher.mutate(mutation);
+            dispatcher.disable_rule(mutation);
         }
         self.members[member].dispatcher = Some(dispatcher);
         self.members[member].last_poll = self.now;
         self.resolved[member] = Default::default();
-        self.update_reach(member);
-        self.feed(member, Event::InstanceTime { date: self.date() });
+        self.update_reachability(member);
+        self.apply_event(member, Event::InstanceTime { date: self.instance_date() });
         let delay = self.rng.u64(10..500);
         self.send(member, delay, Input::Join);
         self.send(member, delay, Input::Poll);
-        self.send(member, delay, Input::Renew);
+        self.send(member, delay, Input::RenewLeases);
     }
 
-    /// Gives an event to a member's dispatcher and performs what it wants.
-    pub(super) fn feed(&mut self, member: usize, event: Event) {
-        let now = self.clock(member);
-        tell!(self, "{member} <- {}", super::report::event(&event));
+    /// Gives an event to a member's dispatcher and performs the effects.
+    pub(super) fn apply_event(&mut self, member: usize, event: Event) {
+        let now = self.member_clock(member);
+        trace_line!(self, "{member} <- {}", super::trace_format::event(&event));
         let Some(dispatcher) = self.members[member].dispatcher.as_mut() else { return };
         dispatcher.apply(event, now, &mut self.effects);
         self.coverage.applies += 1;
-        self.members[member].todo.extend(self.effects.drain(..));
-        self.perform(member);
+        self.members[member].effects_to_run.extend(self.effects.drain(..));
+        self.run_effects(member);
     }
 
-    /// Performs effects until there are none, or the process is struck by something.
-    pub(super) fn perform(&mut self, member: usize) {
+    /// Performs effects until there are none, or until an injection stops the process.
+    pub(super) fn run_effects(&mut self, member: usize) {
         while !self.members[member].frozen() {
-            let Some(effect) = self.members[member].todo.pop_front() else { break };
-            self.effect(member, effect);
+            let Some(effect) = self.members[member].effects_to_run.pop_front() else { break };
+            self.perform_effect(member, effect);
         }
-        self.rearm(member);
+        self.update_timers(member);
     }
 
-    /// Asks the dispatcher what it waits for.
-    pub(super) fn rearm(&mut self, member: usize) {
-        let now = self.clock(member);
+    /// Schedules the permit and the timer that the dispatcher needs.
+    pub(super) fn update_timers(&mut self, member: usize) {
+        let now = self.member_clock(member);
         let state = &mut self.members[member];
         if state.frozen_until.is_some() {
             return;
         }
         let Some(dispatcher) = state.dispatcher.as_mut() else { return };
-        let permit = !state.permit && dispatcher.wants_permit(now);
+        let permit = !state.permit_requested && dispatcher.wants_permit(now);
         let wake = dispatcher.next_wake();
         if permit {
-            state.permit = true;
-            let delay = if self.odds.permit > 0 { self.rng.u64(0..self.odds.permit) } else { 0 };
-            let at = (now.mono + delay).max(self.odds.permits_from);
+            state.permit_requested = true;
+            let delay =
+                if self.params.max_permit_delay > 0 { self.rng.u64(0..self.params.max_permit_delay) } else { 0 };
+            let at = (now.mono + delay).max(self.params.permits_from);
             self.send(member, at - now.mono, Input::Permit);
         }
         if let Some(at) = wake {
-            // What is due and waits for something else is asked for again now and then.
+            // A due timer that depends on something else is repeated from time to time.
             let at = if at > now.mono { at } else { now.mono + 100 };
             let state = &mut self.members[member];
-            if state.wake.is_none_or(|set| at < set || set < now.mono) {
-                state.wake = Some(at);
+            if state.wake_at.is_none_or(|set| at < set || set < now.mono) {
+                state.wake_at = Some(at);
                 self.send(member, at - now.mono, Input::Wake(at));
             }
         }

@@ -1,125 +1,135 @@
-//! What a ledger belongs to, set right by a person: taken along with the instance to its new address, or begun anew.
+//! Commands that rewrite the headers of a ledger: adopt (the instance has a new address) and rebuild (start from an
+//! empty ledger).
 //!
-//! **Begun anew** means that nothing of what stood in it counts: its records are removed, the group's offsets and the
-//! mark are set to where reading goes on, and the header says that the ledger does not know every key. From then on each
-//! key that it does not know is looked up in the instance at its next event, before anything is written: open tickets
-//! are found and kept, at the price of one request a key. Not known any more are positions (so nothing may be read
-//! again that was applied), who wrote which value last (a value that a person put there may be overwritten), and which
-//! notes stand.
+//! **Rebuild** removes all records, sets the group's offsets and the mark to where reading continues, and writes a
+//! header that says that the ledger may lack keys. From then on the bridge looks each unknown key up in the instance at
+//! the key's next event, before it writes anything: it finds and keeps open tickets, at the cost of progress request
+//! per key. A rebuild loses the positions (so applied records must not be read again), who last wrote which value (a
+//! user's value may be overwritten), and which notes are written.
 
 use std::time::Duration;
 
-use super::{Error, Site, blocking};
+use super::{Error, RouteLedger, blocking};
 use crate::kafka::{groups, table};
-use crate::ledger::header::{ADOPT, Difference};
-use crate::ledger::{Header, Identity, Remains, StartAt, wire};
+use crate::ledger::header::{ADOPT_COMMAND, IdentityMismatch};
+use crate::ledger::{Header, Identity, LedgerKeys, StartAt, wire};
 use crate::model::{Mark, Token};
 
-/// Where reading goes on.
+/// Where reading continues after a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
+pub enum RebuildFrom {
     /// At the group's offset.
     Committed,
-    /// There.
+    /// At this start.
     At(StartAt),
 }
 
-/// In what the ledger differs from what the route is now, partition by partition; partitions without a header are left
-/// out.
+/// Returns by partition how the ledger's headers differ from the route. Skips partitions without a header.
 ///
 /// # Errors
-/// The cluster does not answer, or the ledger can't be read.
-pub async fn differences(site: &Site) -> Result<Vec<(i32, Vec<Difference>)>, Error> {
+/// The cluster does not respond, or the ledger cannot be read.
+pub async fn mismatches(ledger: &RouteLedger) -> Result<Vec<(i32, Vec<IdentityMismatch>)>, Error> {
     let mut all = Vec::new();
-    for partition in 0..site.partitions {
-        let place = site.place(partition);
-        if let Some(header) = blocking("reading the ledger", move || Ok(place.header()?)).await? {
-            all.push((partition, header.differences(&site.identity)));
+    for partition in 0..ledger.partitions {
+        let reader = ledger.partition(partition);
+        if let Some(header) = blocking("reading the ledger", move || Ok(reader.read_header()?)).await? {
+            all.push((partition, header.mismatches(&ledger.identity)));
         }
     }
     Ok(all)
 }
 
-/// Takes the ledger along to the instance's new address. With `proven` a person says that it knows every open ticket,
-/// though it was begun anew or its input has grown: keys are not looked up any more. Answers how many headers were
-/// written.
+/// Adopts the ledger for the instance's new address. With `complete` the operator states that the ledger has every open
+/// ticket although it was rebuilt or its input got more partitions: the bridge then no longer looks keys up. Returns
+/// how many headers were written.
 ///
 /// # Errors
-/// It differs in something else, a partition has no header, or the cluster does not answer.
-pub async fn adopt(site: &Site, proven: bool) -> Result<usize, Error> {
+/// The ledger differs in another property, a partition has no header, or the cluster does not respond.
+pub async fn adopt(ledger: &RouteLedger, complete: bool) -> Result<usize, Error> {
     let mut headers = Vec::new();
-    for partition in 0..site.partitions {
-        let header = site.own_header(partition, &site.survey(partition, |_| ()).await?, Some(ADOPT))?;
-        let incomplete = header.may_lack_keys(&site.identity) && !proven;
-        let wanted = Header { identity: site.identity_in(header.identity.topic_generation), incomplete };
+    for partition in 0..ledger.partitions {
+        let content = ledger.read_partition(partition, |_| ()).await?;
+        let header = ledger.matching_header(partition, &content, Some(ADOPT_COMMAND))?;
+        let incomplete = header.may_lack_keys(&ledger.identity) && !complete;
+        let wanted = Header { identity: ledger.identity_with(header.identity.topic_generation), incomplete };
         if header != wanted {
             headers.push((partition, wanted));
         }
     }
     for (partition, header) in &headers {
-        site.write_header(*partition, header).await?;
+        ledger.write_header(*partition, header).await?;
     }
     Ok(headers.len())
 }
 
-/// Begins the ledger anew. Waits until no write of before can strike any more: `span` after the ledger's newest record.
-/// `tell` hears of each partition: where it begins, and how many records were removed.
+/// Rebuilds the ledger. First waits until no earlier write can be committed any more: `span` after the newest ledger
+/// record. Calls `report` for each partition with the offset at which reading starts and the number of removed records.
 ///
 /// # Errors
-/// Where to begin can't be told, or the cluster does not answer; the command may be given again.
+/// The start offset is unknown, or the cluster does not respond. The command can be repeated.
 pub async fn rebuild(
-    site: &Site,
-    begin: Begin,
+    ledger: &RouteLedger,
+    from: RebuildFrom,
     span: Duration,
-    tell: &mut (dyn FnMut(i32, i64, usize) + Send),
+    report: &mut (dyn FnMut(i32, i64, usize) + Send),
 ) -> Result<(), Error> {
-    let starts = site.starts(begin).await?;
+    let starts = ledger.start_offsets(from).await?;
     let now = u32::try_from(crate::runtime::clock::unix() / 1_000).unwrap_or(u32::MAX);
     for (partition, start) in &starts {
-        let remains = site.remains(*partition, span).await?;
-        // What is read on from the group's offset has the positions that it had, if that is known.
-        let known = remains.header.filter(|_| begin == Begin::Committed);
-        let topic_generation = known.map_or(now, |header| header.identity.topic_generation);
-        // First of all what makes every key be looked up, whatever becomes of the rest.
-        let header = Header { identity: site.identity_in(topic_generation), incomplete: true };
-        site.write_header(*partition, &header).await?;
-        let removed = remains.keys.len();
-        site.write(&site.ledger, *partition, remains.keys.into_iter().map(|key| (key, None))).await?;
-        let token = site.write_owner(*partition).await?;
-        site.write_mark(*partition, token, Mark::at(*start)).await?;
-        tell(*partition, *start, removed);
+        let content = ledger.read_keys(*partition, span).await?;
+        // Reading from the group's offset continues with the same positions, so the topic generation stays, if it is
+        // known.
+        let header = content.header.filter(|_| from == RebuildFrom::Committed);
+        let topic_generation = header.map_or(now, |header| header.identity.topic_generation);
+        // The header goes first: it makes the bridge look up every key, even if the rest of the command fails.
+        let header = Header { identity: ledger.identity_with(topic_generation), incomplete: true };
+        ledger.write_header(*partition, &header).await?;
+        let removed = content.keys.len();
+        ledger.write(&ledger.topic, *partition, content.keys.into_iter().map(|key| (key, None))).await?;
+        let token = ledger.write_owner_record(*partition).await?;
+        ledger.write_mark(*partition, token, Mark::at(*start)).await?;
+        report(*partition, *start, removed);
     }
-    let (options, group, input) = (site.options.clone(), site.group.clone(), site.input.clone());
-    blocking("setting the group's offsets", move || Ok(groups::commit(&options, &group, &input, &starts)?)).await
+    let (options, group, input) = (ledger.options.clone(), ledger.group.clone(), ledger.input.clone());
+    blocking("setting the group's offsets", move || Ok(groups::set_offsets(&options, &group, &input, &starts)?)).await
 }
 
-impl Site {
-    /// Where reading begins, partition by partition.
-    pub(super) async fn starts(&self, begin: Begin) -> Result<Vec<(i32, i64)>, Error> {
+impl RouteLedger {
+    /// Returns by partition the offset at which reading starts.
+    pub(super) async fn start_offsets(&self, from: RebuildFrom) -> Result<Vec<(i32, i64)>, Error> {
         let (options, input, group, timeout) =
             (self.options.clone(), self.input.clone(), self.group.clone(), self.timeout);
         let partitions = self.partitions;
-        blocking("a look at the input", move || {
-            let progress = table::progress(&options, &input, partitions, &group, timeout)?;
+        blocking("reading the input's offsets", move || {
+            let all = table::group_progress(&options, &input, partitions, &group, timeout)?;
             let mut starts = Vec::new();
-            for (partition, one) in (0..).zip(progress) {
-                let low = table::low(&options, &input, partition, timeout)?;
-                let start = match begin {
-                    Begin::At(StartAt::Earliest) => low,
-                    Begin::At(StartAt::Latest) => one.end,
-                    Begin::At(StartAt::Time(time)) => {
+            for (partition, progress) in (0..).zip(all) {
+                let low = table::log_start_offset(&options, &input, partition, timeout)?;
+                let start = match from {
+                    RebuildFrom::At(StartAt::Earliest) => low,
+                    RebuildFrom::At(StartAt::Latest) => progress.end,
+                    RebuildFrom::At(StartAt::Time(time)) => {
                         table::offset_for_time(&options, &input, partition, time, timeout)?
                     }
-                    Begin::Committed => match one.committed.filter(|offset| (low..=one.end).contains(offset)) {
-                        Some(offset) => offset,
-                        // Nothing was ever read of an empty partition.
-                        None if one.end == 0 && one.committed.is_none() => 0,
-                        None => {
-                            let committed =
-                                one.committed.map_or("has no offset there".into(), |o| format!("is at {o}"));
-                            return Err(Error::From { input, partition, low, high: one.end, group, committed });
+                    RebuildFrom::Committed => {
+                        match progress.committed.filter(|offset| (low..=progress.end).contains(offset)) {
+                            Some(offset) => offset,
+                            // An empty partition was never read.
+                            None if progress.end == 0 && progress.committed.is_none() => 0,
+                            None => {
+                                let committed =
+                                    progress.committed.map_or("has no offset".into(), |o| format!("is at offset {o}"));
+                                return Err(Error::UnknownStart {
+                                    input,
+                                    partition,
+                                    low,
+                                    high: progress.end,
+                                    group,
+                                    committed,
+                                });
+                            }
                         }
-                    },
+                    }
                 };
                 starts.push((partition, start));
             }
@@ -128,18 +138,18 @@ impl Site {
         .await
     }
 
-    /// What the route is now, its positions those of that incarnation.
-    pub(super) fn identity_in(&self, topic_generation: u32) -> Identity {
+    /// Returns the route's identity with this topic generation.
+    pub(super) fn identity_with(&self, topic_generation: u32) -> Identity {
         Identity { topic_generation, ..self.identity.clone() }
     }
 
     pub(super) async fn write_header(&self, partition: i32, header: &Header) -> Result<(), Error> {
-        self.write(&self.ledger, partition, [(b"header".to_vec(), Some(wire::encode_header(header)))]).await?;
+        self.write(&self.topic, partition, [(b"header".to_vec(), Some(wire::encode_header(header)))]).await?;
         Ok(())
     }
 
-    /// A token of our own, as an owner's.
-    pub(super) async fn write_owner(&self, partition: i32) -> Result<Token, Error> {
+    /// Writes an `owner` record and returns its offset as a token.
+    pub(super) async fn write_owner_record(&self, partition: i32) -> Result<Token, Error> {
         let owner = wire::Owner {
             member: "nowbridge ledger".into(),
             host: String::new(),
@@ -147,26 +157,27 @@ impl Site {
             at: crate::runtime::clock::unix(),
         };
         let owner = [(b"owner".to_vec(), Some(wire::encode_owner(&owner)))];
-        Ok(Token(self.write(&self.ledger, partition, owner).await?.unwrap_or(0)))
+        Ok(Token(self.write(&self.topic, partition, owner).await?.unwrap_or(0)))
     }
 
-    /// Under such a token.
+    /// Writes a mark under a token of [`RouteLedger::write_owner_record`].
     pub(super) async fn write_mark(&self, partition: i32, token: Token, mark: Mark) -> Result<(), Error> {
         let mark = wire::encode(&crate::engine::event::LedgerWrite::Mark(token, mark));
-        self.write(&self.ledger, partition, [mark]).await?;
+        self.write(&self.topic, partition, [mark]).await?;
         Ok(())
     }
 
-    /// What stands in a partition, once its newest record is so old.
-    pub(super) async fn remains(&self, partition: i32, span: Duration) -> Result<Remains, Error> {
+    /// Reads the keys of a partition, once its newest record is at least `span` old.
+    pub(super) async fn read_keys(&self, partition: i32, span: Duration) -> Result<LedgerKeys, Error> {
         loop {
-            let place = self.place(partition);
-            let remains = blocking("reading the ledger", move || Ok(place.remains()?)).await?;
-            let age =
-                remains.newest.map_or(u64::MAX, |at| u64::try_from(crate::runtime::clock::unix() - at).unwrap_or(0));
+            let reader = self.partition(partition);
+            let content = blocking("reading the ledger", move || Ok(reader.read_keys()?)).await?;
+            let age = content
+                .newest_timestamp
+                .map_or(u64::MAX, |at| u64::try_from(crate::runtime::clock::unix() - at).unwrap_or(0));
             let wait = span.saturating_sub(Duration::from_millis(age));
             if wait.is_zero() {
-                return Ok(remains);
+                return Ok(content);
             }
             tokio::time::sleep(wait).await;
         }

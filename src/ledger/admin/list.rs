@@ -1,114 +1,114 @@
-//! What the ledger remembers, key by key, filtered and counted.
+//! Lists the keys of a ledger, filtered, and counts them by state.
 
 use std::collections::BTreeMap;
 
-use crate::ledger::Survey;
-use crate::mapping::matches;
+use crate::ledger::LedgerContent;
+use crate::mapping::key_matches;
 use crate::model::{Key, Phase, StateModel};
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyState {
-    /// Its ticket is neither resolved nor closed, as far as was last seen.
+    /// Its ticket is neither resolved nor closed, as last seen; or it has no ticket yet.
     Open,
-    /// Its ticket is resolved, and may be reopened.
+    /// Its ticket is resolved and may be reopened.
     Resolved,
-    /// Its ticket is closed or gone.
+    /// Its ticket is closed or deleted.
     Closed,
-    /// Refused records lie before newer ones, which wait behind them in the dead letters.
+    /// One of its records was rejected; the later ones are dead letters too.
     Parked,
-    /// Its last write is not settled.
+    /// Its last write is ambiguous.
     Ambiguous,
 }
 
 impl KeyState {
-    /// All of them.
+    /// All states.
     pub const ALL: [KeyState; 5] =
         [KeyState::Open, KeyState::Resolved, KeyState::Closed, KeyState::Parked, KeyState::Ambiguous];
 
-    /// For people and filters.
+    /// Returns the name, as printed and as the value of the `--state` filter.
     pub fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Resolved => "resolved",
             Self::Closed => "closed",
             Self::Parked => "parked",
-            Self::Ambiguous => "in-doubt",
+            Self::Ambiguous => "ambiguous",
         }
     }
 }
 
-/// Which keys.
+/// Selects keys. A key must match all conditions that are set.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// The key; `*` stands for any text.
+pub struct KeyFilter {
+    /// Pattern of the key; `*` matches any text.
     pub key: Option<String>,
-    /// How it stands.
+    /// State of the key.
     pub state: Option<KeyState>,
-    /// Last written before this instant, Unix milliseconds.
+    /// Upper bound (exclusive) of the time of the last write, Unix milliseconds.
     pub before: Option<i64>,
 }
 
-/// A key.
+/// A key of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// The key.
+pub struct ListedKey {
+    /// The alert's key.
     pub key: Key,
-    /// The partition that it belongs to.
+    /// Partition of the ledger.
     pub partition: i32,
-    /// How it stands.
+    /// State of the key.
     pub state: KeyState,
-    /// Number and sys_id of its ticket; empty where none is known.
+    /// Number of its ticket; empty without a ticket.
     pub number: String,
-    /// See `number`.
+    /// sys_id of its ticket; empty without a ticket.
     pub sys_id: String,
-    /// How many tickets it has had.
+    /// Ticket generation: how many tickets the key has had.
     pub generation: u32,
-    /// Raw state of the ticket, as last seen.
+    /// Raw state of the ticket as last seen.
     pub ticket_state: String,
-    /// When the ledger last wrote of it, Unix milliseconds; 0 where no ticket is known.
+    /// When the entry was last written, Unix milliseconds; 0 without a ticket.
     pub written_at: i64,
-    /// Why it is parked.
+    /// Why the key is parked; `None` if it is not.
     pub reason: Option<String>,
 }
 
-/// What a partition, or all of them, comes to.
+/// Counts over one or more partitions of a ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Keys by how they stand, of all keys.
+    /// Number of keys by state, without regard to the filter.
     pub keys: BTreeMap<KeyState, usize>,
-    /// Partitions without a header: never taken over, or lost.
-    pub unclaimed: usize,
-    /// Partitions whose ledger does not know every key.
+    /// Partitions without a header: never taken over, or the header was lost.
+    pub without_header: usize,
+    /// Partitions that may lack keys.
     pub incomplete: usize,
 }
 
-/// The keys of a partition that the filter lets through, in no order; all are counted in the summary.
-pub fn lines<'a>(
+/// Returns the keys of a partition that match the filter, in no order. Adds all keys to the summary.
+pub fn list_keys<'a>(
     partition: i32,
-    survey: &'a Survey,
+    content: &'a LedgerContent,
     states: &'a StateModel,
-    filter: &'a Filter,
+    filter: &'a KeyFilter,
     summary: &mut Summary,
-) -> Vec<Line> {
-    summary.unclaimed += usize::from(survey.header.is_none());
-    summary.incomplete += usize::from(survey.header.as_ref().is_some_and(|header| header.incomplete));
-    let loaded = &survey.loaded;
-    let ticketed = loaded.entries.iter().map(|(key, entry)| {
-        let state = match states.phase(&entry.seen.state) {
+) -> Vec<ListedKey> {
+    summary.without_header += usize::from(content.header.is_none());
+    summary.incomplete += usize::from(content.header.as_ref().is_some_and(|header| header.incomplete));
+    let loaded = &content.state;
+    let with_ticket = loaded.entries.iter().map(|(key, entry)| {
+        let state = match states.phase(&entry.last_seen.state) {
             Phase::Resolved => KeyState::Resolved,
             Phase::Closed => KeyState::Closed,
             _ => KeyState::Open,
         };
-        let (number, sys_id, ticket_state) = (entry.number, entry.sys_id, entry.seen.state);
+        let (number, sys_id, ticket_state) = (entry.number, entry.sys_id, entry.last_seen.state);
         let (generation, written_at) = (entry.generation, entry.written_at);
-        Line { key, partition, state, number, sys_id, generation, ticket_state, written_at, reason: None }
+        ListedKey { key, partition, state, number, sys_id, generation, ticket_state, written_at, reason: None }
     });
-    let other = loaded.claims.keys().chain(loaded.parks.keys()).filter(|key| !loaded.entries.contains_key(key));
-    let mut other: Vec<Key> = other.cloned().collect();
-    other.sort();
-    other.dedup();
-    let ticketless = other.into_iter().map(|key| Line {
+    let without_entry = loaded.claims.keys().chain(loaded.parks.keys()).filter(|key| !loaded.entries.contains_key(key));
+    let mut without_entry: Vec<Key> = without_entry.cloned().collect();
+    without_entry.sort();
+    without_entry.dedup();
+    let without_ticket = without_entry.into_iter().map(|key| ListedKey {
         key,
         partition,
         state: KeyState::Open,
@@ -119,34 +119,34 @@ pub fn lines<'a>(
         written_at: 0,
         reason: None,
     });
-    let mut chosen = Vec::new();
-    for mut line in ticketed.chain(ticketless) {
-        if let Some(park) = loaded.parks.get(&line.key) {
-            (line.state, line.reason) = (KeyState::Parked, Some(park.reason.clone()));
-        } else if loaded.claims.contains_key(&line.key) {
-            line.state = KeyState::Ambiguous;
+    let mut selected = Vec::new();
+    for mut listed in with_ticket.chain(without_ticket) {
+        if let Some(park) = loaded.parks.get(&listed.key) {
+            (listed.state, listed.reason) = (KeyState::Parked, Some(park.reason.clone()));
+        } else if loaded.claims.contains_key(&listed.key) {
+            listed.state = KeyState::Ambiguous;
         }
-        *summary.keys.entry(line.state).or_default() += 1;
-        if filter.fits(&line) {
-            chosen.push(line);
+        *summary.keys.entry(listed.state).or_default() += 1;
+        if filter.matches(&listed) {
+            selected.push(listed);
         }
     }
-    chosen
+    selected
 }
 
-impl Filter {
-    fn fits(&self, line: &Line) -> bool {
-        self.key.as_ref().is_none_or(|pattern| matches(pattern, &line.key))
-            && self.state.is_none_or(|state| state == line.state)
-            && self.before.is_none_or(|before| line.written_at < before)
+impl KeyFilter {
+    fn matches(&self, listed: &ListedKey) -> bool {
+        self.key.as_ref().is_none_or(|pattern| key_matches(pattern, &listed.key))
+            && self.state.is_none_or(|state| state == listed.state)
+            && self.before.is_none_or(|before| listed.written_at < before)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::event::Loaded;
-    use crate::model::{AttemptId, Entry, Park, Position, Seen, Token};
+    use crate::engine::event::LedgerState;
+    use crate::model::{AttemptId, Entry, LastSeen, Park, Position, Token};
 
     fn entry(state: &str, written_at: i64) -> Entry {
         Entry {
@@ -156,13 +156,13 @@ mod tests {
             number: "INC1".into(),
             generation: 1,
             position: Position::new(0, 1, 0),
-            partial: None,
+            partial_note: None,
             fields: Vec::new(),
-            earlier: Vec::new(),
+            earlier_tickets: Vec::new(),
             occurred_at: 0,
             resolved_at: None,
             event_ids: Vec::new(),
-            seen: Seen { state: state.into(), ..Seen::default() },
+            last_seen: LastSeen { state: state.into(), ..LastSeen::default() },
             written_at,
         }
     }
@@ -171,11 +171,11 @@ mod tests {
         Park {
             token: Token(1),
             position: Position::new(0, 1, 0),
-            newest: None,
+            newest_letter: None,
             occurred_at: None,
             event_ids: Vec::new(),
-            failed: None,
-            redriving: None,
+            rejected_run: None,
+            active_run: None,
             announced: false,
             code: "acl".into(),
             reason: "no".into(),
@@ -183,29 +183,32 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_counted_by_how_it_stands_and_those_that_fit_are_shown() {
-        let entries = [("open", "2"), ("done", "6"), ("shut", "7"), ("held", "2")];
-        let loaded = Loaded {
+    fn every_key_is_counted_by_state_and_those_that_match_the_filter_are_listed() {
+        let entries = [("open", "2"), ("resolved", "6"), ("closed", "7"), ("parked", "2")];
+        let state = LedgerState {
             entries: entries.into_iter().zip(1..).map(|((key, state), at)| (key.into(), entry(state, at))).collect(),
-            parks: ["held", "never made"].into_iter().map(|key| (key.into(), park())).collect(),
-            ..Loaded::default()
+            parks: ["parked", "no ticket"].into_iter().map(|key| (key.into(), park())).collect(),
+            ..LedgerState::default()
         };
-        let survey = Survey { header: None, mark: None, loaded };
-        let shown = |filter: &Filter| {
+        let content = LedgerContent { header: None, watermark: None, state };
+        let shown = |filter: &KeyFilter| {
             let mut summary = Summary::default();
-            let lines = lines(0, &survey, &StateModel::default(), filter, &mut summary);
-            let mut keys: Vec<String> = lines.into_iter().map(|line| line.key.to_string()).collect();
+            let listed_keys = list_keys(0, &content, &StateModel::default(), filter, &mut summary);
+            let mut keys: Vec<String> = listed_keys.into_iter().map(|listed| listed.key.to_string()).collect();
             keys.sort();
             (keys, summary)
         };
-        let (all, summary) = shown(&Filter::default());
-        assert_eq!(all, ["done", "held", "never made", "open", "shut"]);
+        let (all, summary) = shown(&KeyFilter::default());
+        assert_eq!(all, ["closed", "no ticket", "open", "parked", "resolved"]);
         let counted: Vec<usize> = summary.keys.values().copied().collect();
-        assert_eq!((counted, summary.unclaimed), (vec![1, 1, 1, 2], 1), "open, resolved, closed, parked");
-        assert_eq!(shown(&Filter { state: Some(KeyState::Parked), ..Filter::default() }).0, ["held", "never made"]);
+        assert_eq!((counted, summary.without_header), (vec![1, 1, 1, 2], 1), "open, resolved, closed, parked");
         assert_eq!(
-            shown(&Filter { key: Some("*e*".into()), before: Some(3), ..Filter::default() }).0,
-            ["done", "never made", "open"]
+            shown(&KeyFilter { state: Some(KeyState::Parked), ..KeyFilter::default() }).0,
+            ["no ticket", "parked"]
+        );
+        assert_eq!(
+            shown(&KeyFilter { key: Some("*e*".into()), before: Some(3), ..KeyFilter::default() }).0,
+            ["no ticket", "open", "resolved"]
         );
     }
 }

@@ -1,11 +1,11 @@
-//! A route's ledger over the years, by command: what stands in it, a key forgotten, the ledger taken along when the
-//! instance's address or the route's name changes, or begun anew when it is lost or no longer fits; events of the past
-//! applied again, or only their values.
+//! The commands on a route's ledger: list its keys, delete a key, adopt the ledger for the instance's new address,
+//! migrate it to the route's new name, rebuild it if it was lost or no longer matches, reprocess past events, and
+//! resync the values of open tickets.
 //!
-//! Whatever changes the ledger here does what a member would do after it had taken the partition over, so it refuses
-//! while the route's groups have members, and says that none may be started meanwhile: that is looked at, not
-//! prevented. Each change may be cut short anywhere and be given again. A resync changes no ledger: it puts records into
-//! the input, of a bridge that runs. Nothing here speaks to ServiceNow.
+//! A command that changes the ledger acts like a member that has taken the partitions over. So it fails while the
+//! route's groups have members, and the operator must start none meanwhile: that is checked once, not prevented. Every
+//! change can be interrupted anywhere and repeated. A resync does not change the ledger: it writes records to the input
+//! of a running bridge. No command contacts ServiceNow.
 
 pub mod delete;
 pub mod headers;
@@ -14,229 +14,205 @@ pub mod rename;
 pub mod reprocess;
 pub mod resync;
 
-pub use delete::{Traces, forget, traces};
-pub use headers::{Begin, adopt, differences, rebuild};
-pub use list::{Filter, KeyState, Line, Summary, lines};
-pub use rename::{Old, rename};
-pub use reprocess::{Again, Reread, reprocess, reread};
-pub use resync::{Found, Stale, put, stale};
+pub use delete::{KeyRecords, delete, find_key_records};
+pub use headers::{RebuildFrom, adopt, mismatches, rebuild};
+pub use list::{KeyFilter, KeyState, ListedKey, Summary, list_keys};
+pub use rename::{OldNames, rename};
+pub use reprocess::{ReprocessScope, ReprocessedPartition, preview_reprocess, reprocess};
+pub use resync::{ResyncCounts, StaleTicket, find_stale, write_events};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kafka::{self, KafkaOptions, Outcome, ProduceError, ProduceRequest, Producer, groups};
-use crate::ledger::header::Difference;
-use crate::ledger::{Header, Identity, LedgerPartition, Survey, SurveyError};
+use crate::ledger::header::IdentityMismatch;
+use crate::ledger::{Header, Identity, LedgerContent, LedgerPartition, ReadError};
 use crate::model::StateModel;
 
-/// Records on their way at once.
-const TOGETHER: usize = 500;
+/// Most records in flight to Kafka.
+const MAX_IN_FLIGHT: usize = 500;
 
-/// A route's ledger, and what it should belong to.
+/// The ledger of a route, and what it must belong to.
 #[derive(Clone)]
-pub struct Site {
+pub struct RouteLedger {
     /// The cluster.
     pub options: KafkaOptions,
     /// Writes the ledger.
     pub producer: Producer,
     /// The ledger topic; it exists.
-    pub ledger: Arc<str>,
-    /// Its partitions.
+    pub topic: Arc<str>,
+    /// Number of partitions of the ledger and of the input.
     pub partitions: i32,
-    /// The topic that the sink reads.
+    /// The topic that the sink consumes.
     pub input: String,
     /// The route's consumer group.
     pub group: String,
-    /// What the route is now.
+    /// What the ledger must belong to.
     pub identity: Identity,
-    /// The route's state values.
+    /// State values of the route's table.
     pub states: StateModel,
-    /// For each call to the cluster.
+    /// Limit of each call to the cluster.
     pub timeout: Duration,
 }
 
-/// Why a command was not done, or not to its end.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Bridges are running.
+    /// Bridges of the route are running.
     #[error(
-        "the group {group} has members ({members}): stop all bridges of this route first, and start none until this is \
-         done"
+        "the group {group} has members ({members}): stop all bridges of this route, and start none until the command has \
+         finished"
     )]
-    Running {
-        /// The group.
+    GroupActive {
         group: String,
-        /// Who.
+        /// The members as `client id at host`, separated by commas.
         members: String,
     },
-    /// It differs in what this command does not resolve.
-    #[error("the ledger {topic} {difference}: that is resolved by `{}`", .difference.command)]
-    Otherwise {
-        /// The ledger topic.
-        topic: String,
-        /// In what.
-        difference: Difference,
-    },
+    /// The ledger differs from the route in a property that this command does not resolve.
+    #[error("the ledger {topic} {mismatch}: run `{}`", .mismatch.command)]
+    Mismatch { topic: String, mismatch: IdentityMismatch },
     /// A partition has no header.
     #[error(
-        "partition {partition} of the ledger {topic} does not say what it belongs to: the bridge has never had it, or it \
-         was lost. `nowbridge ledger rebuild` begins it anew"
+        "partition {partition} of the ledger {topic} has no header: no bridge has ever owned it, or the header was lost. \
+         Run `nowbridge ledger rebuild`"
     )]
-    NoHeader {
-        /// The ledger topic.
-        topic: String,
-        /// Its partition.
-        partition: i32,
-    },
-    /// Where reading goes on can't be told.
+    NoHeader { topic: String, partition: i32 },
+    /// The offset at which reading continues is unknown.
     #[error(
-        "{input}/{partition} holds {low} to {high}, and the group {group} {committed}: say from where to read on with \
-         `--from earliest`, `--from latest` or `--from 2026-01-31T00:00:00Z`"
+        "{input}/{partition} contains offsets {low} to {high}, and the group {group} {committed}: choose where reading \
+         continues with `--from earliest`, `--from latest` or `--from 2026-01-31T00:00:00Z`"
     )]
-    From {
-        /// The topic.
+    UnknownStart {
         input: String,
-        /// The partition.
         partition: i32,
-        /// First offset that exists.
+        /// First offset in the log.
         low: i64,
-        /// One above the last.
+        /// End of the log.
         high: i64,
-        /// The group.
         group: String,
-        /// Its offset, in words.
+        /// State of the group's offset, in words.
         committed: String,
     },
-    /// What is to be copied has writes whose outcome nobody knows yet.
+    /// The ledger has ambiguous writes, which the command cannot copy.
     #[error(
-        "{count} writes are unsettled, such as that of key {key}: start the bridge once as it was, until `/readyz` says \
-         ready, stop it in order, and give the command again"
+        "{count} writes are ambiguous, such as that of key {key}: start the bridge with its previous configuration, wait \
+         until `/readyz` reports ready, stop it with SIGTERM, and run the command again"
     )]
-    Unsettled {
-        /// How many.
+    AmbiguousWrites {
         count: usize,
-        /// One of them.
+        /// The key of one of them.
         key: String,
     },
-    /// What is parked would be applied twice: by its redrive, and by being read again.
+    /// Keys are parked. Their rejected events would be applied twice: by their redrive, and by being read again.
     #[error(
-        "{count} keys are parked, such as {key}: put their dead letters back or drop them first (`nowbridge dead-letters \
+        "{count} keys are parked, such as {key}: redrive or discard their dead letters first (`nowbridge dead-letters \
          redrive`), or their events would be applied twice"
     )]
-    Parked {
-        /// How many.
+    ParkedKeys {
         count: usize,
         /// One of them.
         key: String,
     },
-    /// The copy would be mixed with what is there.
+    /// The target ledger already has records.
     #[error(
-        "the ledger {0} is not empty: the bridge has run under the new name already. Give the route a name that was never \
-         used, or delete that ledger, if what was done under it may be forgotten"
+        "the ledger {0} is not empty: a bridge has already run under the new name. Choose a name that was never used, or \
+         delete that ledger if its content is not needed"
     )]
     NotEmpty(String),
-    /// The two ledgers have not as many partitions.
-    #[error("the ledger {from} has {old} partitions, and {to} has {new}: they must have as many, as the input has")]
-    Partitions {
-        /// The old one.
-        from: String,
-        /// Its partitions.
-        old: i32,
-        /// The new one.
-        to: String,
-        /// Its partitions.
-        new: i32,
-    },
-    /// There is no such ledger.
-    #[error("there is no topic {0}; `--from-ledger` names the old ledger where it had another name")]
+    /// The two ledgers have different numbers of partitions.
+    #[error("the ledger {from} has {old} partitions, but {to} has {new}: both must have as many as the input")]
+    PartitionCount { from: String, old: i32, to: String, new: i32 },
+    /// The old ledger does not exist.
+    #[error("the topic {0} does not exist; set `--from-ledger` if the old ledger has another name")]
     NoLedger(String),
-    /// A ledger can't be read.
+    /// The ledger could not be read.
     #[error(transparent)]
-    Survey(#[from] SurveyError),
-    /// Kafka did not do what was asked.
+    Read(#[from] ReadError),
+    /// The cluster failed a request.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// A record was not taken.
-    #[error("can't write to {topic}/{partition}; what was written stands, and the command may be given again")]
+    /// The producer did not accept a record.
+    #[error("can't write to {topic}/{partition}; the records written so far are kept, run the command again")]
     Produce {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: i32,
-        /// Why.
         #[source]
         source: ProduceError,
     },
     /// A record was not acknowledged.
-    #[error("{topic}/{partition} did not acknowledge a record: {why}; the command may be given again")]
+    #[error("{topic}/{partition} did not acknowledge a record: {reason}; run the command again")]
     NotAcked {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: i32,
-        /// What the producer said.
-        why: String,
+        /// The producer's error.
+        reason: String,
     },
-    /// A task was cut short.
-    #[error("{0} was cut short")]
-    Cut(&'static str),
+    /// A task was interrupted.
+    #[error("{0} was interrupted")]
+    Interrupted(&'static str),
 }
 
-impl Site {
-    /// Refuses while any of these groups has members.
+impl RouteLedger {
+    /// Fails while any of these groups has members.
     ///
     /// # Errors
-    /// One has, or the cluster does not say.
-    pub async fn refuse_members(&self, groups: &[String]) -> Result<(), Error> {
+    /// A group has members, or the cluster does not respond.
+    pub async fn require_no_members(&self, groups: &[String]) -> Result<(), Error> {
         let (options, timeout, names) = (self.options.clone(), self.timeout, groups.to_vec());
-        let look = move || {
+        let look_up = move || {
             for group in names {
                 let members = groups::members(&options, &group, timeout)?;
                 if !members.is_empty() {
-                    return Err(Error::Running { group, members: members.join(", ") });
+                    return Err(Error::GroupActive { group, members: members.join(", ") });
                 }
             }
             Ok(())
         };
-        blocking("a look at the groups", look).await
+        blocking("reading the consumer groups", look_up).await
     }
 
-    /// Where a partition is read.
-    pub fn place(&self, partition: i32) -> LedgerPartition {
+    /// Returns the reader of a partition.
+    pub fn partition(&self, partition: i32) -> LedgerPartition {
         LedgerPartition {
             options: self.options.clone(),
-            topic: Arc::clone(&self.ledger),
+            topic: Arc::clone(&self.topic),
             group: self.group.clone(),
             partition,
             timeout: self.timeout,
         }
     }
 
-    /// What stands in a partition; `progress` is told how many records have been read.
+    /// Reads a partition. Calls `progress` with the number of records read.
     ///
     /// # Errors
-    /// It can't be read.
-    pub async fn survey(
+    /// The partition cannot be read.
+    pub async fn read_partition(
         &self,
         partition: i32,
         mut progress: impl FnMut(u64) + Send + 'static,
-    ) -> Result<Survey, Error> {
-        let place = self.place(partition);
-        blocking("reading the ledger", move || Ok(place.survey(&mut progress)?)).await
+    ) -> Result<LedgerContent, Error> {
+        let reader = self.partition(partition);
+        blocking("reading the ledger", move || Ok(reader.read(&mut progress)?)).await
     }
 
-    /// What a partition belongs to, where that is this route but for what the command given resolves.
-    fn own_header(&self, partition: i32, survey: &Survey, resolves: Option<&str>) -> Result<Header, Error> {
-        let Some(header) = survey.header.clone() else {
-            return Err(Error::NoHeader { topic: self.ledger.to_string(), partition });
+    /// Returns the header of a partition, provided that it matches the route except in properties that the command
+    /// `resolves` resolves.
+    fn matching_header(
+        &self,
+        partition: i32,
+        content: &LedgerContent,
+        resolves: Option<&str>,
+    ) -> Result<Header, Error> {
+        let Some(header) = content.header.clone() else {
+            return Err(Error::NoHeader { topic: self.topic.to_string(), partition });
         };
-        match header.differences(&self.identity).into_iter().find(|one| Some(one.command) != resolves) {
-            Some(difference) => Err(Error::Otherwise { topic: self.ledger.to_string(), difference }),
+        match header.mismatches(&self.identity).into_iter().find(|mismatch| Some(mismatch.command) != resolves) {
+            Some(mismatch) => Err(Error::Mismatch { topic: self.topic.to_string(), mismatch }),
             None => Ok(header),
         }
     }
 
-    /// Produces records to a partition, in no promised order, and waits for all of them; the highest offset.
+    /// Produces records to a partition, in any order, and waits for their acks. Returns the highest offset.
     async fn write(
         &self,
         topic: &Arc<str>,
@@ -254,23 +230,23 @@ impl Site {
         self.send(requests).await
     }
 
-    /// As [`Site::write`], of whole records.
+    /// As [`RouteLedger::write`], for complete produce requests.
     async fn send(&self, requests: impl IntoIterator<Item = ProduceRequest>) -> Result<Option<i64>, Error> {
         let mut requests = requests.into_iter().peekable();
         let mut last = None;
         while requests.peek().is_some() {
-            let mut waiting = tokio::task::JoinSet::new();
-            for request in requests.by_ref().take(TOGETHER) {
+            let mut pending = tokio::task::JoinSet::new();
+            for request in requests.by_ref().take(MAX_IN_FLIGHT) {
                 let producer = self.producer.clone();
-                let place = (request.topic.to_string(), request.partition.unwrap_or_default());
-                waiting.spawn(async move { (place, producer.produce_and_wait(request).await) });
+                let target = (request.topic.to_string(), request.partition.unwrap_or_default());
+                pending.spawn(async move { (target, producer.produce_and_wait(request).await) });
             }
-            while let Some(ended) = waiting.join_next().await {
-                let ((topic, partition), outcome) = ended.map_err(|_| Error::Cut("writing"))?;
+            while let Some(joined) = pending.join_next().await {
+                let ((topic, partition), outcome) = joined.map_err(|_| Error::Interrupted("writing"))?;
                 match outcome {
                     Ok(Outcome::Acked { offset, .. }) => last = last.max(Some(offset)),
-                    Ok(Outcome::Refused(why) | Outcome::Unknown(why)) => {
-                        return Err(Error::NotAcked { topic, partition, why });
+                    Ok(Outcome::Rejected(reason) | Outcome::Unknown(reason)) => {
+                        return Err(Error::NotAcked { topic, partition, reason });
                     }
                     Err(source) => return Err(Error::Produce { topic, partition, source }),
                 }
@@ -280,18 +256,18 @@ impl Site {
     }
 }
 
-/// Refuses where a write is not settled yet.
-fn refuse_unsettled(survey: &Survey) -> Result<(), Error> {
-    let claims = &survey.loaded.claims;
+/// Fails if the partition has ambiguous writes.
+fn require_no_ambiguous_writes(content: &LedgerContent) -> Result<(), Error> {
+    let claims = &content.state.claims;
     match claims.keys().next() {
-        Some(key) => Err(Error::Unsettled { count: claims.len(), key: key.to_string() }),
+        Some(key) => Err(Error::AmbiguousWrites { count: claims.len(), key: key.to_string() }),
         None => Ok(()),
     }
 }
 
 async fn blocking<T: Send + 'static>(
-    what: &'static str,
+    task: &'static str,
     call: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(call).await.unwrap_or(Err(Error::Cut(what)))
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(Error::Interrupted(task)))
 }

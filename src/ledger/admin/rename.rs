@@ -1,105 +1,109 @@
-//! A ledger taken along to a route's new name: copied to the topic of the new one, offsets and all.
+//! Migrates a ledger to a route's new name: copies its records to the ledger topic of the new name, and the group's
+//! offsets.
 //!
-//! In the new topic offsets begin at 0, and a token is an offset. So everything is written under token 0, which no owner
-//! will ever have, and each attempt is numbered anew, so that none is taken for one of a later owner. Writes of unknown
-//! outcome can't be taken along, and are refused. The old topic is left as it is.
+//! Offsets of the new topic start at 0, and a token is an offset. So all records are written under token 0, which no
+//! owner can get, and the attempts are renumbered, so that none is taken for one of a later owner. Ambiguous writes
+//! cannot be migrated; the command fails if there are any. The old topic is not changed.
 
-use super::{Error, Site, blocking, refuse_unsettled};
+use super::{Error, RouteLedger, blocking, require_no_ambiguous_writes};
 use crate::engine::event::LedgerWrite;
 use crate::kafka::topics::Topics;
 use crate::kafka::{groups, table};
-use crate::ledger::header::RENAME;
-use crate::ledger::{Header, Survey, wire};
+use crate::ledger::header::RENAME_COMMAND;
+use crate::ledger::{Header, LedgerContent, wire};
 use crate::model::{AttemptId, Entry, Mark, Park, Token};
 
-/// The token that stands in what was copied.
+/// The token of copied records.
 const COPIED: Token = Token(0);
 
-/// What the route was.
+/// The ledger and the group of the route's old name.
 #[derive(Debug, Clone)]
-pub struct Old {
-    /// Its ledger.
+pub struct OldNames {
+    /// Ledger topic.
     pub ledger: String,
-    /// Its group.
+    /// Consumer group.
     pub group: String,
 }
 
-/// Copies the ledger and the group's offsets; or where the ledger is the same topic, says in it whose it is now. `tell`
-/// hears of each partition how many keys were taken along. All is read and checked before anything is written.
+/// Copies the ledger and the group's offsets. If the ledger topic stays the same, only rewrites its headers. Calls
+/// `report` for each partition with the number of migrated keys. Everything is read and checked before the first write.
 ///
 /// # Errors
-/// It belongs to something else than another name of this route, the new ledger is not empty, or the cluster does not
-/// answer.
-pub async fn rename(site: &Site, old: &Old, tell: &mut (dyn FnMut(i32, usize) + Send)) -> Result<(), Error> {
-    let from = Site { ledger: old.ledger.as_str().into(), group: old.group.clone(), ..site.clone() };
-    let found = Topics::new(&site.options, site.timeout).partitions(&from.ledger).await?;
+/// The old ledger differs in more than the route's name, the new ledger is not empty, or the cluster does not respond.
+pub async fn rename(
+    ledger: &RouteLedger,
+    old: &OldNames,
+    report: &mut (dyn FnMut(i32, usize) + Send),
+) -> Result<(), Error> {
+    let from = RouteLedger { topic: old.ledger.as_str().into(), group: old.group.clone(), ..ledger.clone() };
+    let found = Topics::new(&ledger.options, ledger.timeout).partitions(&from.topic).await?;
     let partitions = found.ok_or_else(|| Error::NoLedger(old.ledger.clone()))?;
-    if partitions != site.partitions {
-        let (from, to) = (old.ledger.clone(), site.ledger.to_string());
-        return Err(Error::Partitions { from, old: partitions, to, new: site.partitions });
+    if partitions != ledger.partitions {
+        let (from, to) = (old.ledger.clone(), ledger.topic.to_string());
+        return Err(Error::PartitionCount { from, old: partitions, to, new: ledger.partitions });
     }
-    let same = from.ledger == site.ledger;
+    let same = from.topic == ledger.topic;
     for partition in 0..partitions {
         check(&from, partition).await?;
-        if !same && site.is_written_to(partition).await? {
-            return Err(Error::NotEmpty(site.ledger.to_string()));
+        if !same && ledger.is_in_use(partition).await? {
+            return Err(Error::NotEmpty(ledger.topic.to_string()));
         }
     }
     for partition in 0..partitions {
-        let survey = from.survey(partition, |_| ()).await?;
-        let incomplete = survey.header.as_ref().is_some_and(|header| header.may_lack_keys(&site.identity));
-        let topic_generation = survey.header.as_ref().map_or(0, |header| header.identity.topic_generation);
-        let header = Header { identity: site.identity_in(topic_generation), incomplete };
-        let keys = if same { survey.loaded.entries.len() } else { copy(site, partition, survey).await? };
-        // Last, so that a copy that was cut short is not taken for a whole one.
-        site.write_header(partition, &header).await?;
-        tell(partition, keys);
+        let content = from.read_partition(partition, |_| ()).await?;
+        let incomplete = content.header.as_ref().is_some_and(|header| header.may_lack_keys(&ledger.identity));
+        let topic_generation = content.header.as_ref().map_or(0, |header| header.identity.topic_generation);
+        let header = Header { identity: ledger.identity_with(topic_generation), incomplete };
+        let keys = if same { content.state.entries.len() } else { copy(ledger, partition, content).await? };
+        // The header goes last, so that an interrupted copy is not taken for a complete one.
+        ledger.write_header(partition, &header).await?;
+        report(partition, keys);
     }
-    if from.group == site.group {
+    if from.group == ledger.group {
         return Ok(());
     }
-    let (options, input, timeout) = (site.options.clone(), site.input.clone(), site.timeout);
-    let (of, to) = (from.group, site.group.clone());
-    blocking("taking the group's offsets along", move || {
-        let progress = table::progress(&options, &input, partitions, &of, timeout)?;
+    let (options, input, timeout) = (ledger.options.clone(), ledger.input.clone(), ledger.timeout);
+    let (old_group, new_group) = (from.group, ledger.group.clone());
+    blocking("copying the group's offsets", move || {
+        let progress = table::group_progress(&options, &input, partitions, &old_group, timeout)?;
         let offsets: Vec<(i32, i64)> =
-            (0..).zip(progress).filter_map(|(partition, one)| Some((partition, one.committed?))).collect();
-        Ok(groups::commit(&options, &to, &input, &offsets)?)
+            (0..).zip(progress).filter_map(|(partition, progress)| Some((partition, progress.committed?))).collect();
+        Ok(groups::set_offsets(&options, &new_group, &input, &offsets)?)
     })
     .await
 }
 
-/// Whether a partition's ledger is another name's of this route, and nothing of it is under way.
-async fn check(from: &Site, partition: i32) -> Result<(), Error> {
-    let survey = from.survey(partition, |_| ()).await?;
-    from.own_header(partition, &survey, Some(RENAME))?;
-    refuse_unsettled(&survey)
+/// Checks that a partition of the old ledger belongs to this route except for the name, and has no ambiguous writes.
+async fn check(from: &RouteLedger, partition: i32) -> Result<(), Error> {
+    let content = from.read_partition(partition, |_| ()).await?;
+    from.matching_header(partition, &content, Some(RENAME_COMMAND))?;
+    require_no_ambiguous_writes(&content)
 }
 
-/// Writes what counts of a partition to the new ledger; how many keys that is.
-async fn copy(site: &Site, partition: i32, survey: Survey) -> Result<usize, Error> {
-    let entries = survey.loaded.entries.iter().zip(0..).map(|((key, entry), number)| {
+/// Copies the state of a partition to the new ledger. Returns the number of keys.
+async fn copy(ledger: &RouteLedger, partition: i32, content: LedgerContent) -> Result<usize, Error> {
+    let entries = content.state.entries.iter().zip(0..).map(|((key, entry), number)| {
         let attempt = AttemptId { token: COPIED, number };
         wire::encode(&LedgerWrite::Entry(key, Box::new(Entry { token: COPIED, attempt, ..entry })))
     });
-    let parks = survey
-        .loaded
+    let parks = content
+        .state
         .parks
         .iter()
         .map(|(key, park)| wire::encode(&LedgerWrite::Park(key.clone(), Park { token: COPIED, ..park.clone() })));
-    site.write(&site.ledger, partition, entries.chain(parks)).await?;
-    if let Some(watermark) = survey.mark {
+    ledger.write(&ledger.topic, partition, entries.chain(parks)).await?;
+    if let Some(watermark) = content.watermark {
         let mark = wire::encode(&LedgerWrite::Mark(COPIED, Mark::at(watermark)));
-        site.write(&site.ledger, partition, [mark]).await?;
+        ledger.write(&ledger.topic, partition, [mark]).await?;
     }
-    Ok(survey.loaded.entries.len())
+    Ok(content.state.entries.len())
 }
 
-impl Site {
-    /// Whether a member has had this partition, or a copy is whole.
-    async fn is_written_to(&self, partition: i32) -> Result<bool, Error> {
-        let survey = self.survey(partition, |_| ()).await?;
-        let of_members = survey.loaded.tokens.iter().any(|token| *token != COPIED);
-        Ok(survey.header.is_some() || of_members)
+impl RouteLedger {
+    /// Whether a member has ever owned this partition, or an earlier copy of it was completed.
+    async fn is_in_use(&self, partition: i32) -> Result<bool, Error> {
+        let content = self.read_partition(partition, |_| ()).await?;
+        let owned = content.state.seen_tokens.iter().any(|token| *token != COPIED);
+        Ok(content.header.is_some() || owned)
     }
 }

@@ -1,14 +1,15 @@
-//! The values of open tickets brought up to a changed mapping, without waiting for the next event of each alert.
+//! Resyncs the values of open tickets after the mapping has changed, without waiting for the next event of each alert.
 //!
-//! The ledger remembers digests, not values; so the newest event of each open ticket's alert is looked for in the input,
-//! mapped as the configuration says now, and where that differs from what was last written the event is put into the
-//! input once more, for its values only: no note, no state. The bridge takes it like any event, at its pace and priority,
-//! keeping what a person has put into a column. It leaves it out where anything of the key was applied since the ledger
-//! was read here (the engine compares the entry's position), so that nothing newer is overtaken, and a second run does
-//! no harm. Which event is the newest, the entry's time tells. Only an event that changed nothing and has the very same
-//! time as the one before it moves no entry, and is not seen by that comparison.
+//! The ledger contains field hashes, not values. So the command finds the newest applied event of each open ticket in
+//! the input and maps it with the present configuration. If the result differs from the values last written, it writes
+//! the event to the input again, for its values only: no note, no state. The bridge treats it like any event, with its
+//! rate limits and priority, and preserves user edits. The bridge skips it if anything of the key was applied since the
+//! command read the ledger (the engine compares the entry's position), so it overwrites nothing newer, and a second run
+//! does no harm. The entry's time tells which event is the newest. One case is not detected: an event that changed
+//! nothing and has exactly the time of the one before it does not move the entry.
 //!
-//! What it can't do: find an event that retention has taken, or empty a column that the mapping has no value for any more.
+//! A resync cannot find an event that retention has deleted, and cannot empty a column for which the mapping no longer
+//! has a value.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,86 +17,86 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Error, Site, blocking};
+use super::{Error, RouteLedger, blocking};
 use crate::codec;
-use crate::engine::Content;
-use crate::engine::event::Loaded;
+use crate::engine::RecordContent;
+use crate::engine::event::LedgerState;
 use crate::engine::field_hash::field_hash;
 use crate::engine::fold::REMEMBERED_IDS;
 use crate::kafka::ProduceRequest;
 use crate::kafka::options::Isolation;
-use crate::kafka::table::{self, TableRead, Until};
-use crate::mapping::matches;
+use crate::kafka::table::{self, StopAt, TableRead};
+use crate::mapping::key_matches;
 use crate::mapping::{RecordMapping, map_record};
 use crate::model::{Column, Entry, Intent, Key, Position, Record, RecordOrigin};
 
-/// A ticket whose values are not those of the mapping.
+/// An open ticket whose values differ from those of the mapping.
 #[derive(Debug, Clone)]
-pub struct Stale {
-    /// Its alert.
+pub struct StaleTicket {
+    /// The alert's key.
     pub key: Key,
-    /// Its number.
+    /// Number of the ticket.
     pub number: String,
-    /// In which columns.
+    /// The columns that differ.
     pub columns: Vec<Column>,
-    /// What brings it up to date.
+    /// Writes the event to the input again.
     request: ProduceRequest,
 }
 
-/// What was found.
+/// Counts of open tickets.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
-    /// Open tickets that were looked at.
+pub struct ResyncCounts {
+    /// Open tickets of matching keys.
     pub open: usize,
-    /// Of them: parked, so that their redrive will write the new values.
+    /// Those of parked keys; their redrive will write the new values.
     pub parked: usize,
-    /// Of them: with a write that is not settled yet.
-    pub under_way: usize,
-    /// Of them: whose events are not in the topic any more.
-    pub eventless: usize,
-    /// How many are stale, by column.
-    pub columns: BTreeMap<Column, usize>,
+    /// Those with an ambiguous write.
+    pub ambiguous: usize,
+    /// Those without an event in the topic.
+    pub without_event: usize,
+    /// Stale tickets by column.
+    pub stale_by_column: BTreeMap<Column, usize>,
 }
 
-/// The newest event that was applied of a key.
+/// The newest applied event of a key.
 struct Newest {
-    /// Where it stands; of the repetition of an earlier resync, where the event stood.
+    /// Its position. For a repetition by an earlier resync: the position of the original event.
     at: Position,
     index: u32,
     record: Arc<Record>,
     fields: Vec<(Column, String)>,
 }
 
-/// The stale tickets of a partition, of keys that fit the pattern; what was found is added to `found`. Holds the newest
-/// event of each open ticket in memory meanwhile. `progress` is told how many records were read.
+/// Finds the stale tickets of a partition, of keys that match the pattern, and adds to `counts`. Keeps the newest event
+/// of each open ticket in memory. Calls `progress` every 1,000 records with the number of records read.
 ///
 /// # Errors
-/// The cluster does not answer, or the ledger can't be read.
-pub async fn stale(
-    site: &Site,
+/// The cluster does not respond, or the ledger cannot be read.
+pub async fn find_stale(
+    ledger: &RouteLedger,
     mapping: &RecordMapping,
     partition: i32,
     pattern: Option<&str>,
-    found: &mut Found,
+    counts: &mut ResyncCounts,
     mut progress: impl FnMut(u64) + Send + 'static,
-) -> Result<Vec<Stale>, Error> {
-    let loaded = site.survey(partition, |_| ()).await?.loaded;
-    let open = open(site, &loaded, pattern, found);
+) -> Result<Vec<StaleTicket>, Error> {
+    let loaded = ledger.read_partition(partition, |_| ()).await?.state;
+    let open = open_entries(ledger, &loaded, pattern, counts);
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let what = TableRead {
-        topic: site.input.as_str().into(),
+    let read = TableRead {
+        topic: ledger.input.as_str().into(),
         partition,
         isolation: Isolation::Committed,
-        until: Until::End,
-        group: site.group.clone(),
-        patience: site.timeout,
+        stop_at: StopAt::End,
+        group: ledger.group.clone(),
+        idle_timeout: ledger.timeout,
     };
-    let (options, mapping) = (site.options.clone(), mapping.clone());
+    let (options, mapping) = (ledger.options.clone(), mapping.clone());
     let (open, mut newest) = blocking("mapping the input", move || {
         let (mut newest, mut first, mut count) = (HashMap::new(), HashMap::new(), 0);
-        table::read_records(&options, &what, &mut |record| {
+        table::read_records(&options, &read, &mut |record| {
             count += 1;
             if count % 1_000 == 0 {
                 progress(count);
@@ -105,19 +106,19 @@ pub async fn stale(
         Ok((open, newest))
     })
     .await?;
-    let topic: Arc<str> = site.input.as_str().into();
+    let topic: Arc<str> = ledger.input.as_str().into();
     let mut all = Vec::new();
     for (key, entry) in open {
         let Some(event) = newest.remove(&key) else {
-            found.eventless += 1;
+            counts.without_event += 1;
             continue;
         };
-        let columns = differing(&event.fields, &entry);
+        let columns = stale_columns(&event.fields, &entry);
         if columns.is_empty() {
             continue;
         }
         for column in &columns {
-            *found.columns.entry(column.clone()).or_default() += 1;
+            *counts.stale_by_column.entry(column.clone()).or_default() += 1;
         }
         let (record, entry_at) = (&event.record, entry.position);
         let request = ProduceRequest {
@@ -128,44 +129,54 @@ pub async fn stale(
             headers: codec::resync_headers(record, entry_at, event.index, record.timestamp),
             tag: 0,
         };
-        all.push(Stale { key, number: entry.number, columns, request });
+        all.push(StaleTicket { key, number: entry.number, columns, request });
     }
     Ok(all)
 }
 
-/// Puts their events into the input, so many a second. `tell` hears how many are in. What was put in before an error
-/// stands; the command may be given again.
+/// Writes the events of stale tickets to the input, at most `rate` per second. Calls `progress` with the number of
+/// events written. Events written before an error are kept; the command can be repeated.
 ///
 /// # Errors
-/// Kafka does not take a record.
-pub async fn put(site: &Site, stale: Vec<Stale>, rate: u32, tell: &mut (dyn FnMut(usize) + Send)) -> Result<(), Error> {
-    let began = Instant::now();
-    let (mut done, together) = (0, usize::try_from(rate).unwrap_or(usize::MAX).clamp(1, super::TOGETHER));
-    let mut requests = stale.into_iter().map(|one| one.request).peekable();
+/// Kafka rejects a record.
+pub async fn write_events(
+    ledger: &RouteLedger,
+    stale: Vec<StaleTicket>,
+    rate: u32,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let (mut written, batch_size) = (0, usize::try_from(rate).unwrap_or(usize::MAX).clamp(1, super::MAX_IN_FLIGHT));
+    let mut requests = stale.into_iter().map(|ticket| ticket.request).peekable();
     while requests.peek().is_some() {
-        let batch: Vec<ProduceRequest> = requests.by_ref().take(together).collect();
-        done += batch.len();
-        site.send(batch).await?;
-        tell(done);
-        let due = f64::from(u32::try_from(done).unwrap_or(u32::MAX)) / f64::from(rate.max(1));
-        tokio::time::sleep_until(began + Duration::from_secs_f64(due)).await;
+        let batch: Vec<ProduceRequest> = requests.by_ref().take(batch_size).collect();
+        written += batch.len();
+        ledger.send(batch).await?;
+        progress(written);
+        let due = f64::from(u32::try_from(written).unwrap_or(u32::MAX)) / f64::from(rate.max(1));
+        tokio::time::sleep_until(start + Duration::from_secs_f64(due)).await;
     }
     Ok(())
 }
 
-/// Keys with an open ticket of which nothing else is under way.
-fn open(site: &Site, loaded: &Loaded, pattern: Option<&str>, found: &mut Found) -> HashMap<Key, Entry> {
-    let fits = |key: &Key| pattern.is_none_or(|pattern| matches(pattern, key));
+/// Returns the entries of keys with an open ticket that are neither parked nor ambiguous.
+fn open_entries(
+    ledger: &RouteLedger,
+    loaded: &LedgerState,
+    pattern: Option<&str>,
+    counts: &mut ResyncCounts,
+) -> HashMap<Key, Entry> {
+    let selected = |key: &Key| pattern.is_none_or(|pattern| key_matches(pattern, key));
     let mut open = HashMap::new();
-    for (key, entry) in loaded.entries.iter().filter(|(key, _)| fits(key)) {
-        if !site.states.phase(&entry.seen.state).is_open() {
+    for (key, entry) in loaded.entries.iter().filter(|(key, _)| selected(key)) {
+        if !ledger.states.phase(&entry.last_seen.state).is_open() {
             continue;
         }
-        found.open += 1;
+        counts.open += 1;
         if loaded.parks.contains_key(&key) {
-            found.parked += 1;
+            counts.parked += 1;
         } else if loaded.claims.contains_key(&key) {
-            found.under_way += 1;
+            counts.ambiguous += 1;
         } else {
             open.insert(key, entry);
         }
@@ -173,11 +184,12 @@ fn open(site: &Site, loaded: &Loaded, pattern: Option<&str>, found: &mut Found) 
     open
 }
 
-/// Where the last events of a key stood first, by their ids.
-type First = VecDeque<(u64, Position)>;
+/// The first position of each of the last events of a key, by event id.
+type FirstPositions = VecDeque<(u64, Position)>;
 
-/// The engine leaves out an event that has come before, however late it is repeated: it is as old as it was then.
-fn first_of(known: &mut First, id: u64, position: Position) -> Position {
+/// Returns the first position of an event. The engine skips an event that it has seen before, however late the
+/// repetition comes, so a repetition is as old as the original.
+fn first_position(known: &mut FirstPositions, id: u64, position: Position) -> Position {
     if let Some((_, first)) = known.iter().find(|(known, _)| *known == id) {
         return *first;
     }
@@ -190,23 +202,23 @@ fn keep_newest(
     mapping: &RecordMapping,
     record: Record,
     open: &HashMap<Key, Entry>,
-    first: &mut HashMap<Key, First>,
+    first: &mut HashMap<Key, FirstPositions>,
     newest: &mut HashMap<Key, Newest>,
 ) {
     let received = map_record(mapping, record);
-    let Content::Intents(intents) = received.content else { return };
+    let RecordContent::Intents(intents) = received.content else { return };
     for intent in intents {
         let Some(entry) = open.get(&intent.key) else { continue };
         let Intent { key, position, occurred_at, fields, action, event_id, .. } = intent;
         let at = match (received.origin, event_id) {
-            // What comes of an earlier resync is as old as the event that it repeats.
+            // An event written by an earlier resync is as old as the original.
             (RecordOrigin::Resync(at), _) => at,
-            (RecordOrigin::Source, Some(id)) => first_of(first.entry(key.clone()).or_default(), id, position),
+            (RecordOrigin::Source, Some(id)) => first_position(first.entry(key.clone()).or_default(), id, position),
             _ => position,
         };
         let is_newest = newest.get(&key).is_none_or(|known| known.at < at);
-        // The entry tells the time of the newest event that was applied. What is later came to nothing, as where it found no
-        // ticket; what is earlier is superseded, whenever it came.
+        // The entry contains the time of the newest applied event. A later event was skipped, for example because it
+        // found no ticket; an earlier one was superseded, whenever it arrived.
         let was_applied = position <= entry.position && occurred_at == entry.occurred_at;
         if action.affects_state() && was_applied && is_newest {
             let record = Arc::clone(&received.raw);
@@ -215,8 +227,8 @@ fn keep_newest(
     }
 }
 
-/// Columns in which the values are not what was last written.
-fn differing(fields: &[(Column, String)], entry: &Entry) -> Vec<Column> {
+/// Returns the columns whose values differ from those last written.
+fn stale_columns(fields: &[(Column, String)], entry: &Entry) -> Vec<Column> {
     let written = |column: &Column| entry.field(column).map(|value| value.sent);
     fields.iter().filter(|(column, value)| written(column) != Some(field_hash(value))).map(|(c, _)| c.clone()).collect()
 }

@@ -1,8 +1,8 @@
-//! One group: which alerts share its ticket, and what an event of one of them changes.
+//! A group: the alerts that share its ticket, and the effect of an event of one of them.
 //!
-//! An episode of a group begins with the first alert that opens while none is open, and ends when none is open any more;
-//! the ticket shows the alerts of the present episode. Alerts of earlier ones are remembered for a while, so that an event
-//! that comes late or twice does not open the group again.
+//! An episode of a group starts with the first alert that opens while none is open, and ends when none is open any
+//! more. The ticket shows the alerts of the current episode. Alerts of earlier episodes are remembered for a while, so
+//! that a late or repeated event does not open the group again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,205 +12,204 @@ use crate::model::severity::{SEVERITIES, rank};
 use crate::model::{Action, AlertEvent};
 
 /// Characters of an alert's title that are kept.
-const TITLE: usize = 160;
+const MAX_TITLE: usize = 160;
 
-/// For how long an alert that is over is remembered, in milliseconds of the events' own times.
-const REMEMBERED: i64 = 24 * 3_600_000;
+/// How long an alert is remembered after it was over, in milliseconds of the events' own times.
+const RETENTION_MS: i64 = 24 * 3_600_000;
 
-/// Where a group stands.
+/// The status of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AlertStatus {
-    /// Nothing of it was ever open.
+pub enum GroupStatus {
+    /// No alert has been open yet.
     #[default]
     New,
-    /// At least one alert is open that nobody has acknowledged.
+    /// At least one open alert is not acknowledged.
     Open,
     /// All open alerts are acknowledged.
     Acknowledged,
-    /// None is open any more.
-    Over,
+    /// No alert is open any more.
+    Resolved,
 }
 
-/// What is remembered of a group beside its alerts.
+/// The persistent state of a group, without its alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Facts {
-    /// Number of the present episode, or the last one; 0: none was.
+pub struct GroupState {
+    /// Number of the current or last episode; 0 before the first.
     pub episode: u32,
-    /// Where it stands.
-    pub status: AlertStatus,
-    /// The newest time that was told, Unix milliseconds. It never goes back, whatever clocks its alerts come from.
-    pub told: i64,
-    /// Alerts of this episode that were over for so long that they were forgotten.
-    pub past: u64,
-    /// The worst of the open alerts; the last such once none is open.
+    pub status: GroupStatus,
+    /// The time of the group's events, Unix milliseconds. It never goes back, whatever clocks the alerts come from.
+    pub time: i64,
+    /// Number of alerts of this episode that are over and were forgotten.
+    pub forgotten: u64,
+    /// The highest severity of the open alerts; after the end of an episode, the last one.
     pub severity: String,
     /// System of the episode's first alert.
     pub system: String,
-    /// Its instance.
+    /// Instance of the episode's first alert.
     pub instance: Option<String>,
-    /// Labels that all alerts of the episode have had in common.
+    /// Labels that all alerts of the episode have in common.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is remembered of an alert.
+/// The persistent state of an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// In which episode it was last open; 0: it was never seen open.
+pub struct MemberAlert {
+    /// The episode in which it was last open; 0: it was never open.
     pub episode: u32,
-    /// Whether it is open.
     pub open: bool,
-    /// Whether somebody works on it.
     pub acknowledged: bool,
-    /// One line for people.
+    /// One line.
     pub title: String,
-    /// One of the six words.
+    /// One of [`SEVERITIES`].
     pub severity: String,
     /// When it opened, Unix milliseconds.
     pub since: i64,
     /// Time of its newest event, Unix milliseconds.
-    pub at: i64,
+    pub time: i64,
 }
 
 /// A group.
 #[derive(Debug, Clone, Default)]
 pub struct Group {
-    /// Itself.
-    pub facts: Facts,
-    /// Its alerts by key.
-    pub members: BTreeMap<String, Member>,
-    /// Alerts that differ from what is written.
-    pub changed: BTreeSet<String>,
-    /// Whether the facts differ from what is written.
-    pub dirty: bool,
-    /// Whether something is yet to be told.
-    pub untold: bool,
+    pub state: GroupState,
+    /// Its alerts, by key.
+    pub alerts: BTreeMap<String, MemberAlert>,
+    /// Keys of the alerts that differ from their rows.
+    pub changed_alerts: BTreeSet<String>,
+    /// Whether `state` differs from its row.
+    pub state_changed: bool,
+    /// Whether the group needs an update event.
+    pub needs_update: bool,
 }
 
 impl Group {
-    /// Takes an event of one of its alerts. Answers what must be told at once; what can wait for more is `untold`.
+    /// Applies an event of an alert. Returns the action of the group's event that must be emitted at once. Changes for
+    /// which an event can wait set `needs_update`.
     pub fn apply(&mut self, event: &AlertEvent) -> Option<Action> {
         let action = event.action?;
-        let note = (event.note.is_some() && self.facts.status != AlertStatus::New).then_some(Action::Note);
-        if !action.affects_state() || self.members.get(&event.key).is_some_and(|member| member.at > event.occurred_at) {
+        let note = (event.note.is_some() && self.state.status != GroupStatus::New).then_some(Action::Note);
+        if !action.affects_state() || self.alerts.get(&event.key).is_some_and(|alert| alert.time > event.occurred_at) {
             return note;
         }
         if action.opens() && !self.is_open() {
-            self.begin(event);
+            self.start_episode(event);
         }
-        self.enter(action, event);
-        let before = self.facts.status;
-        self.stand(event.occurred_at);
-        let step = match (before, self.facts.status) {
+        self.update_alert(action, event);
+        let before = self.state.status;
+        self.update_state(event.occurred_at);
+        let transition = match (before, self.state.status) {
             (before, now) if before == now => None,
-            (_, AlertStatus::New) => None,
-            (AlertStatus::New | AlertStatus::Over, AlertStatus::Open | AlertStatus::Acknowledged) => Some(Action::Open),
-            (_, AlertStatus::Open) => Some(Action::Unacknowledge),
-            (_, AlertStatus::Acknowledged) => Some(Action::Acknowledge),
-            (_, AlertStatus::Over) => Some(Action::Resolve),
+            (_, GroupStatus::New) => None,
+            (GroupStatus::New | GroupStatus::Resolved, GroupStatus::Open | GroupStatus::Acknowledged) => {
+                Some(Action::Open)
+            }
+            (_, GroupStatus::Open) => Some(Action::Unacknowledge),
+            (_, GroupStatus::Acknowledged) => Some(Action::Acknowledge),
+            (_, GroupStatus::Resolved) => Some(Action::Resolve),
         };
-        step.or_else(|| note.map(|_| Action::Update))
+        transition.or_else(|| note.map(|_| Action::Update))
     }
 
     /// Whether any of its alerts is open.
     pub fn is_open(&self) -> bool {
-        matches!(self.facts.status, AlertStatus::Open | AlertStatus::Acknowledged)
+        matches!(self.state.status, GroupStatus::Open | GroupStatus::Acknowledged)
     }
 
-    /// The alerts of the present episode, or the last one.
-    pub fn shown(&self) -> impl Iterator<Item = (&String, &Member)> {
-        self.members.iter().filter(|(_, member)| member.episode == self.facts.episode && member.episode > 0)
+    /// Returns the alerts of the current or last episode.
+    pub fn episode_alerts(&self) -> impl Iterator<Item = (&String, &MemberAlert)> {
+        self.alerts.iter().filter(|(_, alert)| alert.episode == self.state.episode && alert.episode > 0)
     }
 
-    fn begin(&mut self, event: &AlertEvent) {
-        self.facts.episode += 1;
-        self.facts.past = 0;
-        self.facts.system.clone_from(&event.system);
-        self.facts.instance.clone_from(&event.instance);
-        self.facts.labels.clone_from(&event.labels);
-        self.dirty = true;
+    fn start_episode(&mut self, event: &AlertEvent) {
+        self.state.episode += 1;
+        self.state.forgotten = 0;
+        self.state.system.clone_from(&event.system);
+        self.state.instance.clone_from(&event.instance);
+        self.state.labels.clone_from(&event.labels);
+        self.state_changed = true;
     }
 
-    /// What the event makes of its alert.
-    fn enter(&mut self, action: Action, event: &AlertEvent) {
-        let known = self.members.get(&event.key).cloned();
+    /// Updates the event's alert.
+    fn update_alert(&mut self, action: Action, event: &AlertEvent) {
+        let known = self.alerts.get(&event.key).cloned();
         if known.is_none() && !action.opens() && !action.closes() {
             return;
         }
-        let episode = self.facts.episode;
-        let mut member = known.clone().unwrap_or_else(|| Member {
+        let episode = self.state.episode;
+        let mut alert = known.clone().unwrap_or_else(|| MemberAlert {
             episode: 0,
             open: false,
             acknowledged: false,
             title: event.key.clone(),
             severity: "unknown".into(),
             since: event.occurred_at,
-            at: event.occurred_at,
+            time: event.occurred_at,
         });
         if let Some(title) = &event.title {
-            member.title = title.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TITLE).collect();
+            alert.title = title.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TITLE).collect();
         }
         if let Some(severity) = event.severity.as_deref().filter(|severity| *severity != "unknown") {
-            severity.clone_into(&mut member.severity);
+            severity.clone_into(&mut alert.severity);
         }
         match action {
             Action::Open | Action::Reopen => {
-                if !member.open {
-                    (member.open, member.acknowledged, member.since) = (true, false, event.occurred_at);
+                if !alert.open {
+                    (alert.open, alert.acknowledged, alert.since) = (true, false, event.occurred_at);
                 }
-                member.episode = episode;
-                let labels = self.facts.labels.len();
-                self.facts.labels.retain(|name, value| event.labels.get(name) == Some(value));
-                self.dirty |= labels != self.facts.labels.len();
+                alert.episode = episode;
+                let labels = self.state.labels.len();
+                self.state.labels.retain(|name, value| event.labels.get(name) == Some(value));
+                self.state_changed |= labels != self.state.labels.len();
             }
-            Action::Resolve | Action::Merge => member.open = false,
-            Action::Acknowledge => member.acknowledged = member.open,
-            Action::Unacknowledge => member.acknowledged = false,
+            Action::Resolve | Action::Merge => alert.open = false,
+            Action::Acknowledge => alert.acknowledged = alert.open,
+            Action::Unacknowledge => alert.acknowledged = false,
             _ => {}
         }
-        member.at = event.occurred_at;
-        if known.as_ref() != Some(&member) {
-            let same = |known: Member| Member { at: member.at, ..known } == member;
-            self.untold |= member.episode == episode && episode > 0 && !known.is_some_and(same);
-            self.changed.insert(event.key.clone());
-            self.members.insert(event.key.clone(), member);
+        alert.time = event.occurred_at;
+        if known.as_ref() != Some(&alert) {
+            let differs_only_in_time = |known: MemberAlert| MemberAlert { time: alert.time, ..known } == alert;
+            self.needs_update |= alert.episode == episode && episode > 0 && !known.is_some_and(differs_only_in_time);
+            self.changed_alerts.insert(event.key.clone());
+            self.alerts.insert(event.key.clone(), alert);
         }
     }
 
-    /// Where it stands now.
-    fn stand(&mut self, at: i64) {
-        let open = || self.shown().map(|(_, member)| member).filter(|member| member.open);
+    /// Computes the group's state from its alerts.
+    fn update_state(&mut self, time: i64) {
+        let open = || self.episode_alerts().map(|(_, alert)| alert).filter(|alert| alert.open);
         let status = if open().next().is_none() {
-            if self.facts.status == AlertStatus::New { AlertStatus::New } else { AlertStatus::Over }
-        } else if open().all(|member| member.acknowledged) {
-            AlertStatus::Acknowledged
+            if self.state.status == GroupStatus::New { GroupStatus::New } else { GroupStatus::Resolved }
+        } else if open().all(|alert| alert.acknowledged) {
+            GroupStatus::Acknowledged
         } else {
-            AlertStatus::Open
+            GroupStatus::Open
         };
-        let worst = open().map(|member| rank(&member.severity)).min().and_then(|rank| SEVERITIES.get(rank));
-        let severity = worst.map_or_else(|| self.facts.severity.clone(), |word| (*word).to_owned());
-        let facts = &mut self.facts;
-        let news = status != facts.status || severity != facts.severity;
-        self.untold |= news;
-        self.dirty |= news || at > facts.told;
-        (facts.status, facts.severity, facts.told) = (status, severity, facts.told.max(at));
+        let worst = open().map(|alert| rank(&alert.severity)).min().and_then(|rank| SEVERITIES.get(rank));
+        let severity = worst.map_or_else(|| self.state.severity.clone(), |word| (*word).to_owned());
+        let state = &mut self.state;
+        let changed = status != state.status || severity != state.severity;
+        self.needs_update |= changed;
+        self.state_changed |= changed || time > state.time;
+        (state.status, state.severity, state.time) = (status, severity, state.time.max(time));
     }
 
-    /// Forgets alerts that were over long before `now`, Unix milliseconds. True: nothing is left of the group.
-    pub fn forget(&mut self, now: i64) -> bool {
-        let long_ago = now.saturating_sub(REMEMBERED);
-        if !self.is_open() && self.facts.told < long_ago {
+    /// Forgets alerts that were over long before `now`, Unix milliseconds. True if the whole group can be forgotten.
+    pub fn forget_expired(&mut self, now: i64) -> bool {
+        let limit = now.saturating_sub(RETENTION_MS);
+        if !self.is_open() && self.state.time < limit {
             return true;
         }
-        let gone: Vec<String> =
-            self.members.iter().filter(|(_, m)| !m.open && m.at < long_ago).map(|(k, _)| k.clone()).collect();
-        for key in gone {
-            let shown = self.members.remove(&key).is_some_and(|member| member.episode == self.facts.episode);
-            if shown && self.facts.episode > 0 {
-                self.facts.past += 1;
-                self.dirty = true;
+        let expired: Vec<String> =
+            self.alerts.iter().filter(|(_, a)| !a.open && a.time < limit).map(|(key, _)| key.clone()).collect();
+        for key in expired {
+            let was_shown = self.alerts.remove(&key).is_some_and(|alert| alert.episode == self.state.episode);
+            if was_shown && self.state.episode > 0 {
+                self.state.forgotten += 1;
+                self.state_changed = true;
             }
-            self.changed.insert(key);
+            self.changed_alerts.insert(key);
         }
         false
     }

@@ -1,10 +1,11 @@
-//! Digests: many alerts in one ticket. The alerts of a group become events of the group, which is an alert like any other
-//! to the sink behind. Pure: events in, events and rows of a table out; who reads, writes and commits is `rekey`.
+//! Grouping: many alerts in one ticket. The events of the alerts of a group become events of the group, which the sink
+//! treats as an alert like any other. Pure: events in, events and rows of the state topic out; `repartition` does the
+//! I/O.
 //!
-//! Guaranteed: a group is open exactly as long as one of its alerts is; each change of that, and each note, is told at
-//! once and in order, and everything else once for all the events that came together. The rows are the whole memory: what
-//! was told can be gone on from them. An event of an alert that is older than its newest one changes nothing. Not
-//! guaranteed: that an event which is repeated more than a day after its alert was over is recognised.
+//! Guarantees: a group is open exactly as long as one of its alerts is open. Each change of that, and each note, is
+//! emitted at once and in order; all other changes of a batch become one event. The rows contain the whole state, so
+//! that grouping can continue from them. An event that is older than the newest event of its alert changes nothing. Not
+//! guaranteed: that an event is recognised as a repetition more than a day after its alert was over.
 
 mod group;
 mod text;
@@ -17,113 +18,125 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Action, AlertEvent};
-use group::{Facts, Group, Member};
+use group::{Group, GroupState, MemberAlert};
 
-/// Between two looks for what can be forgotten, in milliseconds of the events' own times.
-const SWEEP: i64 = 600_000;
+/// How often expired alerts and groups are searched, in milliseconds of the events' own times.
+const EXPIRY_INTERVAL_MS: i64 = 600_000;
 
-/// What comes of events.
+/// The output of the grouping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// An event of a group, as a canonical body.
+    /// An event of a group: a canonical body.
     Event(Vec<u8>),
-    /// A row of the table; without a value it is removed.
+    /// Key and value of a row of the state topic; without a value it is removed.
     Row(Vec<u8>, Option<Vec<u8>>),
 }
 
-/// A row can't be read.
+/// A row of the state topic cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the row {key} is none that this version writes: {why}")]
+#[error("the row {key} was not written by this version of nowbridge: {reason}")]
 pub struct RowError {
     key: String,
-    why: String,
+    reason: String,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum RowKey {
+    /// The value is the template by which alerts are grouped.
     Rule,
+    /// Key of a group. The value is its state.
     Group(String),
+    /// Keys of a group and of an alert. The value is the alert.
     Alert(String, String),
 }
 
 /// The groups of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
-    known: BTreeMap<String, Group>,
-    /// Groups with something to tell or to write.
+    groups: BTreeMap<String, Group>,
+    /// Keys of the groups that may have events or rows to emit.
     touched: BTreeSet<String>,
-    /// The rule by which the rows were grouped; `None` where there are none yet.
+    /// The rule of the rows; `None` if there are none yet.
     rule: Option<String>,
-    /// Newest time of any event since the rows were loaded, Unix milliseconds; what is in the future does not count.
+    /// Newest time of an event since the rows were loaded, Unix milliseconds. Times in the future do not count.
     newest: i64,
-    /// The same, when it was last looked for what can be forgotten.
-    swept: i64,
+    /// The value of `newest` at the last search for expired alerts.
+    expired_at: i64,
 }
 
 impl Groups {
-    /// Takes a row of the table, in their order.
+    /// Loads a row of the state topic. Rows must be loaded in their order.
     ///
     /// # Errors
-    /// It is none of ours.
+    /// The row is malformed.
     pub fn load(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RowError> {
-        let wrong = |why: serde_json::Error| RowError {
+        let row_error = |error: serde_json::Error| RowError {
             key: String::from_utf8_lossy(key).chars().take(200).collect(),
-            why: why.to_string(),
+            reason: error.to_string(),
         };
-        match (serde_json::from_slice(key).map_err(wrong)?, value) {
-            (RowKey::Rule, Some(value)) => self.rule = Some(serde_json::from_slice(value).map_err(wrong)?),
+        match (serde_json::from_slice(key).map_err(row_error)?, value) {
+            (RowKey::Rule, Some(value)) => self.rule = Some(serde_json::from_slice(value).map_err(row_error)?),
             (RowKey::Rule, None) => self.rule = None,
             (RowKey::Group(name), Some(value)) => {
-                self.known.entry(name).or_default().facts = serde_json::from_slice::<Facts>(value).map_err(wrong)?;
+                let state: GroupState = serde_json::from_slice(value).map_err(row_error)?;
+                self.groups.entry(name).or_default().state = state;
             }
             // The rows of its alerts are removed before it.
-            (RowKey::Group(name), None) => drop(self.known.remove(&name)),
-            (RowKey::Alert(name, alert), Some(value)) => {
-                let member: Member = serde_json::from_slice(value).map_err(wrong)?;
-                self.known.entry(name).or_default().members.insert(alert, member);
+            (RowKey::Group(name), None) => drop(self.groups.remove(&name)),
+            (RowKey::Alert(name, key), Some(value)) => {
+                let alert: MemberAlert = serde_json::from_slice(value).map_err(row_error)?;
+                self.groups.entry(name).or_default().alerts.insert(key, alert);
             }
-            (RowKey::Alert(name, alert), None) => {
-                if let Some(group) = self.known.get_mut(&name) {
-                    group.members.remove(&alert);
+            (RowKey::Alert(name, key), None) => {
+                if let Some(group) = self.groups.get_mut(&name) {
+                    group.alerts.remove(&key);
                 }
             }
         }
         Ok(())
     }
 
-    /// By which rule what was loaded was grouped; `None` where nothing was.
+    /// Returns the rule of the loaded rows; `None` if there were none.
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }
 
-    /// How many groups are known.
+    /// Returns the number of groups.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.groups.len()
     }
 
-    /// Whether none is.
+    /// Whether there are no groups.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.groups.is_empty()
     }
 
-    /// Takes an event of an alert that belongs to a group. `written` is when its record was written, Unix milliseconds,
-    /// where that is known: one sender whose clock is ahead must not make everything else look long past. `list` is how
-    /// many alerts a ticket names.
-    pub fn apply(&mut self, key: &str, event: &AlertEvent, written: Option<i64>, list: usize, out: &mut Vec<Output>) {
-        self.newest = self.newest.max(written.map_or(event.occurred_at, |written| written.min(event.occurred_at)));
-        let group = self.known.entry(key.to_owned()).or_default();
+    /// Applies an event of an alert to its group. `written_at` is the timestamp of its record, Unix milliseconds, if
+    /// known: a single publisher whose clock is ahead must not make all other groups expire. `max_listed` is how many
+    /// alerts a ticket lists.
+    pub fn apply(
+        &mut self,
+        key: &str,
+        event: &AlertEvent,
+        written_at: Option<i64>,
+        max_listed: usize,
+        out: &mut Vec<Output>,
+    ) {
+        let time = written_at.map_or(event.occurred_at, |written_at| written_at.min(event.occurred_at));
+        self.newest = self.newest.max(time);
+        let group = self.groups.entry(key.to_owned()).or_default();
         if let Some(action) = group.apply(event) {
-            out.push(Output::Event(text::body(key, group, action, Some(event), list)));
-            // Of a note nobody takes the values.
-            group.untold &= !action.affects_state();
+            out.push(Output::Event(text::body(key, group, action, Some(event), max_listed)));
+            // The values of a note are not written to the ticket.
+            group.needs_update &= !action.affects_state();
         }
         self.touched.insert(key.to_owned());
     }
 
-    /// Tells what is yet to be told, and writes what has changed since the last time, under the rule by which it is
-    /// grouped now.
-    pub fn finish(&mut self, rule: &str, list: usize, out: &mut Vec<Output>) {
+    /// Emits the pending updates of groups, and the rows that have changed since the last call. `rule` is the current
+    /// rule.
+    pub fn finish(&mut self, rule: &str, max_listed: usize, out: &mut Vec<Output>) {
         if self.touched.is_empty() {
             return;
         }
@@ -131,40 +144,41 @@ impl Groups {
             out.push(row(&RowKey::Rule, Some(&rule)));
             self.rule = Some(rule.to_owned());
         }
-        let mut gone = Vec::new();
-        if self.newest.saturating_sub(self.swept) >= SWEEP {
-            self.swept = self.newest;
+        let mut expired = Vec::new();
+        if self.newest.saturating_sub(self.expired_at) >= EXPIRY_INTERVAL_MS {
+            self.expired_at = self.newest;
             let newest = self.newest;
-            let old = |(name, group): (&String, &mut Group)| group.forget(newest).then(|| name.clone());
-            gone = self.known.iter_mut().filter_map(old).collect();
-            self.touched = self.known.keys().cloned().collect();
+            let is_expired = |(name, group): (&String, &mut Group)| group.forget_expired(newest).then(|| name.clone());
+            expired = self.groups.iter_mut().filter_map(is_expired).collect();
+            self.touched = self.groups.keys().cloned().collect();
         }
         for name in std::mem::take(&mut self.touched) {
-            let Some(group) = self.known.get_mut(&name) else { continue };
-            if std::mem::take(&mut group.untold) && group.is_open() {
-                out.push(Output::Event(text::body(&name, group, Action::Update, None, list)));
+            let Some(group) = self.groups.get_mut(&name) else { continue };
+            if std::mem::take(&mut group.needs_update) && group.is_open() {
+                out.push(Output::Event(text::body(&name, group, Action::Update, None, max_listed)));
             }
-            for alert in std::mem::take(&mut group.changed) {
-                let member = group.members.get(&alert);
-                out.push(row(&RowKey::Alert(name.clone(), alert), member));
+            for key in std::mem::take(&mut group.changed_alerts) {
+                let alert = group.alerts.get(&key);
+                out.push(row(&RowKey::Alert(name.clone(), key), alert));
             }
-            if std::mem::take(&mut group.dirty) {
-                out.push(row(&RowKey::Group(name), Some(&group.facts)));
-            } else if group.members.is_empty() && group.facts == Facts::default() {
-                // An update or a note of an alert that nobody knows leaves nothing behind.
-                self.known.remove(&name);
+            if std::mem::take(&mut group.state_changed) {
+                out.push(row(&RowKey::Group(name), Some(&group.state)));
+            } else if group.alerts.is_empty() && group.state == GroupState::default() {
+                // An update or a note of an unknown alert leaves no state.
+                self.groups.remove(&name);
             }
         }
-        for name in gone {
-            let group = self.known.remove(&name).unwrap_or_default();
-            out.extend(group.members.into_keys().map(|alert| row::<Member>(&RowKey::Alert(name.clone(), alert), None)));
-            out.push(row::<Facts>(&RowKey::Group(name), None));
+        for name in expired {
+            let group = self.groups.remove(&name).unwrap_or_default();
+            let alerts = group.alerts.into_keys();
+            out.extend(alerts.map(|key| row::<MemberAlert>(&RowKey::Alert(name.clone(), key), None)));
+            out.push(row::<GroupState>(&RowKey::Group(name), None));
         }
     }
 }
 
 fn row<T: Serialize>(key: &RowKey, value: Option<&T>) -> Output {
-    // Plain structures of texts and numbers: they can always be written.
+    // Plain structures of texts and numbers can always be serialised.
     let bytes = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
     Output::Row(bytes(serde_json::to_vec(key)), value.map(|value| bytes(serde_json::to_vec(value))))
 }

@@ -1,4 +1,4 @@
-//! What a group becomes of its alerts' events.
+//! Events of alerts in, events of their groups out.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use crate::model::Record;
 use crate::systems::Decoder;
 
 const RULE: &str = "{{ labels.service }}";
-const KEY: &str = "digest:shop";
+const KEY: &str = "group:shop";
 /// 2027-01-15T08:00:00Z.
 const T0: i64 = 1_800_000_000_000;
 
-/// An event of an alert, `after` seconds after the beginning.
+/// Returns an event of an alert, `after` seconds after `T0`.
 fn event(alert: &str, action: &str, after: i64) -> AlertEvent {
-    with(alert, action, after, json!({}))
+    event_with(alert, action, after, json!({}))
 }
 
-fn with(alert: &str, action: &str, after: i64, more: Value) -> AlertEvent {
+fn event_with(alert: &str, action: &str, after: i64, fields: Value) -> AlertEvent {
     let at = jiff::Timestamp::from_millisecond(T0 + after * 1_000).expect("a time").to_string();
     let mut body = json!({
         "source": "prometheus", "key": alert, "action": action, "title": format!("{alert} is down"),
         "severity": "high", "occurred_at": at, "labels": { "service": "shop", "host": alert },
     });
-    for (name, value) in more.as_object().expect("an object") {
+    for (name, value) in fields.as_object().expect("an object") {
         body[name] = value.clone();
     }
-    decoded(body.to_string().into_bytes())
+    decode(body.to_string().into_bytes())
 }
 
-fn decoded(body: Vec<u8>) -> AlertEvent {
+fn decode(body: Vec<u8>) -> AlertEvent {
     let record = Record {
         topic: Arc::from("t"),
         partition: 0,
@@ -43,178 +43,193 @@ fn decoded(body: Vec<u8>) -> AlertEvent {
     Decoder::Canonical.decode(&record).unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
-/// The groups of a partition with everything that they wrote.
+/// The groups of a partition, with all rows that they have written.
 #[derive(Default)]
-struct Bench {
+struct Partition {
     groups: Groups,
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
-impl Bench {
-    /// What is told of events that come together.
-    fn take(&mut self, events: &[AlertEvent]) -> Vec<AlertEvent> {
-        self.take_of(KEY, events, None)
+impl Partition {
+    /// Applies a batch of events to the group `KEY`, and returns the events of the group.
+    fn apply(&mut self, batch: &[AlertEvent]) -> Vec<AlertEvent> {
+        self.apply_to(KEY, batch, None)
     }
 
-    /// The same of another group, and of events whose records were written then.
-    fn take_of(&mut self, group: &str, events: &[AlertEvent], written: Option<i64>) -> Vec<AlertEvent> {
+    /// Applies a batch of events to a group. `written_at` is the timestamp of their records.
+    fn apply_to(&mut self, group: &str, batch: &[AlertEvent], written_at: Option<i64>) -> Vec<AlertEvent> {
         let mut out = Vec::new();
-        for event in events {
-            self.groups.apply(group, event, written, 3, &mut out);
+        for event in batch {
+            self.groups.apply(group, event, written_at, 3, &mut out);
         }
         self.groups.finish(RULE, 3, &mut out);
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         for output in out {
             match output {
-                Output::Event(body) => told.push(decoded(body)),
+                Output::Event(body) => events.push(decode(body)),
                 Output::Row(key, value) => drop(self.rows.insert(key, value)),
             }
         }
-        told
+        events
     }
 
-    /// Goes on from what was written.
+    /// Loads the groups from their rows.
     fn restart(&mut self) {
         self.groups = Groups::default();
         for (key, value) in &self.rows {
-            self.groups.load(key, value.as_deref()).expect("a row of ours");
+            self.groups.load(key, value.as_deref()).expect("a valid row");
         }
     }
 }
 
-fn actions(told: &[AlertEvent]) -> Vec<Action> {
-    told.iter().filter_map(|event| event.action).collect()
+fn actions(events: &[AlertEvent]) -> Vec<Action> {
+    events.iter().filter_map(|event| event.action).collect()
 }
 
 #[test]
 fn a_group_is_open_as_long_as_one_of_its_alerts_is() {
-    let mut bench = Bench::default();
-    let told = bench.take(&[event("a", "open", 0), event("b", "open", 1), event("c", "open", 2)]);
-    assert_eq!(actions(&told), [Action::Open, Action::Update], "once at once, once for all the rest");
-    assert_eq!(told[0].title.as_deref(), Some("a is down"));
-    let last = &told[1];
+    let mut partition = Partition::default();
+    let events = partition.apply(&[event("a", "open", 0), event("b", "open", 1), event("c", "open", 2)]);
+    assert_eq!(actions(&events), [Action::Open, Action::Update], "the opening at once, the rest as one event");
+    assert_eq!(events[0].title.as_deref(), Some("a is down"));
+    let last = &events[1];
     assert_eq!((last.key.as_str(), last.kind.as_str(), last.object_id.as_str()), (KEY, "alert_group", "shop"));
     assert_eq!(last.title.as_deref(), Some("3 alerts: shop"));
-    assert_eq!(last.labels, BTreeMap::from([("service".to_owned(), "shop".to_owned())]), "those in common");
+    assert_eq!(last.labels, BTreeMap::from([("service".to_owned(), "shop".to_owned())]), "the labels in common");
     assert_eq!(last.occurred_at, T0 + 2_000);
-    bench.restart();
-    assert_eq!(actions(&bench.take(&[event("a", "resolve", 3), event("b", "resolve", 4)])), [Action::Update]);
-    bench.restart();
-    let told = bench.take(&[event("c", "resolve", 5)]);
-    assert_eq!(actions(&told), [Action::Resolve]);
-    assert!(told[0].description.as_deref().expect("one").starts_with("0 open, 3 over.\n- resolved, high, since"));
-    // What comes back begins another episode.
-    let told = bench.take(&[event("b", "open", 6)]);
-    assert_eq!(actions(&told), [Action::Open]);
-    assert_eq!(told[0].title.as_deref(), Some("b is down"));
+    partition.restart();
+    assert_eq!(actions(&partition.apply(&[event("a", "resolve", 3), event("b", "resolve", 4)])), [Action::Update]);
+    partition.restart();
+    let events = partition.apply(&[event("c", "resolve", 5)]);
+    assert_eq!(actions(&events), [Action::Resolve]);
+    assert!(
+        events[0]
+            .description
+            .as_deref()
+            .expect("a description")
+            .starts_with("0 open, 3 over.\n- resolved, high, since")
+    );
+    // An alert that opens again starts another episode.
+    let events = partition.apply(&[event("b", "open", 6)]);
+    assert_eq!(actions(&events), [Action::Open]);
+    assert_eq!(events[0].title.as_deref(), Some("b is down"));
 }
 
 #[test]
-fn what_comes_late_or_twice_opens_nothing() {
-    let mut bench = Bench::default();
-    bench.take(&[event("a", "open", 0), event("a", "resolve", 9)]);
-    bench.restart();
-    assert_eq!(bench.take(&[event("a", "open", 0), event("a", "resolve", 9)]), []);
-    // The end before the beginning.
-    assert_eq!(bench.take(&[event("b", "resolve", 20)]), []);
-    bench.restart();
-    assert_eq!(bench.take(&[event("b", "open", 19)]), []);
-    // A clock that is behind: the group's time never goes back, or the sink would take it for late.
-    let told = bench.take(&[event("c", "open", 15)]);
-    assert_eq!((actions(&told), told[0].occurred_at), (vec![Action::Open], T0 + 20_000));
+fn late_and_repeated_events_open_nothing() {
+    let mut partition = Partition::default();
+    partition.apply(&[event("a", "open", 0), event("a", "resolve", 9)]);
+    partition.restart();
+    assert_eq!(partition.apply(&[event("a", "open", 0), event("a", "resolve", 9)]), []);
+    // The resolve arrives before the open.
+    assert_eq!(partition.apply(&[event("b", "resolve", 20)]), []);
+    partition.restart();
+    assert_eq!(partition.apply(&[event("b", "open", 19)]), []);
+    // An alert whose clock is behind: the group's time never goes back, or the sink would treat its events as late.
+    let events = partition.apply(&[event("c", "open", 15)]);
+    assert_eq!((actions(&events), events[0].occurred_at), (vec![Action::Open], T0 + 20_000));
 }
 
 #[test]
-fn every_change_of_its_state_and_every_note_is_told_in_order() {
-    let mut bench = Bench::default();
+fn every_change_of_the_status_and_every_note_is_emitted_in_order() {
+    let mut partition = Partition::default();
     let note = |text: &str| json!({ "note": text, "actor": "ann" });
-    let told = bench.take(&[
+    let events = partition.apply(&[
         event("a", "open", 0),
         event("a", "acknowledge", 1),
         event("b", "open", 2),
-        with("b", "note", 3, note("look")),
-        with("b", "acknowledge", 4, note("mine")),
+        event_with("b", "note", 3, note("look")),
+        event_with("b", "acknowledge", 4, note("mine")),
         event("b", "resolve", 5),
-        with("a", "resolve", 6, json!({ "resolution": { "code": "Fixed", "notes": "done" } })),
+        event_with("a", "resolve", 6, json!({ "resolution": { "code": "Fixed", "notes": "done" } })),
         event("b", "open", 7),
     ]);
     use Action::{Acknowledge, Note, Open, Resolve, Unacknowledge};
-    assert_eq!(actions(&told), [Open, Acknowledge, Unacknowledge, Note, Acknowledge, Resolve, Open]);
-    assert_eq!((told[3].note.as_deref(), told[3].actor.as_deref()), (Some("b is down: look"), Some("ann")));
-    assert_eq!(told[4].note.as_deref(), Some("b is down: mine"));
-    assert_eq!(told[5].resolution.as_ref().and_then(|r| r.code.as_deref()), Some("Fixed"));
-    // A note tells no values, so that those which changed before it are told behind it.
-    let told = bench.take(&[with("b", "update", 8, json!({ "severity": "low" })), with("b", "note", 9, note("so?"))]);
-    assert_eq!(actions(&told), [Note, Action::Update]);
-    assert_eq!(told[1].severity.as_deref(), Some("low"));
-    // A note to an alert of a group that never was is nobody's.
-    assert_eq!(Bench::default().take(&[with("x", "note", 0, note("hm")), event("x", "update", 1)]), []);
+    assert_eq!(actions(&events), [Open, Acknowledge, Unacknowledge, Note, Acknowledge, Resolve, Open]);
+    assert_eq!((events[3].note.as_deref(), events[3].actor.as_deref()), (Some("b is down: look"), Some("ann")));
+    assert_eq!(events[4].note.as_deref(), Some("b is down: mine"));
+    assert_eq!(events[5].resolution.as_ref().and_then(|r| r.code.as_deref()), Some("Fixed"));
+    // A note contains no values, so changed values follow it in another event.
+    let events = partition
+        .apply(&[event_with("b", "update", 8, json!({ "severity": "low" })), event_with("b", "note", 9, note("so?"))]);
+    assert_eq!(actions(&events), [Note, Action::Update]);
+    assert_eq!(events[1].severity.as_deref(), Some("low"));
+    // A note to an alert of an unknown group is dropped.
+    assert_eq!(Partition::default().apply(&[event_with("x", "note", 0, note("hm")), event("x", "update", 1)]), []);
 }
 
 #[test]
-fn the_list_is_bounded_and_the_worst_come_first() {
-    let mut bench = Bench::default();
-    let all: Vec<AlertEvent> = (0..9)
-        .map(|n| with(&format!("a{n}"), "open", n, json!({ "severity": if n == 7 { "critical" } else { "low" } })))
+fn the_list_is_limited_and_sorted_by_severity() {
+    let mut partition = Partition::default();
+    let events: Vec<AlertEvent> = (0..9)
+        .map(|n| {
+            event_with(&format!("a{n}"), "open", n, json!({ "severity": if n == 7 { "critical" } else { "low" } }))
+        })
         .chain([event("a1", "resolve", 20)])
         .collect();
-    let told = bench.take(&all);
-    let last = told.last().expect("told");
+    let events = partition.apply(&events);
+    let last = events.last().expect("an event");
     assert_eq!(last.severity.as_deref(), Some("critical"));
-    let lines: Vec<&str> = last.description.as_deref().expect("one").lines().collect();
+    let lines: Vec<&str> = last.description.as_deref().expect("a description").lines().collect();
     assert_eq!((lines[0], lines.len(), lines[4]), ("8 open, 1 over.", 5, "and 6 more"));
     assert_eq!(lines[1], "- open, critical, since 2027-01-15T08:00:07Z: a7 is down");
     assert_eq!(lines[2], "- open, low, since 2027-01-15T08:00:00Z: a0 is down");
-    let digest = &last.json["digest"];
-    assert_eq!((&digest["open"], &digest["total"], &digest["alerts"][0]["key"]), (&json!(8), &json!(9), &json!("a7")));
+    let grouping = &last.json["grouping"];
+    assert_eq!(
+        (&grouping["open"], &grouping["total"], &grouping["alerts"][0]["key"]),
+        (&json!(8), &json!(9), &json!("a7"))
+    );
 }
 
 #[test]
-fn what_changes_nothing_for_people_costs_nothing() {
-    let mut bench = Bench::default();
-    bench.take(&[event("a", "open", 0)]);
-    assert_eq!(bench.take(&[event("a", "open", 60)]), [], "the same once more");
-    assert_eq!(actions(&bench.take(&[with("a", "open", 61, json!({ "severity": "low" }))])), [Action::Update]);
+fn an_event_without_visible_changes_emits_nothing() {
+    let mut partition = Partition::default();
+    partition.apply(&[event("a", "open", 0)]);
+    assert_eq!(partition.apply(&[event("a", "open", 60)]), [], "a repetition");
+    assert_eq!(
+        actions(&partition.apply(&[event_with("a", "open", 61, json!({ "severity": "low" }))])),
+        [Action::Update]
+    );
 }
 
 #[test]
-fn a_group_that_never_ends_forgets_alerts_that_are_over_and_still_counts_them() {
-    let mut bench = Bench::default();
-    bench.take(&[event("a", "open", 0), event("b", "open", 0), event("b", "resolve", 1)]);
+fn an_open_group_forgets_expired_alerts_and_still_counts_them() {
+    let mut partition = Partition::default();
+    partition.apply(&[event("a", "open", 0), event("b", "open", 0), event("b", "resolve", 1)]);
     let day = 24 * 3_600;
-    let told = bench.take(&[event("c", "open", day + 1_000)]);
-    assert_eq!(told.last().and_then(|event| event.title.as_deref()), Some("3 alerts: shop"));
-    bench.restart();
-    let told = bench.take(&[event("c", "resolve", day + 1_001)]);
-    assert!(told[0].description.as_deref().expect("one").starts_with("1 open, 2 over."), "{told:?}");
-    bench.take(&[event("a", "resolve", day + 1_002)]);
-    // Long after its end nothing is left of it but the rule.
+    let events = partition.apply(&[event("c", "open", day + 1_000)]);
+    assert_eq!(events.last().and_then(|event| event.title.as_deref()), Some("3 alerts: shop"));
+    partition.restart();
+    let events = partition.apply(&[event("c", "resolve", day + 1_001)]);
+    assert!(events[0].description.as_deref().expect("a description").starts_with("1 open, 2 over."), "{events:?}");
+    partition.apply(&[event("a", "resolve", day + 1_002)]);
+    // An expired group is forgotten; only the rule remains.
     let mut out = Vec::new();
-    bench.groups.apply("digest:other", &event("z", "open", 3 * day), None, 3, &mut out);
-    bench.groups.finish(RULE, 3, &mut out);
-    assert_eq!(bench.groups.len(), 1);
+    partition.groups.apply("group:other", &event("z", "open", 3 * day), None, 3, &mut out);
+    partition.groups.finish(RULE, 3, &mut out);
+    assert_eq!(partition.groups.len(), 1);
     let removed = out.iter().filter(|output| matches!(output, Output::Row(_, None))).count();
-    assert_eq!(removed, 3, "its row, and those of its two alerts: {out:?}");
+    assert_eq!(removed, 3, "the rows of the group and of its two alerts: {out:?}");
 }
 
 #[test]
-fn a_sender_whose_clock_is_ahead_does_not_make_the_others_look_long_past() {
-    let mut bench = Bench::default();
-    bench.take(&[event("a", "open", 0), event("a", "resolve", 1)]);
+fn a_publisher_whose_clock_is_ahead_does_not_make_other_groups_expire() {
+    let mut partition = Partition::default();
+    partition.apply(&[event("a", "open", 0), event("a", "resolve", 1)]);
     let ahead = event("z", "open", 365 * 24 * 3_600);
-    bench.take_of("digest:other", &[ahead], Some(T0 + 2_000));
-    bench.restart();
-    bench.take_of("digest:other", &[event("z", "open", 3)], Some(T0 + 3_000));
-    assert_eq!(bench.groups.len(), 2, "the group that is over is still known");
-    assert_eq!(bench.take(&[event("a", "open", 0)]), [], "so its repetition opens nothing");
+    partition.apply_to("group:other", &[ahead], Some(T0 + 2_000));
+    partition.restart();
+    partition.apply_to("group:other", &[event("z", "open", 3)], Some(T0 + 3_000));
+    assert_eq!(partition.groups.len(), 2, "the resolved group is still known");
+    assert_eq!(partition.apply(&[event("a", "open", 0)]), [], "so a repeated event opens nothing");
 }
 
 #[test]
-fn a_row_of_somebody_else_is_told() {
-    let error = Groups::default().load(b"mine", Some(b"{}")).expect_err("refused");
+fn a_foreign_row_is_an_error() {
+    let error = Groups::default().load(b"mine", Some(b"{}")).expect_err("an error");
     assert!(error.to_string().contains("mine"), "{error}");
-    let mut bench = Bench::default();
-    bench.take(&[event("a", "open", 0)]);
-    bench.restart();
-    assert_eq!(bench.groups.rule(), Some(RULE));
+    let mut partition = Partition::default();
+    partition.apply(&[event("a", "open", 0)]);
+    partition.restart();
+    assert_eq!(partition.groups.rule(), Some(RULE));
 }

@@ -1,51 +1,52 @@
-//! A group as an alert event: what its ticket says.
+//! The alert event of a group, with the text of its ticket.
 //!
-//! Its title, its counts and a list of its alerts, the open and worst ones first and the others in the order in which they
-//! opened. The list is bounded; the counts are of all. The same is there for templates, as `event.digest`.
+//! It contains a title, counts, and a list of the alerts: open alerts first, the highest severity first, and then in
+//! the order in which they opened. The list is limited; the counts are of all alerts. Templates find the same as
+//! `event.grouping`.
 
 use serde_json::{Value, json};
 
-use super::group::{AlertStatus, Group, Member};
+use super::group::{Group, GroupStatus, MemberAlert};
 use crate::codec::json::rfc3339;
 use crate::mapping::{action_name, group_name};
 use crate::model::severity::rank;
 use crate::model::{Action, AlertEvent};
 
-/// The body of a canonical alert event about a group. `event` is what brought it about, where it is told at once; `list`
-/// is how many alerts are named.
-pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>, list: usize) -> Vec<u8> {
-    let facts = &group.facts;
+/// Returns the body of a canonical alert event about a group. `event` is the alert's event that caused it, if a single
+/// one did; `max_listed` limits the list of alerts.
+pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>, max_listed: usize) -> Vec<u8> {
+    let state = &group.state;
     let name = group_name(key);
-    let mut shown: Vec<(&String, &Member)> = group.shown().collect();
-    let open = shown.iter().filter(|(_, member)| member.open).count();
-    let total = shown.len() as u64 + facts.past;
-    shown.sort_by_key(|(key, m)| (!m.open, if m.open { rank(&m.severity) } else { 0 }, m.since, *key));
-    let first = shown.first().map_or(name, |(_, member)| member.title.as_str());
+    let mut alerts: Vec<(&String, &MemberAlert)> = group.episode_alerts().collect();
+    let open = alerts.iter().filter(|(_, alert)| alert.open).count();
+    let total = alerts.len() as u64 + state.forgotten;
+    alerts.sort_by_key(|(key, a)| (!a.open, if a.open { rank(&a.severity) } else { 0 }, a.since, *key));
+    let first = alerts.first().map_or(name, |(_, alert)| alert.title.as_str());
     let title = if total == 1 { first.to_owned() } else { format!("{total} alerts: {name}") };
     let mut lines = vec![format!("{open} open, {} over.", total - open as u64)];
-    lines.extend(shown.iter().take(list).map(|(_, member)| line(member)));
-    let more = total.saturating_sub(shown.len().min(list) as u64);
-    if more > 0 {
-        lines.push(format!("and {more} more"));
+    lines.extend(alerts.iter().take(max_listed).map(|(_, alert)| alert_line(alert)));
+    let unlisted = total.saturating_sub(alerts.len().min(max_listed) as u64);
+    if unlisted > 0 {
+        lines.push(format!("and {unlisted} more"));
     }
-    let members: Vec<Value> = shown.iter().take(list).map(|(key, member)| one(key, member)).collect();
+    let listed: Vec<Value> = alerts.iter().take(max_listed).map(|(key, alert)| alert_json(key, alert)).collect();
     let mut body = json!({
         "schema": "alert-lifecycle/1",
-        "source": { "system": facts.system, "instance": facts.instance },
+        "source": { "system": state.system, "instance": state.instance },
         "object": { "kind": "alert_group", "id": name },
         "key": key,
         "action": action_name(action),
-        "status": status(facts.status),
-        "occurred_at": rfc3339(facts.told),
+        "status": group_status(state.status),
+        "occurred_at": rfc3339(state.time),
         "title": title,
         "description": lines.join("\n"),
-        "severity": facts.severity,
-        "labels": facts.labels,
-        "digest": { "group": name, "open": open, "total": total, "alerts": members },
+        "severity": state.severity,
+        "labels": state.labels,
+        "grouping": { "group": name, "open": open, "total": total, "alerts": listed },
     });
     if let (Some(event), Some(fields)) = (event, body.as_object_mut()) {
         if let Some(note) = &event.note {
-            let title = group.members.get(&event.key).map_or(event.key.as_str(), |member| member.title.as_str());
+            let title = group.alerts.get(&event.key).map_or(event.key.as_str(), |alert| alert.title.as_str());
             fields.insert("note".into(), json!({ "body": format!("{title}: {note}") }));
         }
         if let Some(actor) = &event.actor {
@@ -59,32 +60,32 @@ pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>
     body.to_string().into_bytes()
 }
 
-fn line(member: &Member) -> String {
-    format!("- {}, {}, since {}: {}", state(member), member.severity, rfc3339(member.since), member.title)
+fn alert_line(alert: &MemberAlert) -> String {
+    format!("- {}, {}, since {}: {}", alert_status(alert), alert.severity, rfc3339(alert.since), alert.title)
 }
 
-fn one(key: &str, member: &Member) -> Value {
+fn alert_json(key: &str, alert: &MemberAlert) -> Value {
     json!({
         "key": key,
-        "title": member.title,
-        "severity": member.severity,
-        "status": state(member),
-        "since": rfc3339(member.since),
+        "title": alert.title,
+        "severity": alert.severity,
+        "status": alert_status(alert),
+        "since": rfc3339(alert.since),
     })
 }
 
-fn state(member: &Member) -> &'static str {
-    match (member.open, member.acknowledged) {
+fn alert_status(alert: &MemberAlert) -> &'static str {
+    match (alert.open, alert.acknowledged) {
         (true, true) => "acknowledged",
         (true, false) => "open",
         (false, _) => "resolved",
     }
 }
 
-fn status(standing: AlertStatus) -> &'static str {
-    match standing {
-        AlertStatus::New | AlertStatus::Open => "open",
-        AlertStatus::Acknowledged => "acknowledged",
-        AlertStatus::Over => "resolved",
+fn group_status(status: GroupStatus) -> &'static str {
+    match status {
+        GroupStatus::New | GroupStatus::Open => "open",
+        GroupStatus::Acknowledged => "acknowledged",
+        GroupStatus::Resolved => "resolved",
     }
 }

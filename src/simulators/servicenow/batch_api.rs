@@ -1,11 +1,12 @@
-//! The Batch API: several requests in one (`POST /api/now[/v1]/batch`), one after the other in one transaction, each
-//! with an answer of its own; nothing is undone where one fails.
+//! The Batch API: several requests in one (`POST /api/now[/v1]/batch`), executed one after the other in one
+//! transaction, each with its own response. A failing request does not roll back the others.
 //!
-//! Known: bodies in base64 both ways, ids come back as text and in no promised order, the quota of 30 s ends the call
-//! and names what was not served, a body of more than 5 MB is refused. Not known, and so drawn here: how the item shows
-//! that was running when the quota struck (left out, answered 500, or named as not served where it was not committed).
-//! Assumed: an answer of more than 10 MB ends the call as the quota does. An item's URL names the Table API; the other
-//! interfaces answer as for an unknown path.
+//! Known: bodies are base64 in both directions; ids are returned as text and in no guaranteed order; the transaction
+//! quota of 30 s ends the call, and the response lists the unserviced requests; a body of more than 5 MB is rejected.
+//! Not known, therefore random here: how the response shows the item that was running when the quota ended the call
+//! (left out, status 500, or listed as unserviced if it was not committed). Assumed: a response of more than 10 MB ends
+//! the call like the quota does. An item's URL must be one of the Table API; for others the item returns the error of
+//! an unknown path.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,21 +19,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Account;
-use super::fault_injection::Strike;
+use super::fault_injection::InjectedFault;
 use super::faults::Faults;
-use super::history::Via;
 use super::instance::{Instance, lock};
 use super::reply::{LOGIN, Reply, gateway};
 use super::router::{count_against_rules, latency, table_request};
-use super::transaction::{commit, delayed_commit, pause, struck_status};
+use super::transaction::{commit, delayed_commit, fault_response, pause};
+use super::write_log::Via;
 
 /// Largest body of an item, bytes.
 const MAX_ITEM: usize = 5 << 20;
 
-/// Largest answer, bytes.
-const MAX_OUT: usize = 10 << 20;
+/// Largest response, bytes.
+const MAX_RESPONSE: usize = 10 << 20;
 
-/// A call.
+/// A call of the Batch API.
 pub(super) struct BatchRequest {
     id: Value,
     items: Vec<Item>,
@@ -70,9 +71,9 @@ pub(super) fn is_batch(path: &str) -> bool {
     matches!(path.trim_end_matches('/'), "/api/now/batch" | "/api/now/v1/batch")
 }
 
-/// Reads a call; nothing is executed yet.
+/// Parses a call and checks the caller's rights; executes nothing.
 pub(super) fn read(parts: &Parts, body: &Bytes, account: Arc<Account>, faults: &Faults) -> Result<BatchRequest, Reply> {
-    if account.user.roles.is_empty() || faults.batch_refused {
+    if account.user.roles.is_empty() || faults.batch_forbidden {
         return Err(Reply::error(403, "User Not Authorized", Some("Failed API level ACL Validation")));
     }
     if parts.method != axum::http::Method::POST {
@@ -83,110 +84,113 @@ pub(super) fn read(parts: &Parts, body: &Bytes, account: Arc<Account>, faults: &
     Ok(BatchRequest { id: body.batch_request_id, items: body.rest_requests, account })
 }
 
-/// What was served, and the ids of what was not.
+/// The result of a call.
 #[derive(Default)]
-struct Served {
-    done: Vec<Value>,
-    left: Vec<Value>,
-    size: usize,
+struct BatchResult {
+    /// Responses of the executed items.
+    serviced: Vec<Value>,
+    /// Ids of the other items.
+    unserviced: Vec<Value>,
+    /// Sum of the response bodies, bytes.
+    response_size: usize,
 }
 
-/// One call: be struck perhaps, serve item by item, answer.
+/// Runs a call: injects a fault if one is drawn, executes the items and returns the response.
 pub(super) async fn transact(
     instance: &Arc<Instance>,
     batch: BatchRequest,
     faults: &Arc<Faults>,
     before: u64,
 ) -> Reply {
-    let _running = instance.run();
-    let strike = lock(&instance.strikes).draw(faults, true, false);
-    match strike {
-        Some(Strike::Accepted) => return Reply::bare(202),
-        Some(Strike::Html) => return Reply::html(200, LOGIN),
-        Some(Strike::Ghost { ms, cut, refused }) => {
-            let (by, faults) = (Arc::clone(instance), Arc::clone(faults));
-            let strike = async move {
-                serve(&by, &batch, &faults, Via::Ghost).await;
+    let _in_flight = instance.in_flight_guard();
+    let fault = lock(&instance.fault_injector).draw(faults, true, false);
+    match fault {
+        Some(InjectedFault::Accepted) => return Reply::bare(202),
+        Some(InjectedFault::LoginPage) => return Reply::html(200, LOGIN),
+        Some(InjectedFault::Ghost { ms, reset_connection, discarded }) => {
+            let (later, faults) = (Arc::clone(instance), Arc::clone(faults));
+            let write = async move {
+                run_items(&later, &batch, &faults, Via::GhostWrite).await;
                 true
             };
-            delayed_commit(instance, ms, refused, strike);
+            delayed_commit(instance, ms, discarded, write);
             pause(before).await;
-            return if cut { Reply::cut() } else { gateway(504) };
+            return if reset_connection { Reply::connection_reset() } else { gateway(504) };
         }
-        Some(Strike::Cut { commits: false }) => {
+        Some(InjectedFault::ConnectionReset { commits: false }) => {
             pause(before).await;
-            return Reply::cut();
+            return Reply::connection_reset();
         }
-        Some(Strike::Status { status, commits: false }) => {
+        Some(InjectedFault::Status { status, commits: false }) => {
             pause(before).await;
-            return struck_status(status);
+            return fault_response(status);
         }
         _ => {}
     }
-    let mut served = serve(instance, &batch, faults, Via::Rest).await;
-    lock(&instance.strikes).shuffle(&mut served.done);
+    let mut result = run_items(instance, &batch, faults, Via::Rest).await;
+    lock(&instance.fault_injector).shuffle(&mut result.serviced);
     let reply = json!({
         "batch_request_id": as_text(&batch.id),
-        "serviced_requests": served.done,
-        "unserviced_requests": served.left,
+        "serviced_requests": result.serviced,
+        "unserviced_requests": result.unserviced,
     });
     let mut reply = Reply::json(200, reply.to_string().into_bytes());
-    match strike {
-        Some(Strike::Cut { .. }) => return Reply::cut(),
-        Some(Strike::Status { status, .. }) => return struck_status(status),
-        Some(Strike::Null) => reply.body = b"null".to_vec(),
-        Some(Strike::CutJson) => reply.body.truncate(reply.body.len() / 2),
+    match fault {
+        Some(InjectedFault::ConnectionReset { .. }) => return Reply::connection_reset(),
+        Some(InjectedFault::Status { status, .. }) => return fault_response(status),
+        Some(InjectedFault::NullBody) => reply.body = b"null".to_vec(),
+        Some(InjectedFault::TruncatedJson) => reply.body.truncate(reply.body.len() / 2),
         _ => {}
     }
     reply
 }
 
-/// Serves the items in their order until all are done or the quota strikes.
-async fn serve(instance: &Arc<Instance>, batch: &BatchRequest, faults: &Arc<Faults>, via: Via) -> Served {
-    let quota = u128::from(instance.options.switches.batch_quota_ms);
-    let began = Instant::now();
-    let doomed = lock(&instance.strikes).ends_batch(faults, batch.items.len());
-    let mut served = Served::default();
+/// Executes the items in their order until all are done or the quota ends the call.
+async fn run_items(instance: &Arc<Instance>, batch: &BatchRequest, faults: &Arc<Faults>, via: Via) -> BatchResult {
+    let quota = u128::from(instance.options.settings.batch_quota_ms);
+    let started = Instant::now();
+    let cutoff = lock(&instance.fault_injector).batch_cutoff(faults, batch.items.len());
+    let mut result = BatchResult::default();
     for (at, item) in batch.items.iter().enumerate() {
         let (before, after) = latency(instance, faults);
-        let late = began.elapsed().as_millis() + u128::from(before + after) > quota;
-        if instance.stop.is_cancelled() || doomed == Some(at) || late || served.size > MAX_OUT {
+        let over_quota = started.elapsed().as_millis() + u128::from(before + after) > quota;
+        if instance.stop.is_cancelled() || cutoff == Some(at) || over_quota || result.response_size > MAX_RESPONSE {
             pause(before).await;
-            kill(instance, batch, at, faults, via, &mut served);
+            interrupt(instance, batch, at, faults, via, &mut result);
             break;
         }
         pause(before).await;
-        let reply = run(instance, batch, item, faults, via);
+        let reply = run_item(instance, batch, item, faults, via);
         pause(after).await;
-        answer(item, reply, began, &mut served);
+        record_response(item, reply, started, &mut result);
     }
-    served
+    result
 }
 
-/// The quota strikes at this item; those behind it never run.
-fn kill(
+/// Ends the call at item `at`; the items after it never run.
+fn interrupt(
     instance: &Arc<Instance>,
     batch: &BatchRequest,
     at: usize,
     faults: &Arc<Faults>,
     via: Via,
-    served: &mut Served,
+    result: &mut BatchResult,
 ) {
     instance.count("batches_ended_early");
-    let fate = lock(&instance.strikes).fate();
+    let interruption = lock(&instance.fault_injector).interruption();
     let Some(item) = batch.items.get(at) else { return };
-    if fate.commits {
-        run(instance, batch, item, faults, via);
+    if interruption.commits {
+        run_item(instance, batch, item, faults, via);
     }
-    if fate.answered {
-        answer(item, struck_status(500), Instant::now(), served);
+    if interruption.answered_500 {
+        record_response(item, fault_response(500), Instant::now(), result);
     }
-    let from = if fate.is_named() { at } else { at + 1 };
-    served.left.extend(batch.items.iter().skip(from).map(|item| as_text(&item.id)));
+    let from = if interruption.is_listed_unserviced() { at } else { at + 1 };
+    result.unserviced.extend(batch.items.iter().skip(from).map(|item| as_text(&item.id)));
 }
 
 /// Executes one item.
-fn run(instance: &Arc<Instance>, batch: &BatchRequest, item: &Item, faults: &Arc<Faults>, via: Via) -> Reply {
+fn run_item(instance: &Arc<Instance>, batch: &BatchRequest, item: &Item, faults: &Arc<Faults>, via: Via) -> Reply {
     instance.count("batch_items");
     let body = match BASE64.decode(item.body.as_deref().unwrap_or("").trim()) {
         Ok(body) if body.len() <= MAX_ITEM => body,
@@ -208,22 +212,22 @@ fn run(instance: &Arc<Instance>, batch: &BatchRequest, item: &Item, faults: &Arc
         Ok(request) => request,
         Err(reply) => return reply,
     };
-    if instance.options.switches.batch_items_count
+    if instance.options.settings.rate_limit_batch_items
         && let (_, Some(denied)) = count_against_rules(instance, &request.account, request.method, request.table_name)
     {
         return denied;
     }
-    let struck = request.is_write() && lock(&instance.strikes).strikes_item(faults);
-    // Half of them before the commit.
-    if struck && lock(&instance.strikes).fate().commits {
-        return struck_status(500);
+    let fails = request.is_write() && lock(&instance.fault_injector).batch_item_fails(faults);
+    // Half of the failing items fail before the commit.
+    if fails && lock(&instance.fault_injector).interruption().commits {
+        return fault_response(500);
     }
     let reply = commit(instance, &request, faults, via);
-    if struck { struck_status(500) } else { reply }
+    if fails { fault_response(500) } else { reply }
 }
 
-fn answer(item: &Item, reply: Reply, began: Instant, served: &mut Served) {
-    served.size += reply.body.len();
+fn record_response(item: &Item, reply: Reply, started: Instant, result: &mut BatchResult) {
+    result.response_size += reply.body.len();
     let mut headers = Vec::new();
     if !item.exclude_response_headers {
         let kind = (!reply.content_type.is_empty()).then(|| ("content-type", reply.content_type.to_owned()));
@@ -231,17 +235,17 @@ fn answer(item: &Item, reply: Reply, began: Instant, served: &mut Served) {
         headers.extend(all.map(|(name, value)| json!({"name": name, "value": value})));
     }
     let status = axum::http::StatusCode::from_u16(reply.status).unwrap_or_default();
-    served.done.push(json!({
+    result.serviced.push(json!({
         "id": as_text(&item.id),
         "body": BASE64.encode(&reply.body),
         "status_code": reply.status,
         "status_text": status.canonical_reason().unwrap_or(""),
         "headers": headers,
-        "execution_time": u64::try_from(began.elapsed().as_millis()).unwrap_or(0),
+        "execution_time": u64::try_from(started.elapsed().as_millis()).unwrap_or(0),
     }));
 }
 
-/// Ids come back as text, whatever they were.
+/// An id as text, whatever its type in the request.
 fn as_text(id: &Value) -> Value {
     match id {
         Value::String(_) => id.clone(),

@@ -1,8 +1,8 @@
-//! The choice lists of the built-in columns. Data only; values and labels of an English instance out of the box.
+//! The choice lists of the built-in columns: values and labels of an English instance out of the box. Data only.
 
 use super::faults::CloseCodes;
 
-type ChoiceLine = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+type ChoiceList = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const HIGH_MEDIUM_LOW: &[(&str, &str)] = &[("1", "1 - High"), ("2", "2 - Medium"), ("3", "3 - Low")];
 const INCIDENT_STATES: &[(&str, &str)] =
@@ -16,8 +16,8 @@ const PROBLEM_STATES: &[(&str, &str)] = &[
     ("107", "Closed"),
 ];
 
-/// Choices by table and column, except `incident.close_code`. A child's list replaces its parent's.
-pub(super) const CHOICES: &[ChoiceLine] = &[
+/// Choices by table and column, except `incident.close_code`. A child table's list replaces its parent's.
+pub(super) const CHOICES: &[ChoiceList] = &[
     (
         "task",
         "state",
@@ -171,7 +171,7 @@ const OLD_CODES: &[&str] = &[
     "Closed/Resolved by Caller",
 ];
 
-/// The values of `incident.close_code`, which are their labels too.
+/// The values of `incident.close_code`; each is its own label.
 pub(super) fn close_codes(set: CloseCodes) -> Vec<&'static str> {
     match set {
         CloseCodes::New => NEW_CODES.to_vec(),

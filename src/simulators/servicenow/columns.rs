@@ -1,55 +1,59 @@
-//! Which tables and columns exist, and how long they are. Data only.
+//! The built-in tables and columns, with types and lengths. Data only.
 //!
-//! Taken from recorded answers and the vendor's documentation of the out-of-the-box tables; columns nobody here has seen
-//! are left out, and custom ones are added by [`super::ExtraColumn`].
+//! Sources: recorded responses and the vendor's documentation of the out-of-the-box tables. Columns without a source
+//! are left out. [`super::ExtraColumn`] adds custom columns.
 
-/// The type of a column, as far as storage, comparison and display differ.
+/// The type of a column, as far as storage, comparison or display depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     Text,
     Integer,
     Boolean,
-    /// A value of the list in `CHOICES`; others are dropped.
+    /// A value of the list in `CHOICES`; other values are ignored.
     Choice,
-    /// The sys_id of a row of that table; any text of at most 32 characters is stored.
+    /// The sys_id of a row of that table. Any text of at most 32 characters is stored.
     Reference(&'static str),
     DateTime,
     Duration,
-    /// Appends; reads back blank.
+    /// Each write appends an entry; the column reads back blank.
     Journal,
     /// The name of the row's own table.
     Class,
 }
 
-/// Where an unset value comes from: a leading `@` is computed.
+/// Computed defaults of unset columns; a leading `@` marks them.
 pub(super) const CREATED: &str = "@created";
 pub(super) const CREATOR: &str = "@creator";
 pub(super) const NUMBER: &str = "@number";
-pub(super) const DOCUMENT: &str = "@sys_id";
+pub(super) const SYS_ID: &str = "@sys_id";
 
-type ColumnLine = (&'static str, &'static str, Kind, u32, &'static str);
+/// Name, label, type, length (0 is unlimited), default.
+type ColumnDefinition = (&'static str, &'static str, ColumnType, u32, &'static str);
 
-/// A table as shipped: name, label, parent, number prefix, display column, own columns.
-pub(super) struct TableLine {
+/// A built-in table.
+pub(super) struct TableDefinition {
     pub name: &'static str,
     pub label: &'static str,
     pub parent: Option<&'static str>,
+    /// Prefix of the numbers; empty if the table has none.
     pub prefix: &'static str,
+    /// The display column.
     pub display: &'static str,
-    pub columns: &'static [ColumnLine],
-    /// Defaults of inherited columns.
+    /// Own columns, without inherited ones.
+    pub columns: &'static [ColumnDefinition],
+    /// Defaults of inherited columns that differ from the parent's.
     pub defaults: &'static [(&'static str, &'static str)],
 }
 
-use Kind::{Boolean, Choice, Class, DateTime, Duration, Integer, Journal, Reference, Text};
+use ColumnType::{Boolean, Choice, Class, DateTime, Duration, Integer, Journal, Reference, Text};
 
-const USER: Kind = Reference("sys_user");
-const GROUP: Kind = Reference("sys_user_group");
-const CI: Kind = Reference("cmdb_ci");
+const USER: ColumnType = Reference("sys_user");
+const GROUP: ColumnType = Reference("sys_user_group");
+const CI: ColumnType = Reference("cmdb_ci");
 
-/// The columns every table has, in this order: storage relies on the positions of the first seven.
-pub(super) const SYSTEM: &[ColumnLine] = &[
-    ("sys_id", "Sys ID", Text, 32, DOCUMENT),
+/// The columns of every table. Storage relies on the order of the first seven.
+pub(super) const SYSTEM: &[ColumnDefinition] = &[
+    ("sys_id", "Sys ID", Text, 32, SYS_ID),
     ("sys_created_on", "Created", DateTime, 40, ""),
     ("sys_created_by", "Created by", Text, 40, ""),
     ("sys_updated_on", "Updated", DateTime, 40, ""),
@@ -59,7 +63,7 @@ pub(super) const SYSTEM: &[ColumnLine] = &[
     ("sys_tags", "Tags", Text, 255, ""),
 ];
 
-const TASK: &[ColumnLine] = &[
+const TASK: &[ColumnDefinition] = &[
     ("number", "Number", Text, 40, NUMBER),
     ("state", "State", Choice, 40, "1"),
     ("active", "Active", Boolean, 40, "true"),
@@ -122,7 +126,7 @@ const TASK: &[ColumnLine] = &[
     ("sys_domain_path", "Domain Path", Text, 255, "/"),
 ];
 
-const INCIDENT: &[ColumnLine] = &[
+const INCIDENT: &[ColumnDefinition] = &[
     ("caller_id", "Caller", USER, 32, ""),
     ("incident_state", "Incident state", Choice, 40, "1"),
     ("hold_reason", "On hold reason", Choice, 40, ""),
@@ -149,7 +153,7 @@ const INCIDENT: &[ColumnLine] = &[
     ("origin_id", "Origin", Text, 32, ""),
 ];
 
-const PROBLEM: &[ColumnLine] = &[
+const PROBLEM: &[ColumnDefinition] = &[
     ("problem_state", "Problem state", Choice, 40, "101"),
     ("resolution_code", "Resolution code", Choice, 40, ""),
     ("cause_notes", "Cause notes", Text, 0, ""),
@@ -160,7 +164,7 @@ const PROBLEM: &[ColumnLine] = &[
     ("first_reported_by_task", "First reported by", Reference("task"), 32, ""),
 ];
 
-const CHANGE: &[ColumnLine] = &[
+const CHANGE: &[ColumnDefinition] = &[
     ("type", "Type", Choice, 40, "normal"),
     ("risk", "Risk", Choice, 40, "3"),
     ("start_date", "Planned start date", DateTime, 40, ""),
@@ -173,7 +177,7 @@ const CHANGE: &[ColumnLine] = &[
     ("close_code", "Close code", Choice, 40, ""),
 ];
 
-const CMDB_CI: &[ColumnLine] = &[
+const CMDB_CI: &[ColumnDefinition] = &[
     ("name", "Name", Text, 255, ""),
     ("short_description", "Description", Text, 0, ""),
     ("operational_status", "Operational status", Choice, 40, "1"),
@@ -188,7 +192,7 @@ const CMDB_CI: &[ColumnLine] = &[
     ("serial_number", "Serial number", Text, 255, ""),
 ];
 
-const USERS: &[ColumnLine] = &[
+const USERS: &[ColumnDefinition] = &[
     ("user_name", "User ID", Text, 40, ""),
     ("name", "Name", Text, 151, ""),
     ("first_name", "First name", Text, 50, ""),
@@ -200,7 +204,7 @@ const USERS: &[ColumnLine] = &[
     ("web_service_access_only", "Web service access only", Boolean, 40, "false"),
 ];
 
-const GROUPS: &[ColumnLine] = &[
+const GROUPS: &[ColumnDefinition] = &[
     ("name", "Name", Text, 80, ""),
     ("description", "Description", Text, 0, ""),
     ("active", "Active", Boolean, 40, "true"),
@@ -209,7 +213,7 @@ const GROUPS: &[ColumnLine] = &[
     ("type", "Type", Text, 0, ""),
 ];
 
-const EM_EVENT: &[ColumnLine] = &[
+const EM_EVENT: &[ColumnDefinition] = &[
     ("source", "Source", Text, 100, ""),
     ("event_class", "Source instance", Text, 100, ""),
     ("node", "Node", Text, 100, ""),
@@ -227,7 +231,7 @@ const EM_EVENT: &[ColumnLine] = &[
     ("processing_notes", "Processing notes", Text, 0, ""),
 ];
 
-const EM_ALERT: &[ColumnLine] = &[
+const EM_ALERT: &[ColumnDefinition] = &[
     ("message_key", "Message key", Text, 0, ""),
     ("source", "Source", Text, 100, ""),
     ("node", "Node", Text, 100, ""),
@@ -241,8 +245,8 @@ const EM_ALERT: &[ColumnLine] = &[
     ("last_event_time", "Last event", DateTime, 40, ""),
 ];
 
-/// A staging table as an administrator would make it for the default columns.
-const STAGING: &[ColumnLine] = &[
+/// A staging table as an administrator would create it for the default columns.
+const STAGING: &[ColumnDefinition] = &[
     ("u_sys_id", "Ticket", Text, 32, ""),
     ("u_correlation_id", "Correlation ID", Text, 100, ""),
     ("u_correlation_display", "Correlation display", Text, 100, ""),
@@ -260,14 +264,14 @@ const STAGING: &[ColumnLine] = &[
     ("u_cmdb_ci", "Configuration item", Text, 40, ""),
 ];
 
-const JOURNAL_FIELD: &[ColumnLine] = &[
+const JOURNAL_FIELD: &[ColumnDefinition] = &[
     ("name", "Name", Text, 80, ""),
     ("element", "Element", Text, 80, ""),
     ("element_id", "Element ID", Text, 32, ""),
     ("value", "Value", Text, 0, ""),
 ];
 
-const AUDIT_DELETE: &[ColumnLine] = &[
+const AUDIT_DELETE: &[ColumnDefinition] = &[
     ("tablename", "Table name", Text, 80, ""),
     ("documentkey", "Document key", Text, 32, ""),
     ("display_value", "Display value", Text, 255, ""),
@@ -275,7 +279,7 @@ const AUDIT_DELETE: &[ColumnLine] = &[
     ("user", "User", Text, 40, ""),
 ];
 
-const CHOICE_TABLE: &[ColumnLine] = &[
+const CHOICE_TABLE: &[ColumnDefinition] = &[
     ("name", "Table", Text, 80, ""),
     ("element", "Element", Text, 80, ""),
     ("value", "Value", Text, 100, ""),
@@ -287,16 +291,16 @@ const CHOICE_TABLE: &[ColumnLine] = &[
     ("language", "Language", Text, 40, "en"),
 ];
 
-const PROPERTIES: &[ColumnLine] =
+const PROPERTIES: &[ColumnDefinition] =
     &[("name", "Name", Text, 100, ""), ("value", "Value", Text, 0, ""), ("description", "Description", Text, 0, "")];
 
-const DB_OBJECT: &[ColumnLine] = &[
+const DB_OBJECT: &[ColumnDefinition] = &[
     ("name", "Name", Text, 80, ""),
     ("label", "Label", Text, 80, ""),
     ("super_class", "Extends table", Reference("sys_db_object"), 32, ""),
 ];
 
-const DICTIONARY: &[ColumnLine] = &[
+const DICTIONARY: &[ColumnDefinition] = &[
     ("name", "Table", Text, 80, ""),
     ("element", "Column name", Text, 80, ""),
     ("column_label", "Column label", Text, 80, ""),
@@ -308,48 +312,48 @@ const DICTIONARY: &[ColumnLine] = &[
     ("default_value", "Default value", Text, 255, ""),
 ];
 
-const fn plain(
+const fn base_table(
     name: &'static str,
     label: &'static str,
     display: &'static str,
-    columns: &'static [ColumnLine],
-) -> TableLine {
-    TableLine { name, label, parent: None, prefix: "", display, columns, defaults: &[] }
+    columns: &'static [ColumnDefinition],
+) -> TableDefinition {
+    TableDefinition { name, label, parent: None, prefix: "", display, columns, defaults: &[] }
 }
 
-/// All tables; parents before their children.
-pub(super) const TABLES: &[TableLine] = &[
-    TableLine { prefix: "TASK", ..plain("task", "Task", "number", TASK) },
-    TableLine {
+/// All tables, parents first.
+pub(super) const TABLES: &[TableDefinition] = &[
+    TableDefinition { prefix: "TASK", ..base_table("task", "Task", "number", TASK) },
+    TableDefinition {
         parent: Some("task"),
         prefix: "INC",
         defaults: &[("priority", "5")],
-        ..plain("incident", "Incident", "number", INCIDENT)
+        ..base_table("incident", "Incident", "number", INCIDENT)
     },
-    TableLine {
+    TableDefinition {
         parent: Some("task"),
         prefix: "PRB",
         defaults: &[("state", "101"), ("priority", "5")],
-        ..plain("problem", "Problem", "number", PROBLEM)
+        ..base_table("problem", "Problem", "number", PROBLEM)
     },
-    TableLine {
+    TableDefinition {
         parent: Some("task"),
         prefix: "CHG",
         defaults: &[("state", "-5")],
-        ..plain("change_request", "Change Request", "number", CHANGE)
+        ..base_table("change_request", "Change Request", "number", CHANGE)
     },
-    plain("cmdb_ci", "Configuration Item", "name", CMDB_CI),
-    TableLine { parent: Some("cmdb_ci"), ..plain("cmdb_ci_service", "Service", "name", &[]) },
-    TableLine { parent: Some("cmdb_ci"), ..plain("cmdb_ci_server", "Server", "name", &[]) },
-    plain("sys_user", "User", "name", USERS),
-    plain("sys_user_group", "Group", "name", GROUPS),
-    plain("em_event", "Event", "source", EM_EVENT),
-    plain("em_alert", "Alert", "message_key", EM_ALERT),
-    plain("u_nowbridge_incident", "nowbridge incidents", "u_correlation_id", STAGING),
-    plain("sys_journal_field", "Journal Entry", "sys_id", JOURNAL_FIELD),
-    plain("sys_audit_delete", "Audit Deleted Record", "display_value", AUDIT_DELETE),
-    plain("sys_choice", "Choice", "label", CHOICE_TABLE),
-    plain("sys_properties", "System Property", "name", PROPERTIES),
-    plain("sys_db_object", "Table", "label", DB_OBJECT),
-    plain("sys_dictionary", "Dictionary Entry", "column_label", DICTIONARY),
+    base_table("cmdb_ci", "Configuration Item", "name", CMDB_CI),
+    TableDefinition { parent: Some("cmdb_ci"), ..base_table("cmdb_ci_service", "Service", "name", &[]) },
+    TableDefinition { parent: Some("cmdb_ci"), ..base_table("cmdb_ci_server", "Server", "name", &[]) },
+    base_table("sys_user", "User", "name", USERS),
+    base_table("sys_user_group", "Group", "name", GROUPS),
+    base_table("em_event", "Event", "source", EM_EVENT),
+    base_table("em_alert", "Alert", "message_key", EM_ALERT),
+    base_table("u_nowbridge_incident", "nowbridge incidents", "u_correlation_id", STAGING),
+    base_table("sys_journal_field", "Journal Entry", "sys_id", JOURNAL_FIELD),
+    base_table("sys_audit_delete", "Audit Deleted Record", "display_value", AUDIT_DELETE),
+    base_table("sys_choice", "Choice", "label", CHOICE_TABLE),
+    base_table("sys_properties", "System Property", "name", PROPERTIES),
+    base_table("sys_db_object", "Table", "label", DB_OBJECT),
+    base_table("sys_dictionary", "Dictionary Entry", "column_label", DICTIONARY),
 ];

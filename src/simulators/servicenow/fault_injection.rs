@@ -1,62 +1,62 @@
-//! Drawing the faults: which one, if any, strikes a request.
+//! Fault injection: draws which fault, if any, disrupts a request, and counts the injected faults.
 
 use std::collections::BTreeMap;
 
-use super::faults::{Faults, GhostAnswer};
+use super::faults::{Faults, GhostResponse};
 
-/// What happens to one request.
+/// The fault that disrupts one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strike {
-    /// The connection is cut, before or after the commit.
-    Cut { commits: bool },
-    /// An error status, before or after the commit.
+pub(super) enum InjectedFault {
+    /// The connection is reset. `commits`: after the commit, otherwise nothing is committed.
+    ConnectionReset { commits: bool },
+    /// The response is an error status. `commits`: as above.
     Status { status: u16, commits: bool },
-    /// Answered or cut now, executed after so many milliseconds.
-    Ghost { ms: u64, cut: bool, refused: bool },
+    /// A ghost write: connection reset or 504 now, commit after `ms` milliseconds unless `discarded`.
+    Ghost { ms: u64, reset_connection: bool, discarded: bool },
     /// 202 with an empty body, not executed.
     Accepted,
     /// 200 with HTML, not executed.
-    Html,
+    LoginPage,
     /// Executed; the body is `null`.
-    Null,
-    /// Executed; the body ends in the middle.
-    CutJson,
-    /// Executed; an error object is spliced into the list.
-    Spliced,
+    NullBody,
+    /// Executed; the body is cut in the middle.
+    TruncatedJson,
+    /// Executed; the list is cut, and an error object follows it.
+    SplicedError,
 }
 
-/// What becomes of an item that was running when the quota struck.
+/// The outcome of the batch item that was running when the transaction quota ended the batch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fate {
-    /// It had committed.
+pub(super) struct Interruption {
+    /// The item is committed.
     pub commits: bool,
-    /// It is answered with 500.
-    pub answered: bool,
-    named: bool,
+    /// The response contains the item, with status 500.
+    pub answered_500: bool,
+    listed: bool,
 }
 
-impl Fate {
-    /// It is named among those that were not served; that is said only of what did nothing.
-    pub fn is_named(self) -> bool {
-        self.named && !self.commits && !self.answered
+impl Interruption {
+    /// Whether the response lists the item as unserviced; never if it is committed or answered.
+    pub fn is_listed_unserviced(self) -> bool {
+        self.listed && !self.commits && !self.answered_500
     }
 }
 
-/// Rolls of one deck.
+/// Number of draws per shuffled deck.
 const DECK: u8 = 100;
 
-/// The source of draws, and how often each fault struck.
-pub(super) struct Strikes {
+/// The random draws, and the number of injected faults by name.
+pub(super) struct FaultInjector {
     rng: fastrand::Rng,
-    /// The hundredths from which the next rolls come, in random order.
+    /// The hundredths of the next draws, in random order.
     deck: Vec<u8>,
     counts: BTreeMap<&'static str, u64>,
-    pub ghosts_pending: u64,
+    pub ghost_writes_pending: u64,
 }
 
-impl Strikes {
+impl FaultInjector {
     pub fn new(seed: u64) -> Self {
-        Self { rng: fastrand::Rng::with_seed(seed), deck: Vec::new(), counts: BTreeMap::new(), ghosts_pending: 0 }
+        Self { rng: fastrand::Rng::with_seed(seed), deck: Vec::new(), counts: BTreeMap::new(), ghost_writes_pending: 0 }
     }
 
     pub fn reseed(&mut self, seed: u64) {
@@ -73,8 +73,8 @@ impl Strikes {
     }
 
     fn allowed(&self, faults: &Faults, name: &str) -> bool {
-        let struck = self.counts.get(name).copied().unwrap_or(0);
-        faults.limits.get(name).is_none_or(|limit| struck < *limit)
+        let count = self.counts.get(name).copied().unwrap_or(0);
+        faults.max_occurrences.get(name).is_none_or(|max| count < *max)
     }
 
     fn chance(&mut self, faults: &Faults, name: &'static str, probability: f64) -> bool {
@@ -85,8 +85,8 @@ impl Strikes {
         hit
     }
 
-    /// Evenly spread over 0 to 1, and over any hundred rolls too: a fault of 3 % strikes two to four times in them.
-    /// Independent rolls would leave a fault out of a short run now and then.
+    /// Draws a number from 0 to 1, evenly spread also over each hundred draws: a fault of 3 % occurs two to four times
+    /// in them. With independent draws a short run would now and then contain none.
     fn roll(&mut self) -> f64 {
         if self.deck.is_empty() {
             self.deck.extend(0..DECK);
@@ -100,66 +100,67 @@ impl Strikes {
         self.rng.u64(range[0]..=range[1].max(range[0]))
     }
 
-    /// The extra milliseconds of a slow request.
+    /// Draws the extra time of a request, milliseconds; 0 if it is not slow.
     pub fn slow(&mut self, faults: &Faults) -> u64 {
         if self.chance(faults, "slow", faults.slow) { faults.slow_ms } else { 0 }
     }
 
-    /// Latency between base and base + jitter, split before and after the commit.
-    pub fn split(&mut self, total_ms: u64) -> (u64, u64) {
+    /// Splits a latency at random into the time before the commit and the time after it.
+    pub fn split_latency(&mut self, total_ms: u64) -> (u64, u64) {
         let before = self.rng.u64(0..=total_ms);
         (before, total_ms - before)
     }
 
-    pub fn jitter(&mut self, most: u64) -> u64 {
-        self.rng.u64(0..=most)
+    pub fn jitter(&mut self, max: u64) -> u64 {
+        self.rng.u64(0..=max)
     }
 
-    /// How late a write becomes visible, if it does.
-    pub fn late(&mut self, faults: &Faults) -> Option<u64> {
-        self.chance(faults, "late_visible", faults.late_visible).then(|| self.between(faults.late_ms))
+    /// Draws the delay until list queries see a write, milliseconds; `None` if they see it at once.
+    pub fn visibility_delay(&mut self, faults: &Faults) -> Option<u64> {
+        self.chance(faults, "delayed_visibility", faults.delayed_visibility)
+            .then(|| self.between(faults.visibility_delay_ms))
     }
 
-    /// The item at which the quota ends a batch of so many, if it does.
-    pub fn ends_batch(&mut self, faults: &Faults, items: usize) -> Option<usize> {
-        (items > 0 && self.chance(faults, "batch_quota", faults.batch_quota)).then(|| self.rng.usize(0..items))
+    /// Draws the index of the item at which the transaction quota ends a batch; `None` if it does not.
+    pub fn batch_cutoff(&mut self, faults: &Faults, items: usize) -> Option<usize> {
+        (items > 0 && self.chance(faults, "batch_quota_exceeded", faults.batch_quota_exceeded))
+            .then(|| self.rng.usize(0..items))
     }
 
-    /// What becomes of the item that was running when the quota ended its batch.
-    pub fn fate(&mut self) -> Fate {
-        Fate { commits: self.rng.bool(), answered: self.rng.u8(0..3) == 0, named: self.rng.bool() }
+    /// Draws the outcome of the item that was running when the quota ended its batch.
+    pub fn interruption(&mut self) -> Interruption {
+        Interruption { commits: self.rng.bool(), answered_500: self.rng.u8(0..3) == 0, listed: self.rng.bool() }
     }
 
-    /// Whether an item of a batch is answered with 500 by itself.
-    pub fn strikes_item(&mut self, faults: &Faults) -> bool {
+    /// Draws whether an item of a batch returns 500.
+    pub fn batch_item_fails(&mut self, faults: &Faults) -> bool {
         self.chance(faults, "batch_item_500", faults.batch_item_500)
     }
 
-    /// Whether a row of an import set ends in an error: after its commit, or before.
-    pub fn breaks_row(&mut self, faults: &Faults) -> Option<bool> {
+    /// Draws whether a row of an import set returns an error: `Some(true)` after its commit, `Some(false)` before it.
+    pub fn import_row_error(&mut self, faults: &Faults) -> Option<bool> {
         if self.chance(faults, "import_error_after_commit", faults.import_error_after_commit) {
             return Some(true);
         }
         self.chance(faults, "import_error_before_commit", faults.import_error_before_commit).then_some(false)
     }
 
-    /// Whether an event among several is not taken.
-    pub fn loses_event(&mut self, faults: &Faults) -> bool {
-        self.chance(faults, "event_not_taken", faults.event_not_taken)
+    /// Draws whether one of several events is not inserted.
+    pub fn drops_event(&mut self, faults: &Faults) -> bool {
+        self.chance(faults, "event_not_inserted", faults.event_not_inserted)
     }
 
-    /// Puts a list into another order.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         self.rng.shuffle(list);
     }
 
-    /// At most one of the disruptive faults.
-    pub fn draw(&mut self, faults: &Faults, is_write: bool, is_list: bool) -> Option<Strike> {
-        let status = |status, commits| Strike::Status { status, commits };
-        let ghost = |refused| Strike::Ghost { ms: 0, cut: false, refused };
+    /// Draws at most one fault for a request.
+    pub fn draw(&mut self, faults: &Faults, is_write: bool, is_list: bool) -> Option<InjectedFault> {
+        let status = |status, commits| InjectedFault::Status { status, commits };
+        let ghost = |discarded| InjectedFault::Ghost { ms: 0, reset_connection: false, discarded };
         let all = [
-            ("drop_after_commit", faults.drop_after_commit, Strike::Cut { commits: true }),
-            ("drop_before_commit", faults.drop_before_commit, Strike::Cut { commits: false }),
+            ("drop_after_commit", faults.drop_after_commit, InjectedFault::ConnectionReset { commits: true }),
+            ("drop_before_commit", faults.drop_before_commit, InjectedFault::ConnectionReset { commits: false }),
             ("error_500_after_commit", faults.error_500_after_commit, status(500, true)),
             ("error_500_before_commit", faults.error_500_before_commit, status(500, false)),
             ("gateway_502_after_commit", faults.gateway_502_after_commit, status(502, true)),
@@ -169,35 +170,39 @@ impl Strikes {
             ("gateway_504_after_commit", faults.gateway_504_after_commit, status(504, true)),
             ("gateway_504_before_commit", faults.gateway_504_before_commit, status(504, false)),
             ("ghost", faults.ghost, ghost(false)),
-            ("ghost_refused", faults.ghost_refused, ghost(true)),
-            ("accepted_202", faults.accepted_202, Strike::Accepted),
-            ("html_200", faults.html_200, Strike::Html),
-            ("null_body", faults.null_body, Strike::Null),
-            ("cut_json", faults.cut_json, Strike::CutJson),
-            ("spliced_error", faults.spliced_error, Strike::Spliced),
+            ("ghost_discarded", faults.ghost_discarded, ghost(true)),
+            ("accepted_202", faults.accepted_202, InjectedFault::Accepted),
+            ("html_200", faults.html_200, InjectedFault::LoginPage),
+            ("null_body", faults.null_body, InjectedFault::NullBody),
+            ("truncated_json", faults.truncated_json, InjectedFault::TruncatedJson),
+            ("spliced_error", faults.spliced_error, InjectedFault::SplicedError),
         ];
-        if all.iter().all(|(_, probability, _)| *probability <= 0.0) || !(is_write || faults.reads) {
+        if all.iter().all(|(_, probability, _)| *probability <= 0.0) || !(is_write || faults.include_reads) {
             return None;
         }
         let mut roll = self.roll();
-        for (name, probability, strike) in all {
-            let fits = match strike {
-                Strike::Ghost { .. } => is_write,
-                Strike::Spliced => is_list,
+        for (name, probability, fault) in all {
+            let applicable = match fault {
+                InjectedFault::Ghost { .. } => is_write,
+                InjectedFault::SplicedError => is_list,
                 _ => true,
             };
             if roll < probability {
-                if !fits || !self.allowed(faults, name) {
+                if !applicable || !self.allowed(faults, name) {
                     return None;
                 }
                 self.count(name);
-                let Strike::Ghost { refused, .. } = strike else { return Some(strike) };
-                let cut = match faults.ghost_answer {
-                    GhostAnswer::Cut => true,
-                    GhostAnswer::Gateway => false,
-                    GhostAnswer::Mixed => self.rng.bool(),
+                let InjectedFault::Ghost { discarded, .. } = fault else { return Some(fault) };
+                let reset_connection = match faults.ghost_response {
+                    GhostResponse::ConnectionReset => true,
+                    GhostResponse::GatewayTimeout => false,
+                    GhostResponse::Mixed => self.rng.bool(),
                 };
-                return Some(Strike::Ghost { ms: self.between(faults.ghost_ms), cut, refused });
+                return Some(InjectedFault::Ghost {
+                    ms: self.between(faults.ghost_delay_ms),
+                    reset_connection,
+                    discarded,
+                });
             }
             roll -= probability;
         }
@@ -210,38 +215,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_a_hundred_draws_each_fault_has_its_share() {
+    fn each_fault_occurs_at_its_probability_within_a_hundred_draws() {
         let faults = Faults { drop_after_commit: 0.021, ghost: 0.03, error_500_after_commit: 0.3, ..Faults::default() };
         for seed in 0..200 {
-            let mut strikes = Strikes::new(seed);
+            let mut fault_injector = FaultInjector::new(seed);
             (0..100).for_each(|_| {
-                strikes.draw(&faults, true, false);
+                fault_injector.draw(&faults, true, false);
             });
-            let struck = |name| strikes.counts().get(name).copied().unwrap_or(0);
-            assert!((1..=4).contains(&struck("drop_after_commit")), "{seed}: {:?}", strikes.counts());
-            assert!((2..=4).contains(&struck("ghost")), "{seed}: {:?}", strikes.counts());
-            assert!((28..=32).contains(&struck("error_500_after_commit")), "{seed}: {:?}", strikes.counts());
+            let count = |name| fault_injector.counts().get(name).copied().unwrap_or(0);
+            assert!((1..=4).contains(&count("drop_after_commit")), "{seed}: {:?}", fault_injector.counts());
+            assert!((2..=4).contains(&count("ghost")), "{seed}: {:?}", fault_injector.counts());
+            assert!((28..=32).contains(&count("error_500_after_commit")), "{seed}: {:?}", fault_injector.counts());
         }
     }
 
     #[test]
-    fn draws_follow_the_seed_and_stop_at_their_limit() {
+    fn draws_depend_on_the_seed_and_stop_at_max_occurrences() {
         let faults = Faults {
             ghost: 0.3,
             drop_after_commit: 0.3,
-            limits: BTreeMap::from([("ghost".to_owned(), 5)]),
+            max_occurrences: BTreeMap::from([("ghost".to_owned(), 5)]),
             ..Faults::default()
         };
         let run = |seed| {
-            let mut strikes = Strikes::new(seed);
-            let drawn: Vec<_> = (0..200).map(|_| strikes.draw(&faults, true, false)).collect();
-            (drawn, strikes.counts().clone())
+            let mut fault_injector = FaultInjector::new(seed);
+            let drawn: Vec<_> = (0..200).map(|_| fault_injector.draw(&faults, true, false)).collect();
+            (drawn, fault_injector.counts().clone())
         };
         let (drawn, counts) = run(7);
         assert_eq!(drawn, run(7).0);
         assert_ne!(drawn, run(8).0);
         assert_eq!(counts.get("ghost"), Some(&5));
         assert!(counts.get("drop_after_commit").is_some_and(|count| (30..90).contains(count)));
-        assert_eq!(Strikes::new(7).draw(&faults, false, true), None);
+        assert_eq!(FaultInjector::new(7).draw(&faults, false, true), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A running instance: its data, accounts, faults and counts, each behind a lock of its own.
+//! A running instance: its data, accounts, faults and counts, each with its own lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,73 +9,74 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Auth;
-use super::fault_injection::Strikes;
+use super::database::Database;
+use super::fault_injection::FaultInjector;
 use super::faults::Faults;
+use super::limits::{IntegrationThreads, RateLimitCounters, Sessions};
 use super::options::Options;
-use super::pressure::{Pool, Rates, Sessions};
-use super::world::World;
 
-/// See the module.
+/// A running instance.
 pub(super) struct Instance {
     pub options: Options,
-    /// The instance's own address, without a slash at the end.
+    /// The instance's own URL, without a slash at the end.
     pub url: String,
-    pub world: Mutex<World>,
+    pub database: Mutex<Database>,
     faults: RwLock<Arc<Faults>>,
-    pub strikes: Mutex<Strikes>,
+    pub fault_injector: Mutex<FaultInjector>,
     pub auth: Mutex<Auth>,
     pub sessions: Mutex<Sessions>,
-    pub rates: Mutex<Rates>,
-    pub pool: Pool,
+    pub rate_limit_counters: Mutex<RateLimitCounters>,
+    pub integration_threads: IntegrationThreads,
     pub started: Instant,
     pub stop: CancellationToken,
     stats: Mutex<Stats>,
     transactions: AtomicU64,
-    running: AtomicUsize,
+    /// Number of [`InFlight`] guards.
+    in_flight: AtomicUsize,
 }
 
-/// A transaction that is being worked on, whether or not its caller still waits.
-pub(super) struct Running<'a>(&'a Instance);
+/// Counts a transaction as in flight until dropped, whether or not the caller still waits.
+pub(super) struct InFlight<'a>(&'a Instance);
 
-impl Drop for Running<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Requests by method, table and status, and other counts of the front end.
+/// Counts of requests, by method, table and status, and of other events.
 #[derive(Default)]
 struct Stats {
     requests: HashMap<(&'static str, &'static str, u16), u64>,
-    other: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<&'static str, u64>,
     dropped_terms: BTreeMap<String, u64>,
 }
 
-/// A panic while a lock was held must not silence the instance: the data stays usable.
+/// Locks a mutex. After a panic in another holder the instance continues with the data as it is.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Instance {
     /// # Errors
-    /// What is wrong with the options.
+    /// A message that says what is wrong with the options.
     pub fn new(options: Options, url: String) -> Result<Self, String> {
-        let mut world = World::new(&options)?;
-        let auth = Auth::new(&options, &mut world)?;
+        let mut database = Database::new(&options)?;
+        let auth = Auth::new(&options, &mut database)?;
         Ok(Self {
             url,
-            world: Mutex::new(world),
+            database: Mutex::new(database),
             faults: RwLock::new(Arc::new(options.faults.clone())),
-            strikes: Mutex::new(Strikes::new(options.faults.seed)),
+            fault_injector: Mutex::new(FaultInjector::new(options.faults.seed)),
             auth: Mutex::new(auth),
             sessions: Mutex::new(Sessions::new(options.seed)),
-            rates: Mutex::new(Rates::default()),
-            pool: Pool::new(options.api_int),
+            rate_limit_counters: Mutex::new(RateLimitCounters::default()),
+            integration_threads: IntegrationThreads::new(options.api_int),
             started: Instant::now(),
             stop: CancellationToken::new(),
             stats: Mutex::default(),
             transactions: AtomicU64::new(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            running: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
             options,
         })
     }
@@ -84,35 +85,37 @@ impl Instance {
         self.faults.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts faults in force; a changed seed restarts the draws.
+    /// Replaces the active faults. A changed seed restarts the draws.
     pub fn set_faults(&self, faults: Faults) {
         let mut current = self.faults.write().unwrap_or_else(PoisonError::into_inner);
         if current.seed != faults.seed {
-            lock(&self.strikes).reseed(faults.seed);
+            lock(&self.fault_injector).reseed(faults.seed);
         }
-        lock(&self.world).obey(&faults);
+        lock(&self.database).apply_faults(&faults);
         *current = Arc::new(faults);
     }
 
-    /// Lays the named fields over the faults in force.
+    /// Changes the given fields of the active faults and keeps the others. Returns the active faults.
     ///
     /// # Errors
-    /// Which field is wrong.
+    /// A message that names the invalid field.
     pub fn change_faults(&self, changes: &Value) -> Result<Value, String> {
         let Some(changes) = changes.as_object() else { return Err("faults must be a JSON object".into()) };
         let mut merged = serde_json::to_value(&*self.faults()).map_err(|error| error.to_string())?;
-        let reseeds = changes.contains_key("seed");
+        let restarts_draws = changes.contains_key("seed");
         if let Some(fields) = merged.as_object_mut() {
             for (name, value) in changes {
                 fields.insert(name.clone(), value.clone());
             }
         }
         let faults: Faults = serde_json::from_value(merged.clone()).map_err(|error| error.to_string())?;
-        if faults.ghost_ms[0] > faults.ghost_ms[1] || faults.late_ms[0] > faults.late_ms[1] {
-            return Err("ghost_ms and late_ms are [at least, at most]".into());
+        if faults.ghost_delay_ms[0] > faults.ghost_delay_ms[1]
+            || faults.visibility_delay_ms[0] > faults.visibility_delay_ms[1]
+        {
+            return Err("ghost_delay_ms and visibility_delay_ms are [minimum, maximum]".into());
         }
-        if reseeds {
-            lock(&self.strikes).reseed(faults.seed);
+        if restarts_draws {
+            lock(&self.fault_injector).reseed(faults.seed);
         }
         self.set_faults(faults);
         Ok(merged)
@@ -122,59 +125,61 @@ impl Instance {
         *lock(&self.stats).requests.entry((method, table, status)).or_default() += 1;
     }
 
-    pub fn count(&self, what: &'static str) {
-        *lock(&self.stats).other.entry(what).or_default() += 1;
+    /// Increments a counter of `GET /simulator/state`.
+    pub fn count(&self, name: &'static str) {
+        *lock(&self.stats).counters.entry(name).or_default() += 1;
     }
 
-    pub fn count_dropped_terms(&self, terms: &[String]) {
+    pub fn count_dropped_query_terms(&self, terms: &[String]) {
         if terms.is_empty() {
             return;
         }
         let mut stats = lock(&self.stats);
         for term in terms {
-            // A client that puts changing text there would otherwise grow this for ever.
+            // The bound is for clients whose query terms all differ.
             if stats.dropped_terms.len() < 1_000 || stats.dropped_terms.contains_key(term) {
                 *stats.dropped_terms.entry(term.clone()).or_default() += 1;
             }
         }
     }
 
-    /// Counts a transaction as running until what it returns is dropped.
-    pub fn run(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Running(self)
+    /// Counts a transaction as in flight until the guard is dropped.
+    pub fn in_flight_guard(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
     }
 
-    /// Twelve hexadecimal digits, as in `X-Transaction-ID`.
+    /// Returns a new value of `X-Transaction-ID`: twelve hexadecimal digits.
     pub fn transaction_id(&self) -> String {
         let n = self.transactions.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         format!("{:012x}", (n ^ (n >> 29)) & 0xffff_ffff_ffff)
     }
 
+    /// Returns the response of `GET /simulator/state`.
     pub fn state(&self) -> Value {
         let (rows, writes, log) = {
-            let world = lock(&self.world);
-            let rows: BTreeMap<&str, usize> = world
+            let database = lock(&self.database);
+            let rows: BTreeMap<&str, usize> = database
                 .schema
                 .tables
                 .iter()
                 .enumerate()
                 .map(|(at, table)| {
-                    let store = &world.stores[table.store];
+                    let store = &database.stores[table.store];
                     let alone = table.parent.is_none()
-                        && world.schema.tables.iter().filter(|other| other.store == table.store).count() == 1;
+                        && database.schema.tables.iter().filter(|other| other.store == table.store).count() == 1;
                     let count =
                         if alone { store.len() } else { store.all().filter(|(_, row)| row.table == at).count() };
                     (table.name, count)
                 })
                 .collect();
-            (rows, world.counts.clone(), world.log.len())
+            (rows, database.counts.clone(), database.log.len())
         };
-        let (requests, other, dropped) = {
+        let (requests, counters, dropped) = {
             let stats = lock(&self.stats);
             let mut requests: Vec<_> = stats.requests.iter().map(|(key, count)| (*key, *count)).collect();
             requests.sort_unstable();
-            (requests, stats.other.clone(), stats.dropped_terms.clone())
+            (requests, stats.counters.clone(), stats.dropped_terms.clone())
         };
         let total: u64 = requests.iter().map(|(_, count)| count).sum();
         let requests: Vec<Value> = requests
@@ -184,26 +189,26 @@ impl Instance {
             })
             .collect();
         let (locked, lockouts) = lock(&self.auth).lockouts();
-        let (struck, ghosts_pending) = {
-            let strikes = lock(&self.strikes);
-            (strikes.counts().clone(), strikes.ghosts_pending)
+        let (injected, ghost_writes_pending) = {
+            let fault_injector = lock(&self.fault_injector);
+            (fault_injector.counts().clone(), fault_injector.ghost_writes_pending)
         };
         let sessions = lock(&self.sessions).len();
         json!({
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "requests": requests,
             "requests_total": total,
-            "requests_running": self.running.load(Ordering::Relaxed),
-            "counts": other,
+            "requests_in_flight": self.in_flight.load(Ordering::Relaxed),
+            "counters": counters,
             "rows": rows,
             "writes": writes,
             "writes_to_closed_rows": writes.to_closed_rows,
-            "refused_writes": writes.refused,
+            "rejected_writes": writes.rejected,
             "log_length": log,
-            "faults_struck": struck,
-            "ghosts_pending": ghosts_pending,
+            "faults_injected": injected,
+            "ghost_writes_pending": ghost_writes_pending,
             "lockouts": lockouts,
-            "locked_out": locked,
+            "locked_accounts": locked,
             "sessions": sessions,
             "dropped_query_terms": dropped,
             "faults": &*self.faults(),

@@ -1,29 +1,33 @@
-//! A ServiceNow instance in memory, for trying a mapping on it and for tests.
+//! A simulated ServiceNow instance in memory, for trying out a mapping and for tests.
 //!
-//! It answers the Table API, the Batch API over it, the Import Set API, Event Management's
-//! inbound events, Basic and OAuth client credentials as a real instance does where that is known, the
-//! surprising parts included: unknown query terms are dropped, journals read back blank, choices that do not exist are
-//! ignored, long text is cut without a word. It shares no code with the ServiceNow client of this project, so that one
-//! misunderstanding is not made twice. It keeps nothing on disk and is no replacement for a test against a real instance.
+//! It implements the Table API, the Batch API, the Import Set API, Event Management's inbound events, and Basic and
+//! OAuth authentication (client credentials, password) like a real instance, as far as its behaviour is known. That
+//! includes the surprising parts: unknown query terms are dropped, journal columns read back blank, values that are no
+//! choice are ignored, long text is cut silently. It shares no code with the ServiceNow client of this project, so that
+//! the two do not share a misunderstanding. It stores nothing on disk and does not replace a test against a real
+//! instance.
 //!
 //! # Control endpoints
 //!
-//! Under `/simulator/`. They are no part of ServiceNow's interfaces and need no authentication, so keep the listening
+//! All under `/simulator/`. They are not part of ServiceNow's interfaces and need no authentication: keep the listening
 //! address on loopback or in a closed network. All bodies are JSON; errors are `{"simulator_error": text}`. The page at
-//! `/` shows the incidents and uses nothing else.
+//! `/` shows the incidents and uses only these endpoints.
 //!
-//! - `GET /simulator/state`: counts of requests by method, table and status (0: the connection was cut), rows by table,
-//!   strikes by fault, refused writes, writes to closed rows, ghosts pending, lockouts, query terms that were dropped.
-//! - `GET /simulator/faults`, `POST /simulator/faults` (fields of [`Faults`]; those left out stay as they are; a
-//!   `seed` restarts the draws), `DELETE /simulator/faults` (none; the counts stay).
-//! - `POST /simulator/people`: `{"sys_id" | "number" | "correlation_id", "table", "user", "set": {}, "work_notes",
-//!   "comments", "delete", "create", "by_label"}` acts as a person, by the same rules as any write, without
-//!   authentication. `correlation_id` takes the newest row that has it; `create` inserts a row. 409 with the instance's
-//!   words if it refuses, 404 if there is no such row.
-//! - `GET /simulator/rows?table=&offset=&limit=`: all raw values of a table's rows in order of creation, each with its
-//!   journal in order; `sys_id=` or `correlation_id=` for some only.
-//! - `GET /simulator/log?after=&limit=`: writes in commit order after a sequence number, refused ones included;
-//!   `GET /simulator/history?sys_id=`: those of one row.
+//! - `GET /simulator/state`: counts of requests by method, table and status (0: the connection was reset), rows by
+//!   table, injected faults, rejected writes, writes to closed rows, pending ghost writes, lockouts, dropped query
+//!   terms.
+//! - `GET /simulator/faults`: the active faults. `POST /simulator/faults` changes the given fields of [`Faults`] and
+//!   keeps the others; a `seed` restarts the draws. `DELETE /simulator/faults` restores the defaults and keeps the
+//!   counts.
+//! - `POST /simulator/user_edits`: edits a row as a user, without authentication and by the same rules as any write:
+//!   `{"sys_id" | "number" | "correlation_id", "table", "user", "set": {}, "work_notes", "comments", "delete",
+//!   "create", "input_display_value"}`. `correlation_id` selects the newest row that has it; `create` inserts a row.
+//!   The response is the row; 409 with the instance's error message if the instance rejects the edit; 404 if there is
+//!   no such row.
+//! - `GET /simulator/rows?table=&offset=&limit=`: the raw values of a table's rows in order of creation, each with its
+//!   journal in order. `sys_id=` or `correlation_id=` selects rows.
+//! - `GET /simulator/log?after=&limit=`: the writes after a sequence number in commit order, rejected ones included.
+//!   `GET /simulator/history?sys_id=`: the writes of one row.
 //! - `POST /simulator/accounts`: `{"unlock": "name", "revoke_tokens": true, "end_sessions": true}`.
 
 mod auth;
@@ -33,15 +37,15 @@ mod batch_tests;
 mod choices;
 mod columns;
 mod control;
+mod database;
 mod em_api;
 mod fault_injection;
 mod faults;
-mod history;
 mod import_api;
 mod instance;
+mod limits;
 mod options;
 mod page;
-mod pressure;
 mod query;
 mod render;
 mod reply;
@@ -56,8 +60,8 @@ mod table_api;
 mod tests;
 mod time;
 mod transaction;
-mod world;
 mod write;
+mod write_log;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,36 +71,34 @@ use tokio::task::JoinHandle;
 
 use instance::Instance;
 
-pub use faults::{BusinessRule, CloseCodes, Faults, GhostAnswer, Throttle};
-pub use options::{ApiInt, ExtraColumn, Latency, OauthClient, Options, RateLimit, Switches, User};
+pub use faults::{BusinessRule, CloseCodes, Faults, GhostResponse, Throttle};
+pub use options::{ApiInt, ExtraColumn, Latency, OauthClient, Options, RateLimit, Settings, User};
 
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The listening address could not be had.
     #[error("the simulator cannot listen on {address}; choose another address or port 0")]
     Listen {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// The operating system's reason.
         #[source]
         source: std::io::Error,
     },
-    /// The options contradict themselves.
-    #[error("the simulator's options are wrong: {0}")]
+    /// The options name something that does not exist, or that exists already.
+    #[error("the simulator's options are invalid: {0}")]
     Options(String),
 }
 
-/// Starts instances.
+/// Starts simulated instances.
 #[derive(Debug)]
 pub struct Simulator;
 
 impl Simulator {
-    /// Starts an instance on the current tokio runtime; it listens when this returns.
+    /// Starts an instance on the current tokio runtime. It accepts connections when this returns.
     ///
     /// # Errors
-    /// The address cannot be listened on, or the options name an account, table or time zone that does not exist.
-    pub async fn start(options: Options) -> Result<Running, Error> {
+    /// The address is not available, or the options name an account, table or time zone that does not exist.
+    pub async fn start(options: Options) -> Result<RunningSimulator, Error> {
         let failed = |source| Error::Listen { address: options.listen, source };
         let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -104,86 +106,86 @@ impl Simulator {
         let url = url.trim_end_matches('/').to_owned();
         let instance = Arc::new(Instance::new(options, url).map_err(Error::Options)?);
         let serving = tokio::spawn(serve::run(instance.clone(), listener));
-        Ok(Running { address, instance, serving })
+        Ok(RunningSimulator { address, instance, serving })
     }
 }
 
-/// A started instance. It runs until [`Running::shutdown`] or until this is dropped.
-pub struct Running {
+/// A running instance. It stops with [`RunningSimulator::shutdown`], or when this is dropped.
+pub struct RunningSimulator {
     address: SocketAddr,
     instance: Arc<Instance>,
     serving: JoinHandle<()>,
 }
 
-impl Running {
-    /// Where it listens.
+impl RunningSimulator {
+    /// Returns the listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address to reach it at, `http://host:port`; also of its page.
+    /// Returns the URL of the instance and of its page, `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What `GET /simulator/state` answers: all counts.
+    /// Returns all counts, like `GET /simulator/state`.
     pub fn state(&self) -> Value {
         self.instance.state()
     }
 
-    /// What `GET /simulator/rows` answers: `{total, rows}` with raw values and journals, in order of creation.
-    /// `null` if there is no such table.
+    /// Returns a table's rows, like `GET /simulator/rows`: `{total, rows}` with raw values and journals, in order of
+    /// creation. `null` if there is no such table.
     pub fn rows(&self, table: &str, offset: usize, limit: usize) -> Value {
-        control::rows(&self.instance, table, &control::Pick::default(), offset, limit).unwrap_or(Value::Null)
+        control::rows(&self.instance, table, &control::RowFilter::default(), offset, limit).unwrap_or(Value::Null)
     }
 
-    /// What `GET /simulator/log` answers: `{length, entries}`, writes in commit order after `seq`.
+    /// Returns the writes after a sequence number in commit order, like `GET /simulator/log`: `{length, entries}`.
     pub fn log(&self, after: u64, limit: usize) -> Value {
         control::log(&self.instance, after, limit)
     }
 
-    /// What `GET /simulator/history` answers: `{entries}`, the writes of one row in commit order.
+    /// Returns the writes of one row in commit order, like `GET /simulator/history`: `{entries}`.
     pub fn history(&self, sys_id: &str) -> Value {
         control::history(&self.instance, sys_id)
     }
 
-    /// What `POST /simulator/faults` does: changes the named faults and leaves the others; the faults now in force.
+    /// Changes the given faults and keeps the others, like `POST /simulator/faults`. Returns the active faults.
     ///
     /// # Errors
-    /// A text that says which field is wrong.
+    /// A message that names the invalid field.
     pub fn set_faults(&self, changes: &Value) -> Result<Value, String> {
         self.instance.change_faults(changes)
     }
 
-    /// What `POST /simulator/people` does: acts as a person on a row; the row afterwards.
+    /// Edits a row as a user, like `POST /simulator/user_edits`. Returns the row after the edit.
     ///
     /// # Errors
-    /// A text: no such row, or the instance's refusal.
-    pub fn person(&self, act: &Value) -> Result<Value, String> {
-        control::person(&self.instance, act)
+    /// There is no such row, or the instance rejects the edit.
+    pub fn edit_as_user(&self, edit: &Value) -> Result<Value, String> {
+        control::edit_as_user(&self.instance, edit)
     }
 
-    /// Stops listening and cuts the open connections; pending ghosts never commit.
+    /// Stops listening and closes the open connections. Pending ghost writes never commit.
     pub async fn shutdown(mut self) {
         self.instance.stop.cancel();
-        // It ends by itself once the connections noticed.
+        // The task ends once all connections are closed.
         let _ = (&mut self.serving).await;
     }
 
-    /// Waits until the instance stops by itself, which it never does unless its runtime ends.
+    /// Waits until the instance stops, which happens only when its runtime ends.
     pub async fn wait(mut self) {
         let _ = (&mut self.serving).await;
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningSimulator {
     fn drop(&mut self) {
         self.instance.stop.cancel();
     }
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for RunningSimulator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("RunningSimulator").field("address", &self.address).finish_non_exhaustive()
     }
 }

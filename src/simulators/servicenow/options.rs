@@ -1,7 +1,7 @@
-//! What a simulated instance is started with: its address, accounts, limits, switches and first faults.
+//! The options of a simulated instance: address, accounts, limits, settings and initial faults.
 //!
-//! Everything deserialises from plain data with defaults, so that a file can describe an instance. Values are taken as
-//! they are; nothing here is validated against a real instance.
+//! All options deserialise with defaults, so that a YAML file can describe an instance. The simulator uses the values
+//! as they are and does not check whether a real instance could have them.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,35 +10,34 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
 
-/// Everything an instance is started with.
+/// The options of an instance.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// Port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// The instance's own address, used in `Location`, `Link` and reference links; not taken from the Host header, as
-    /// on a real instance. Without it: `http://` and the listening address.
+    /// The instance's own URL, used in `Location`, `Link` and reference links. As on a real instance, the Host header
+    /// has no influence. `None`: `http://` and the listening address.
     pub instance_url: Option<String>,
-    /// Accounts of the integration and of people.
+    /// The accounts of the integration and of ticket users.
     pub users: Vec<User>,
     /// OAuth applications for the client credentials grant.
     pub oauth_clients: Vec<OauthClient>,
-    /// Seed of everything random: sys_ids, the order of unordered lists, latency. Faults have a seed of their own.
+    /// Seed of all randomness: sys_ids, the order of lists without `ORDERBY`, latency. Faults have their own seed.
     pub seed: u64,
-    /// Behaviour that differs between real instances.
-    pub switches: Switches,
-    /// Time each Table API request takes.
+    pub settings: Settings,
+    /// The time that each Table API request takes.
     pub latency: Latency,
-    /// The pool of inbound integration threads.
+    /// The threads of the instance for inbound integrations (semaphore `API_INT`).
     pub api_int: ApiInt,
-    /// Rate-limit rules; none on a stock instance.
+    /// Rate-limit rules. Empty by default, as on a new instance.
     pub rate_limits: Vec<RateLimit>,
-    /// Faults in force from the start.
+    /// The faults that are active from the start.
     pub faults: Faults,
     /// Custom columns (`u_...`) beyond the built-in ones.
     pub extra_columns: Vec<ExtraColumn>,
-    /// Keep the history of writes (needed by `/simulator/log` and `/simulator/history`); costs memory per write.
-    pub history: bool,
+    /// Keep a log of all writes, for `/simulator/log` and `/simulator/history`. Costs memory per write.
+    pub write_log: bool,
 }
 
 impl Default for Options {
@@ -54,33 +53,33 @@ impl Default for Options {
             ],
             oauth_clients: vec![OauthClient::new("nowbridge-client", "nowbridge-secret", "nowbridge")],
             seed: 1,
-            switches: Switches::default(),
+            settings: Settings::default(),
             latency: Latency::default(),
             api_int: ApiInt::default(),
             rate_limits: Vec::new(),
             faults: Faults::default(),
             extra_columns: Vec::new(),
-            history: true,
+            write_log: true,
         }
     }
 }
 
-/// One account. Its row in `sys_user` has a sys_id derived from the name.
+/// An account. The sys_id of its row in `sys_user` is derived from the name.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// `user_name`, which also appears in `sys_updated_by`.
+    /// `user_name`; also the value of `sys_updated_by`.
     pub name: String,
-    /// For Basic and the password grant.
+    /// For Basic authentication and the OAuth password grant.
     #[serde(default)]
     pub password: String,
-    /// Role names; `admin` implies all.
+    /// Role names; `admin` includes all roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// IANA name; display values and `gs.dateGenerate` use it. Default UTC.
+    /// IANA name, used for display values and `gs.dateGenerate`. Default UTC.
     #[serde(default = "utc")]
     pub time_zone: String,
-    /// The full name; default: the user name.
+    /// The full name. `None`: the user name.
     #[serde(default)]
     pub display_name: Option<String>,
 }
@@ -90,7 +89,7 @@ fn utc() -> String {
 }
 
 impl User {
-    /// An account in UTC.
+    /// Creates an account in UTC without a full name.
     pub fn new(name: &str, password: &str, roles: &[&str]) -> Self {
         Self {
             name: name.into(),
@@ -112,7 +111,7 @@ impl fmt::Debug for User {
     }
 }
 
-/// An entry of the application registry with an OAuth application user.
+/// An OAuth client: an entry of the application registry with an OAuth application user.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OauthClient {
@@ -120,12 +119,12 @@ pub struct OauthClient {
     pub id: String,
     /// `client_secret`.
     pub secret: String,
-    /// The account that tokens of the client credentials grant act as.
+    /// The account of the tokens of the client credentials grant.
     pub user: String,
 }
 
 impl OauthClient {
-    /// A client acting as `user`.
+    /// Creates a client whose tokens act as `user`.
     pub fn new(id: &str, secret: &str, user: &str) -> Self {
         Self { id: id.into(), secret: secret.into(), user: user.into() }
     }
@@ -137,85 +136,84 @@ impl fmt::Debug for OauthClient {
     }
 }
 
-/// Behaviour that differs between releases and properties of real instances.
+/// Behaviour that differs between real instances, by release or by system property.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent property of an instance")]
-pub struct Switches {
-    /// `glide.invalid_query.returns_no_rows`: an unknown query field gives no rows instead of being dropped.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent setting of an instance")]
+pub struct Settings {
+    /// `glide.invalid_query.returns_no_rows`: a query with an unknown field returns no rows, instead of ignoring the
+    /// field.
     pub invalid_query_returns_no_rows: bool,
     /// `glide.rest.table_api.admin_only_sys_fields`: only admins may choose a sys_id or write `sys_*` fields.
     pub admin_only_sys_fields: bool,
-    /// `detail` of `Invalid table` is a sentence instead of null.
+    /// The error `Invalid table` has a sentence in `detail` instead of null.
     pub invalid_table_detail: bool,
-    /// An update of a closed or cancelled task is refused (403 `ACL Exception Update Failed ...`) instead of applied.
-    pub refuse_closed_writes: bool,
+    /// The instance rejects updates of closed or cancelled tasks (403 `ACL Exception Update Failed ...`).
+    pub reject_closed_writes: bool,
     /// Resolving or closing an incident needs a resolution code and notes.
     pub data_policy: bool,
-    /// Wrong passwords in a row that lock an account; 0 never locks.
+    /// Number of wrong passwords in a row that lock an account; 0 never locks.
     pub lockout_after: u32,
-    /// Seconds until a locked account opens again; `None` never.
+    /// Seconds until a locked account is unlocked. `None`: never.
     pub unlock_after_seconds: Option<u64>,
-    /// Life of an access token.
-    pub token_seconds: u64,
-    /// Tables whose rows only admins may read (others get empty pages with a full `X-Total-Count`).
+    pub token_lifetime_seconds: u64,
+    /// Tables whose rows only admins may read. Other users get empty pages with the full `X-Total-Count`.
     pub admin_only_tables: Vec<String>,
     /// Reading `sys_choice` needs the role `personalize_choices`.
-    pub choice_acl: bool,
-    /// Hand out session cookies and run one transaction per session.
+    pub restrict_choices: bool,
+    /// Set session cookies and run one transaction per session at a time.
     pub sessions: bool,
-    /// Requests that may wait for a session before further ones are answered 202 and dropped.
-    pub session_queue: u32,
-    /// Time after which a batch is ended.
+    /// Number of requests that may wait for a session. Further ones return 202 and are not executed.
+    pub session_queue_size: u32,
+    /// The transaction quota of a batch, milliseconds.
     pub batch_quota_ms: u64,
-    /// Items of a batch count against the rate-limit rules of their tables, beside the batch itself.
-    pub batch_items_count: bool,
-    /// The transform map makes a new row where the sys_id of an import set's row names none, instead of ignoring it.
-    pub import_inserts_unknown: bool,
-    /// Seconds to add to the instance's clock (stamps and the `Date` header).
+    /// Items of a batch count against the rate-limit rules of their tables, in addition to the batch itself.
+    pub rate_limit_batch_items: bool,
+    /// The transform map inserts a row if the sys_id of the import set's row matches none, instead of ignoring the row.
+    pub import_inserts_unknown_sys_id: bool,
+    /// Seconds added to the instance's clock (`sys_*_on` values and the `Date` header).
     pub clock_offset_seconds: i64,
 }
 
-impl Default for Switches {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             invalid_query_returns_no_rows: false,
             admin_only_sys_fields: false,
             invalid_table_detail: false,
-            refuse_closed_writes: false,
+            reject_closed_writes: false,
             data_policy: true,
             lockout_after: 5,
             unlock_after_seconds: Some(900),
-            token_seconds: 1800,
+            token_lifetime_seconds: 1800,
             admin_only_tables: Vec::new(),
-            choice_acl: true,
+            restrict_choices: true,
             sessions: true,
-            session_queue: 10,
+            session_queue_size: 10,
             batch_quota_ms: 30_000,
-            batch_items_count: false,
-            import_inserts_unknown: false,
+            rate_limit_batch_items: false,
+            import_inserts_unknown_sys_id: false,
             clock_offset_seconds: 0,
         }
     }
 }
 
-/// Time a Table API request takes, split at random before and after its commit.
+/// The time that a Table API request takes, split at random before and after its commit.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Latency {
-    /// At least this many milliseconds.
     pub base_ms: u64,
-    /// Up to this many more.
+    /// Maximum of a random time that is added to `base_ms`.
     pub jitter_ms: u64,
 }
 
-/// The pool that serves inbound integrations: a real node has 4 threads and a queue of 50.
+/// The threads for inbound integrations (semaphore `API_INT`). A node of a real instance has 4, and a queue of 50.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiInt {
-    /// Transactions at once; 0 is unlimited.
+    /// Number of concurrent transactions; 0 is unlimited.
     pub threads: usize,
-    /// Requests that may wait for a thread; one more is answered with a bare 429.
+    /// Number of requests that may wait for a thread. Further ones return a 429 without headers.
     pub queue: usize,
 }
 
@@ -223,33 +221,33 @@ pub struct ApiInt {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
-    /// Only for this user.
+    /// `None`: for all users.
     #[serde(default)]
     pub user: Option<String>,
-    /// Only for users with this role.
+    /// `None`: for users of any role.
     #[serde(default)]
     pub role: Option<String>,
-    /// Only for this table.
+    /// `None`: for all tables.
     #[serde(default)]
     pub table: Option<String>,
-    /// Only for this HTTP method.
+    /// `None`: for all HTTP methods.
     #[serde(default)]
     pub method: Option<String>,
-    /// Requests allowed in a window.
+    /// Number of requests allowed in a window.
     pub requests: u64,
-    /// Length of a window; a real one is an hour.
-    #[serde(default = "an_hour")]
+    /// Length of a window. An hour on a real instance.
+    #[serde(default = "one_hour")]
     pub window_seconds: u64,
-    /// How much later than reached the limit is enforced; up to 30 s on a real instance.
+    /// Time from reaching the limit to its enforcement. Up to 30 s on a real instance.
     #[serde(default)]
-    pub lag_seconds: u64,
+    pub enforcement_delay_seconds: u64,
 }
 
-fn an_hour() -> u64 {
+fn one_hour() -> u64 {
     3600
 }
 
-/// A custom column.
+/// A custom text column.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtraColumn {
@@ -257,11 +255,11 @@ pub struct ExtraColumn {
     pub table: String,
     /// For example `u_alert_key`.
     pub name: String,
-    /// Characters kept; 0 is unlimited.
-    #[serde(default = "forty")]
-    pub length: u32,
+    /// Number of characters; longer values are cut. 0 is unlimited.
+    #[serde(default = "default_max_length")]
+    pub max_length: u32,
 }
 
-fn forty() -> u32 {
+fn default_max_length() -> u32 {
     40
 }

@@ -1,22 +1,22 @@
-//! Encoded queries: their grammar, and whether a row matches.
+//! Encoded queries: parsing and matching.
 //!
-//! As lax as the real thing: a term with an unknown field or operator is dropped and the rest still runs, which in the
-//! end may be the whole table. Values compare without case and trailing blanks.
+//! Like a real instance, it drops terms with an unknown field or operator and runs the rest, which may be the whole
+//! table. Values are compared without case and trailing blanks.
 
 use std::cmp::Ordering;
 
-use super::columns::Kind;
+use super::columns::ColumnType;
+use super::database::Database;
 use super::schema::{Col, Schema, sys};
-use super::storage::{fold, parse_sys_id, raw};
+use super::storage::{collation_key, parse_sys_id, raw};
 use super::time;
-use super::world::World;
 
-/// One comparison.
+/// The condition of a term.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Test {
+pub(super) enum Condition {
     Equal(String),
     NotEqual(String),
-    Compare(bool, bool, String),
+    Compare { greater: bool, or_equal: bool, value: String },
     In(Vec<String>),
     NotIn(Vec<String>),
     Like(String),
@@ -32,24 +32,24 @@ pub(super) enum Test {
     InstanceOf(Vec<usize>),
 }
 
-/// A field, perhaps behind references, and its test.
+/// A field, possibly dot-walked through references, and its condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Term {
     pub path: Vec<Col>,
-    pub test: Test,
+    pub condition: Condition,
 }
 
-/// Groups are OR-ed; within a group all clauses must hold; of a clause one term.
+/// A parsed query: an OR of groups, each an AND of clauses, each an OR of terms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pub groups: Vec<Vec<Vec<Term>>>,
-    /// Path and whether descending.
+    /// Paths, each with whether it is descending.
     pub order: Vec<(Vec<Col>, bool)>,
-    /// Terms that were not understood.
+    /// The terms that could not be parsed.
     pub dropped: Vec<String>,
 }
 
-/// Longest first, so that `>=` is not read as `>`.
+/// Longest first, so that `>=` is not parsed as `>`.
 const OPERATORS: &[&str] = &[
     "DOES NOT CONTAIN",
     "EMPTYSTRING",
@@ -78,7 +78,7 @@ const OPERATORS: &[&str] = &[
     "%",
 ];
 
-/// Splits at single carets; two in a row are a literal one.
+/// Splits at single carets. A double caret is a literal caret.
 fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
@@ -99,8 +99,8 @@ fn split(text: &str) -> Vec<String> {
     parts
 }
 
-/// Reads an encoded query for a table. Nothing is an error; `zone` is the session user's time zone, which
-/// `javascript:gs.dateGenerate` is read in.
+/// Parses an encoded query for a table; never fails. `zone` is the session user's time zone, in which
+/// `javascript:gs.dateGenerate` is evaluated.
 pub(super) fn parse(schema: &Schema, table: usize, text: &str, zone: &jiff::tz::TimeZone) -> Query {
     let mut query = Query::default();
     let mut group: Vec<Vec<Term>> = Vec::new();
@@ -136,7 +136,7 @@ pub(super) fn parse(schema: &Schema, table: usize, text: &str, zone: &jiff::tz::
     query
 }
 
-/// Resolves a dot-walked name to columns; none if any step does not exist.
+/// Resolves a dot-walked name to columns; `None` if a step does not exist.
 pub(super) fn path(schema: &Schema, table: usize, name: &str) -> Option<Vec<Col>> {
     let mut at = table;
     let mut path = Vec::new();
@@ -145,7 +145,9 @@ pub(super) fn path(schema: &Schema, table: usize, name: &str) -> Option<Vec<Col>
         let col = schema.column(at, step)?;
         path.push(col);
         if steps.peek().is_some() {
-            let Kind::Reference(target) = schema.def(schema.tables[at].store, col).kind else { return None };
+            let ColumnType::Reference(target) = schema.column_at(schema.tables[at].store, col).kind else {
+                return None;
+            };
             at = schema.table(target)?;
         }
     }
@@ -158,40 +160,40 @@ fn term(schema: &Schema, table: usize, text: &str, zone: &jiff::tz::TimeZone) ->
     let operator = OPERATORS.iter().find(|operator| rest.starts_with(**operator))?;
     let value = rest.get(operator.len()..)?;
     let columns = path(schema, table, field)?;
-    let list = || value.split(',').map(fold).collect();
-    let one = || fold(&evaluate(value, zone));
-    let test = match *operator {
-        "=" => Test::Equal(one()),
-        "!=" => Test::NotEqual(one()),
-        ">" => Test::Compare(true, false, one()),
-        ">=" => Test::Compare(true, true, one()),
-        "<" => Test::Compare(false, false, one()),
-        "<=" => Test::Compare(false, true, one()),
-        "IN" => Test::In(list()),
-        "NOT IN" => Test::NotIn(list()),
-        "LIKE" | "CONTAINS" | "*" => Test::Like(one()),
-        "NOT LIKE" | "DOES NOT CONTAIN" | "!*" => Test::NotLike(one()),
-        "STARTSWITH" => Test::Starts(one()),
-        "ENDSWITH" | "%" => Test::Ends(one()),
-        "ISEMPTY" | "EMPTYSTRING" => Test::Empty,
-        "ISNOTEMPTY" => Test::NotEmpty,
-        "ANYTHING" => Test::Anything,
+    let list = || value.split(',').map(collation_key).collect();
+    let single = || collation_key(&evaluate(value, zone));
+    let condition = match *operator {
+        "=" => Condition::Equal(single()),
+        "!=" => Condition::NotEqual(single()),
+        ">" => Condition::Compare { greater: true, or_equal: false, value: single() },
+        ">=" => Condition::Compare { greater: true, or_equal: true, value: single() },
+        "<" => Condition::Compare { greater: false, or_equal: false, value: single() },
+        "<=" => Condition::Compare { greater: false, or_equal: true, value: single() },
+        "IN" => Condition::In(list()),
+        "NOT IN" => Condition::NotIn(list()),
+        "LIKE" | "CONTAINS" | "*" => Condition::Like(single()),
+        "NOT LIKE" | "DOES NOT CONTAIN" | "!*" => Condition::NotLike(single()),
+        "STARTSWITH" => Condition::Starts(single()),
+        "ENDSWITH" | "%" => Condition::Ends(single()),
+        "ISEMPTY" | "EMPTYSTRING" => Condition::Empty,
+        "ISNOTEMPTY" => Condition::NotEmpty,
+        "ANYTHING" => Condition::Anything,
         "BETWEEN" => {
             let (from, to) = value.split_once('@')?;
-            Test::Between(fold(&evaluate(from, zone)), fold(&evaluate(to, zone)))
+            Condition::Between(collation_key(&evaluate(from, zone)), collation_key(&evaluate(to, zone)))
         }
-        "SAMEAS" => Test::SameAs(path(schema, table, value)?),
-        "NSAMEAS" => Test::NotSameAs(path(schema, table, value)?),
+        "SAMEAS" => Condition::SameAs(path(schema, table, value)?),
+        "NSAMEAS" => Condition::NotSameAs(path(schema, table, value)?),
         "INSTANCEOF" => {
             let ancestor = schema.table(value)?;
-            Test::InstanceOf((0..schema.tables.len()).filter(|at| schema.is_a(*at, ancestor)).collect())
+            Condition::InstanceOf((0..schema.tables.len()).filter(|at| schema.is_a(*at, ancestor)).collect())
         }
         _ => return None,
     };
-    Some(Term { path: columns, test })
+    Some(Term { path: columns, condition })
 }
 
-/// Of scripts only `gs.dateGenerate('date','time')` is run; others evaluate to nothing.
+/// Evaluates a value. Of scripts it supports only `gs.dateGenerate('date','time')`; others give an empty text.
 fn evaluate(value: &str, zone: &jiff::tz::TimeZone) -> String {
     let Some(script) = value.strip_prefix("javascript:") else { return value.into() };
     let inner = script.trim().strip_prefix("gs.dateGenerate(").and_then(|rest| rest.strip_suffix(')'));
@@ -201,23 +203,33 @@ fn evaluate(value: &str, zone: &jiff::tz::TimeZone) -> String {
 }
 
 impl Query {
-    /// Whether a version of a row matches.
-    pub fn matches(&self, world: &World, store: usize, row: &super::storage::Row) -> bool {
+    /// Whether a row version matches.
+    pub fn matches(&self, database: &Database, store: usize, row: &super::storage::Row) -> bool {
         self.groups
             .iter()
-            .any(|group| group.iter().all(|clause| clause.iter().any(|term| term.matches(world, store, row))))
+            .any(|group| group.iter().all(|clause| clause.iter().any(|term| term.matches(database, store, row))))
     }
 
-    /// The order asked for; equal if none.
-    pub fn compare(&self, world: &World, store: usize, a: &super::storage::Row, b: &super::storage::Row) -> Ordering {
+    /// Compares two rows in the query's order. Without an order they are equal.
+    pub fn compare(
+        &self,
+        database: &Database,
+        store: usize,
+        a: &super::storage::Row,
+        b: &super::storage::Row,
+    ) -> Ordering {
         for (path, descending) in &self.order {
             let order = match path.as_slice() {
                 [sys::UPDATED_ON] => a.updated.cmp(&b.updated),
                 [sys::CREATED_ON] => a.created.cmp(&b.created),
                 [sys::ID] => a.sys_id.cmp(&b.sys_id),
                 path => {
-                    let numeric = world.kind_at(store, path) == Some(Kind::Integer);
-                    compare(&fold(&world.walk(store, a, path)), &fold(&world.walk(store, b, path)), numeric)
+                    let numeric = database.type_at(store, path) == Some(ColumnType::Integer);
+                    compare(
+                        &collation_key(&database.value_at_path(store, a, path)),
+                        &collation_key(&database.value_at_path(store, b, path)),
+                        numeric,
+                    )
                 }
             };
             if order != Ordering::Equal {
@@ -236,60 +248,62 @@ fn compare(a: &str, b: &str, numeric: bool) -> Ordering {
 }
 
 impl Term {
-    fn matches(&self, world: &World, store: usize, row: &super::storage::Row) -> bool {
-        // The two columns of every poll are compared without making text of them.
-        match (self.path.as_slice(), &self.test) {
-            ([sys::UPDATED_ON], Test::Compare(above, equal, value)) => {
+    fn matches(&self, database: &Database, store: usize, row: &super::storage::Row) -> bool {
+        // The two columns of every poll are compared without converting them to text.
+        match (self.path.as_slice(), &self.condition) {
+            ([sys::UPDATED_ON], Condition::Compare { greater, or_equal, value }) => {
                 if let Some(bound) = time::parse(value) {
-                    return holds(row.updated.cmp(&bound), *above, *equal);
+                    return satisfies(row.updated.cmp(&bound), *greater, *or_equal);
                 }
             }
-            ([sys::UPDATED_ON], Test::Equal(value)) => {
+            ([sys::UPDATED_ON], Condition::Equal(value)) => {
                 if let Some(bound) = time::parse(value) {
                     return row.updated == bound;
                 }
             }
-            ([sys::ID], Test::Compare(above, equal, value)) => {
+            ([sys::ID], Condition::Compare { greater, or_equal, value }) => {
                 if let Some(bound) = parse_sys_id(value) {
-                    return holds(row.sys_id.cmp(&bound), *above, *equal);
+                    return satisfies(row.sys_id.cmp(&bound), *greater, *or_equal);
                 }
             }
             _ => {}
         }
         let value = match self.path.as_slice() {
-            [col] => fold(&raw(&world.schema, &world.actors, row, *col)),
-            path => fold(&world.walk(store, row, path)),
+            [col] => collation_key(&raw(&database.schema, &database.actors, row, *col)),
+            path => collation_key(&database.value_at_path(store, row, path)),
         };
-        let numeric = || matches!(world.kind_at(store, &self.path), Some(Kind::Integer | Kind::Choice));
-        match &self.test {
-            Test::Equal(wanted) => value == *wanted,
-            Test::NotEqual(wanted) => value != *wanted,
-            Test::Compare(above, equal, wanted) => holds(compare(&value, wanted, numeric()), *above, *equal),
-            Test::In(list) => list.contains(&value),
-            Test::NotIn(list) => !list.contains(&value),
-            Test::Like(part) => value.contains(part.as_str()),
-            Test::NotLike(part) => !value.contains(part.as_str()),
-            Test::Starts(part) => value.starts_with(part.as_str()),
-            Test::Ends(part) => value.ends_with(part.as_str()),
-            Test::Empty => value.is_empty(),
-            Test::NotEmpty => !value.is_empty(),
-            Test::Anything => true,
-            Test::Between(from, to) => {
-                holds(compare(&value, from, numeric()), true, true)
-                    && holds(compare(&value, to, numeric()), false, true)
+        let numeric = || matches!(database.type_at(store, &self.path), Some(ColumnType::Integer | ColumnType::Choice));
+        match &self.condition {
+            Condition::Equal(wanted) => value == *wanted,
+            Condition::NotEqual(wanted) => value != *wanted,
+            Condition::Compare { greater, or_equal, value: wanted } => {
+                satisfies(compare(&value, wanted, numeric()), *greater, *or_equal)
             }
-            Test::SameAs(path) => value == fold(&world.walk(store, row, path)),
-            Test::NotSameAs(path) => value != fold(&world.walk(store, row, path)),
-            Test::InstanceOf(tables) => tables.contains(&row.table),
+            Condition::In(list) => list.contains(&value),
+            Condition::NotIn(list) => !list.contains(&value),
+            Condition::Like(part) => value.contains(part.as_str()),
+            Condition::NotLike(part) => !value.contains(part.as_str()),
+            Condition::Starts(part) => value.starts_with(part.as_str()),
+            Condition::Ends(part) => value.ends_with(part.as_str()),
+            Condition::Empty => value.is_empty(),
+            Condition::NotEmpty => !value.is_empty(),
+            Condition::Anything => true,
+            Condition::Between(from, to) => {
+                satisfies(compare(&value, from, numeric()), true, true)
+                    && satisfies(compare(&value, to, numeric()), false, true)
+            }
+            Condition::SameAs(path) => value == collation_key(&database.value_at_path(store, row, path)),
+            Condition::NotSameAs(path) => value != collation_key(&database.value_at_path(store, row, path)),
+            Condition::InstanceOf(tables) => tables.contains(&row.table),
         }
     }
 }
 
-fn holds(order: Ordering, above: bool, equal: bool) -> bool {
+fn satisfies(order: Ordering, greater: bool, or_equal: bool) -> bool {
     match order {
-        Ordering::Equal => equal,
-        Ordering::Greater => above,
-        Ordering::Less => !above,
+        Ordering::Equal => or_equal,
+        Ordering::Greater => greater,
+        Ordering::Less => !greater,
     }
 }
 
@@ -301,27 +315,27 @@ mod tests {
     use crate::simulators::servicenow::options::Options;
     use crate::simulators::servicenow::storage::{Row, set};
 
-    fn world() -> World {
-        World::new(&Options::default()).expect("a world")
+    fn database() -> Database {
+        Database::new(&Options::default()).expect("a database")
     }
 
-    fn read(world: &World, text: &str) -> Query {
-        parse(&world.schema, world.schema.incident, text, &TimeZone::UTC)
+    fn read(database: &Database, text: &str) -> Query {
+        parse(&database.schema, database.schema.incident, text, &TimeZone::UTC)
     }
 
     /// Whether a row with these values matches.
     fn matches(text: &str, values: &[(&str, &str)]) -> bool {
-        let world = world();
-        let mut row = Row::new(world.schema.incident, 7, 1_700_000_000, 0);
+        let database = database();
+        let mut row = Row::new(database.schema.incident, 7, 1_700_000_000, 0);
         for (name, value) in values {
-            let col = world.schema.column(world.schema.incident, name).expect("a column");
-            set(&world.schema, &mut row, col, value);
+            let col = database.schema.column(database.schema.incident, name).expect("a column");
+            set(&database.schema, &mut row, col, value);
         }
-        read(&world, text).matches(&world, world.schema.task_store, &row)
+        read(&database, text).matches(&database, database.schema.task_store, &row)
     }
 
     #[test]
-    fn or_binds_to_the_condition_before_it_and_nq_starts_over() {
+    fn or_extends_the_preceding_term_and_nq_starts_a_new_group() {
         let text = "state=1^urgency=1^ORurgency=2";
         assert!(matches(text, &[("state", "1"), ("urgency", "2")]));
         assert!(!matches(text, &[("state", "2"), ("urgency", "1")]));
@@ -333,13 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_caret_is_a_value_s_own() {
+    fn a_double_caret_is_a_literal_caret() {
         assert!(matches("correlation_id=a^^b^state=1", &[("correlation_id", "a^b")]));
         assert!(!matches("correlation_id=a^^b^state=2", &[("correlation_id", "a^b")]));
     }
 
     #[test]
-    fn values_compare_without_case_and_trailing_blanks() {
+    fn values_are_compared_without_case_and_trailing_blanks() {
         assert!(matches("correlation_id=KEY", &[("correlation_id", "key  ")]));
         assert!(!matches("correlation_id=key", &[("correlation_id", " key")]));
         assert!(matches("correlation_idINx,KEY", &[("correlation_id", "key")]));
@@ -347,9 +361,9 @@ mod tests {
     }
 
     #[test]
-    fn operators_do_what_their_names_say() {
+    fn every_operator_is_evaluated() {
         let row = [("short_description", "Disk full on db-01"), ("urgency", "2"), ("close_notes", "")];
-        for (text, holds) in [
+        for (text, satisfies) in [
             ("short_descriptionLIKEFULL", true),
             ("short_descriptionCONTAINSempty", false),
             ("short_descriptionNOT LIKEfull", false),
@@ -373,24 +387,24 @@ mod tests {
             ("sys_updated_on>2023-11-14 22:13:20^NQsys_updated_on=2023-11-14 22:13:20^sys_id>0000", true),
             ("sys_created_on>javascript:gs.dateGenerate('2023-11-14','00:00:00')", true),
         ] {
-            assert_eq!(matches(text, &row), holds, "{text}");
+            assert_eq!(matches(text, &row), satisfies, "{text}");
         }
     }
 
     #[test]
-    fn what_is_not_understood_is_dropped_and_the_rest_runs() {
-        let world = world();
-        let query = read(&world, "nonsense=1^state=1^urgencySIMILAR2^caller_id.shoe_size=44");
+    fn unknown_terms_are_dropped_and_the_rest_runs() {
+        let database = database();
+        let query = read(&database, "nonsense=1^state=1^urgencySIMILAR2^caller_id.shoe_size=44");
         assert_eq!(query.dropped, ["nonsense=1", "urgencySIMILAR2", "caller_id.shoe_size=44"]);
         assert_eq!(query.groups[0].len(), 1);
         assert!(matches("nonsense=1", &[]));
-        let query = read(&world, "state=1^ORDERBYDESCsys_updated_on^ORDERBYsys_id^ORDERBYnonsense");
+        let query = read(&database, "state=1^ORDERBYDESCsys_updated_on^ORDERBYsys_id^ORDERBYnonsense");
         assert_eq!(query.order, [(vec![sys::UPDATED_ON], true), (vec![sys::ID], false)]);
     }
 
     #[test]
-    fn paths_follow_references() {
-        let beth = super::super::storage::hex(super::super::world::sys_id_of("sys_user", "beth.anglin"));
+    fn dot_walked_fields_follow_references() {
+        let beth = super::super::storage::hex(super::super::database::sys_id_of("sys_user", "beth.anglin"));
         let row = [("assigned_to", beth.as_str())];
         assert!(matches("assigned_to.email=beth.anglin@example.com", &row));
         assert!(!matches("caller_id.email=beth.anglin@example.com", &row));

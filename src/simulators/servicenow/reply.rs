@@ -1,20 +1,20 @@
-//! An answer before it becomes HTTP: status, body, and which of the instance's usual headers it carries.
+//! The response of a request before it becomes HTTP: status, body, and which of the instance's usual headers it has.
 
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 
-/// See the module.
+/// The response of a request.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     pub status: u16,
     pub content_type: &'static str,
     pub body: Vec<u8>,
     pub headers: Vec<(&'static str, String)>,
-    /// An answer of the front end: without the application's headers.
+    /// A response of the load balancer, without the application's headers.
     pub bare: bool,
-    /// No answer at all: the connection is cut.
-    pub cut: bool,
+    /// No response: the connection is reset.
+    pub reset_connection: bool,
 }
 
 const JSON: &str = "application/json;charset=UTF-8";
@@ -25,7 +25,7 @@ impl Reply {
         Self { status, content_type: JSON, body, ..Self::default() }
     }
 
-    /// The error envelope.
+    /// The JSON body of an error.
     pub fn error(status: u16, message: &str, detail: Option<&str>) -> Self {
         let body = serde_json::json!({"error": {"message": message, "detail": detail}, "status": "failure"});
         Self::json(status, body.to_string().into_bytes())
@@ -35,13 +35,13 @@ impl Reply {
         Self { status, content_type: HTML, body: body.as_bytes().to_vec(), bare: true, ..Self::default() }
     }
 
-    /// A status of the front end without anything else.
+    /// A status without body and without the application's headers.
     pub fn bare(status: u16) -> Self {
         Self { status, bare: true, ..Self::default() }
     }
 
-    pub fn cut() -> Self {
-        Self { status: 500, bare: true, cut: true, ..Self::default() }
+    pub fn connection_reset() -> Self {
+        Self { status: 500, bare: true, reset_connection: true, ..Self::default() }
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -54,7 +54,8 @@ impl Reply {
             .with("www-authenticate", "BASIC realm=\"Service-now\"")
     }
 
-    /// As HTTP. The date is only set where the instance's clock is off; else the server does it.
+    /// Converts it to HTTP. `date` is set only if the instance's clock has an offset; otherwise the HTTP server sets
+    /// it.
     pub fn into_response(self, transaction: &str, date: Option<String>) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -89,7 +90,7 @@ impl Reply {
     }
 }
 
-/// The page of an instance that sleeps; it answers 200.
+/// The page of a hibernating instance; its status is 200.
 pub(super) const HIBERNATING: &str = "<!DOCTYPE html><html><head><title>Instance Hibernating page</title></head>\
     <body><h1>Hibernating Instance</h1><p>Your instance is hibernating. Sign in to the developer site to wake it.</p>\
     </body></html>";
@@ -98,11 +99,11 @@ pub(super) const HIBERNATING: &str = "<!DOCTYPE html><html><head><title>Instance
 pub(super) const MAINTENANCE: &str = "<!DOCTYPE html><html><head><title>Maintenance</title></head>\
     <body><h1>The service is temporarily unavailable</h1><p>Maintenance is in progress.</p></body></html>";
 
-/// The page of a login that was asked for instead of an answer.
+/// The login page.
 pub(super) const LOGIN: &str = "<!DOCTYPE html><html><head><title>Log in | ServiceNow</title></head>\
     <body><form action=\"/login.do\"><input name=\"user_name\"></form></body></html>";
 
-/// The front end's page for 502 to 504.
+/// The load balancer's page for 502 to 504.
 pub(super) fn gateway(status: u16) -> Reply {
     let text = match status {
         502 => "502 Bad Gateway",

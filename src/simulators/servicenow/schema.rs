@@ -1,20 +1,20 @@
-//! The tables and columns of one instance, with their inheritance resolved and custom columns added.
+//! The tables and columns of an instance, with inheritance resolved and custom columns added.
 //!
-//! Tables of one hierarchy (task and its children) share one store and one numbering of columns; a column is visible
+//! The tables of a hierarchy (task and its children) share one store and one numbering of columns. A column is visible
 //! in the tables that own it and in their descendants.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::choices::{CHOICES, close_codes};
-use super::columns::{Kind, SYSTEM, TABLES};
+use super::columns::{ColumnType, SYSTEM, TABLES};
 use super::faults::CloseCodes;
 use super::options::ExtraColumn;
 
-/// A column's position in its store.
+/// Index of a column in its store.
 pub(super) type Col = u16;
 
-/// Positions of the system columns, equal in every store.
+/// Indexes of the system columns, equal in every store.
 pub(super) mod sys {
     use super::Col;
     pub(in crate::simulators::servicenow) const ID: Col = 0;
@@ -29,8 +29,8 @@ pub(super) mod sys {
 pub(super) struct Column {
     pub name: Arc<str>,
     pub label: Box<str>,
-    pub kind: Kind,
-    /// Characters kept; 0 is unlimited.
+    pub kind: ColumnType,
+    /// Number of characters; longer values are cut. 0 is unlimited.
     pub max: u32,
     pub default: &'static str,
     owners: Vec<usize>,
@@ -49,12 +49,12 @@ pub(super) struct Table {
 }
 
 #[derive(Default)]
-pub(super) struct StoreDef {
+pub(super) struct StoreSchema {
     pub columns: Vec<Column>,
     by_name: HashMap<Box<str>, Col>,
 }
 
-/// Columns of the task store that rules look at.
+/// The columns of the task store that the rules use.
 pub(super) struct TaskColumns {
     pub number: Col,
     pub state: Col,
@@ -83,7 +83,7 @@ pub(super) struct TaskColumns {
 
 pub(super) struct Schema {
     pub tables: Vec<Table>,
-    pub stores: Vec<StoreDef>,
+    pub stores: Vec<StoreSchema>,
     by_name: HashMap<&'static str, usize>,
     pub task: TaskColumns,
     pub incident: usize,
@@ -95,10 +95,12 @@ pub(super) struct Schema {
 }
 
 impl Schema {
+    /// Creates the schema of the built-in tables and the extra columns.
+    ///
     /// # Errors
-    /// A text naming the extra column whose table does not exist or whose name is taken.
+    /// A message that names the extra column whose table does not exist or whose name is in use.
     pub fn new(extra: &[ExtraColumn]) -> Result<Self, String> {
-        let mut stores: Vec<StoreDef> = Vec::new();
+        let mut stores: Vec<StoreSchema> = Vec::new();
         let mut tables: Vec<Table> = Vec::new();
         let mut by_name = HashMap::new();
         for line in TABLES {
@@ -106,14 +108,14 @@ impl Schema {
             let parent = line.parent.and_then(|name| by_name.get(name).copied());
             let store = parent.map_or(stores.len(), |parent: usize| tables[parent].store);
             if parent.is_none() {
-                let mut def = StoreDef::default();
-                for column in SYSTEM {
-                    def.add(index, column.0, column.1, column.2, column.3, column.4);
+                let mut def = StoreSchema::default();
+                for &(name, label, kind, max, default) in SYSTEM {
+                    def.add(index, name, label, kind, max, default);
                 }
                 stores.push(def);
             }
-            for column in line.columns {
-                stores[store].add(index, column.0, column.1, column.2, column.3, column.4);
+            for &(name, label, kind, max, default) in line.columns {
+                stores[store].add(index, name, label, kind, max, default);
             }
             by_name.insert(line.name, index);
             tables.push(Table {
@@ -135,10 +137,10 @@ impl Schema {
             if store.by_name.contains_key(column.name.as_str()) {
                 return Err(format!("extra column {}.{}: the column exists", column.table, column.name));
             }
-            store.add(table, &column.name, &column.name, Kind::Text, column.length, "");
+            store.add(table, &column.name, &column.name, ColumnType::Text, column.max_length, "");
         }
         for index in 0..tables.len() {
-            let chain = chain_of(&tables, index);
+            let chain = ancestry(&tables, index);
             let def = &stores[tables[index].store];
             let columns = (0..def.columns.len())
                 .filter(|&col| def.columns[col].owners.iter().any(|owner| chain.contains(owner)))
@@ -166,15 +168,15 @@ impl Schema {
             choices: HashMap::new(),
         };
         for (table, column, list) in CHOICES {
-            if let Some((table, col)) = schema.place(table, column) {
+            if let Some((table, col)) = schema.column_position(table, column) {
                 schema.choices.insert((table, col), list.to_vec());
             }
         }
-        schema.set_close_codes(CloseCodes::New);
+        schema.set_close_codes(CloseCodes::default());
         Ok(schema)
     }
 
-    fn place(&self, table: &str, column: &str) -> Option<(usize, Col)> {
+    fn column_position(&self, table: &str, column: &str) -> Option<(usize, Col)> {
         let table = self.table(table)?;
         Some((table, self.column(table, column)?))
     }
@@ -188,17 +190,17 @@ impl Schema {
         self.by_name.get(name).copied()
     }
 
-    /// The column of that name, where the table has it.
+    /// Returns the column of that name; `None` if the table does not have it.
     pub fn column(&self, table: usize, name: &str) -> Option<Col> {
         let col = self.stores[self.tables[table].store].find(name)?;
         self.tables[table].columns.contains(&col).then_some(col)
     }
 
-    pub fn def(&self, store: usize, col: Col) -> &Column {
+    pub fn column_at(&self, store: usize, col: Col) -> &Column {
         &self.stores[store].columns[usize::from(col)]
     }
 
-    /// Whether `table` is `ancestor` or below it.
+    /// Whether `table` is `ancestor` or one of its descendants.
     pub fn is_a(&self, table: usize, ancestor: usize) -> bool {
         let mut at = Some(table);
         while let Some(index) = at {
@@ -210,7 +212,7 @@ impl Schema {
         false
     }
 
-    /// The choices of a column as seen from a table: its own list, else its nearest ancestor's.
+    /// Returns the choices of a column in a table: the table's own list, otherwise that of its nearest ancestor.
     pub fn choices(&self, table: usize, col: Col) -> Option<&[(&'static str, &'static str)]> {
         let mut at = Some(table);
         while let Some(index) = at {
@@ -222,17 +224,17 @@ impl Schema {
         None
     }
 
-    /// All choice lists with the table they are kept under.
+    /// Returns all choice lists, each with the table that defines it.
     pub fn all_choices(&self) -> impl Iterator<Item = (usize, Col, &[(&'static str, &'static str)])> {
         self.choices.iter().map(|((table, col), list)| (*table, *col, list.as_slice()))
     }
 
-    /// The columns a table adds to its parent.
+    /// Returns the columns that a table adds to those of its parent.
     pub fn own_columns(&self, table: usize) -> impl Iterator<Item = &Column> {
         self.stores[self.tables[table].store].columns.iter().filter(move |column| column.owners.contains(&table))
     }
 
-    /// What an unset column reads as, or a computed default (`@...`).
+    /// Returns the value of an unset column, or the name of a computed default (`@...`).
     pub fn default(&self, table: usize, col: Col) -> &'static str {
         let table = &self.tables[table];
         match table.defaults.iter().find(|(at, _)| *at == col) {
@@ -242,8 +244,8 @@ impl Schema {
     }
 }
 
-impl StoreDef {
-    fn add(&mut self, owner: usize, name: &str, label: &str, kind: Kind, max: u32, default: &'static str) {
+impl StoreSchema {
+    fn add(&mut self, owner: usize, name: &str, label: &str, kind: ColumnType, max: u32, default: &'static str) {
         if let Some(&col) = self.by_name.get(name) {
             self.columns[usize::from(col)].owners.push(owner);
             return;
@@ -258,12 +260,12 @@ impl StoreDef {
     }
 }
 
-fn chain_of(tables: &[Table], table: usize) -> Vec<usize> {
+fn ancestry(tables: &[Table], table: usize) -> Vec<usize> {
     std::iter::successors(Some(table), |&at| tables[at].parent).collect()
 }
 
-fn task_columns(def: &StoreDef) -> TaskColumns {
-    // The names are those of `columns.rs`; a missing one would read sys_id, which the tests would show.
+fn task_columns(def: &StoreSchema) -> TaskColumns {
+    // The names are those of `columns.rs`. A missing one would become sys_id, which the tests would show.
     let at = |name: &str| def.find(name).unwrap_or(sys::ID);
     TaskColumns {
         number: at("number"),
@@ -292,17 +294,17 @@ fn task_columns(def: &StoreDef) -> TaskColumns {
     }
 }
 
-/// The internal type and length as `sys_dictionary` names them.
-pub(super) fn dictionary_type(kind: Kind, max: u32) -> (&'static str, u32, &'static str) {
+/// Returns internal type, length and reference as in `sys_dictionary`.
+pub(super) fn dictionary_type(kind: ColumnType, max: u32) -> (&'static str, u32, &'static str) {
     match kind {
-        Kind::Text => ("string", if max == 0 { 4000 } else { max }, ""),
-        Kind::Integer => ("integer", 40, ""),
-        Kind::Choice => ("string", max, ""),
-        Kind::Boolean => ("boolean", 40, ""),
-        Kind::Reference(table) => ("reference", 32, table),
-        Kind::DateTime => ("glide_date_time", 40, ""),
-        Kind::Duration => ("glide_duration", 40, ""),
-        Kind::Journal => ("journal_input", 4000, ""),
-        Kind::Class => ("sys_class_name", 80, ""),
+        ColumnType::Text => ("string", if max == 0 { 4000 } else { max }, ""),
+        ColumnType::Integer => ("integer", 40, ""),
+        ColumnType::Choice => ("string", max, ""),
+        ColumnType::Boolean => ("boolean", 40, ""),
+        ColumnType::Reference(table) => ("reference", 32, table),
+        ColumnType::DateTime => ("glide_date_time", 40, ""),
+        ColumnType::Duration => ("glide_duration", 40, ""),
+        ColumnType::Journal => ("journal_input", 4000, ""),
+        ColumnType::Class => ("sys_class_name", 80, ""),
     }
 }

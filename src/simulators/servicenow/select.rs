@@ -1,93 +1,96 @@
-//! Which rows a list query returns: by index where one fits, late rows left out, unordered lists shuffled.
+//! Row selection of list queries: by index if possible, without rows whose visibility is delayed, and in random order
+//! unless the query has an order.
 
-use super::query::{Query, Test};
+use super::database::Database;
+use super::query::{Condition, Query};
 use super::schema::sys;
 use super::storage::{Row, Store, parse_sys_id};
 use super::time;
-use super::world::World;
 
-/// A page and the number of all matches.
+/// One page of a query's result.
 pub(super) struct Selection {
     pub rows: Vec<Row>,
+    /// Number of all matching rows.
     pub total: usize,
 }
 
-/// What is asked for besides the query itself.
+/// The page of the result that the request wants.
 pub(super) struct PageBounds {
     pub limit: usize,
     pub offset: usize,
-    /// Look-ups by key see late rows too.
-    pub late_spares_lookups: bool,
+    /// Lookups by key see delayed row versions too.
+    pub lookups_ignore_delay: bool,
 }
 
+/// The rows that can match a query.
 enum QueryPlan {
-    /// These rows are all that can match.
+    /// Positions of the rows, from indexes.
     Rows(Vec<u32>),
-    /// Rows updated at or after this second.
-    Since(i64),
+    /// All rows updated at or after this second.
+    UpdatedSince(i64),
 }
 
-/// Runs a query over a table and its subclasses.
-pub(super) fn select(world: &mut World, table: usize, query: &Query, page: &PageBounds) -> Selection {
-    let seed = world.rng.u64(..);
-    let store_at = world.schema.tables[table].store;
+/// Runs a query on a table and its subclasses.
+pub(super) fn select(database: &mut Database, table: usize, query: &Query, page: &PageBounds) -> Selection {
+    let seed = database.rng.u64(..);
+    let store_at = database.schema.tables[table].store;
     let now = time::now_ms();
-    if !world.stores[store_at].late.is_empty() {
-        world.stores[store_at].late.retain(|_, late| late.visible_at > now);
+    if !database.stores[store_at].delayed.is_empty() {
+        database.stores[store_at].delayed.retain(|_, delayed| delayed.visible_at > now);
     }
-    let world = &*world;
-    let store = &world.stores[store_at];
-    let plan = plan(world, table, store, query);
-    let sees_late = page.late_spares_lookups && matches!(plan, QueryPlan::Rows(_));
-    let in_update_order = matches!(plan, QueryPlan::Since(_)) && store.late.is_empty();
+    let database = &*database;
+    let store = &database.stores[store_at];
+    let plan = plan(database, table, store, query);
+    let sees_delayed = page.lookups_ignore_delay && matches!(plan, QueryPlan::Rows(_));
+    let in_update_order = matches!(plan, QueryPlan::UpdatedSince(_)) && store.delayed.is_empty();
     let mut hits: Vec<&Row> = Vec::new();
     let mut consider = |at: u32| {
-        let version = if sees_late { store.get(at) } else { visible(store, at) };
+        let version = if sees_delayed { store.get(at) } else { visible(store, at) };
         if let Some(row) = version
-            && world.schema.is_a(row.table, table)
-            && query.matches(world, store_at, row)
+            && database.schema.is_a(row.table, table)
+            && query.matches(database, store_at, row)
         {
             hits.push(row);
         }
     };
     match plan {
         QueryPlan::Rows(rows) => rows.into_iter().for_each(&mut consider),
-        QueryPlan::Since(bound) => store.since(bound).for_each(&mut consider),
+        QueryPlan::UpdatedSince(bound) => store.updated_since(bound).for_each(&mut consider),
     }
-    arrange(world, store_at, query, in_update_order, seed, &mut hits);
+    sort(database, store_at, query, in_update_order, seed, &mut hits);
     let total = hits.len();
     let rows = hits.into_iter().skip(page.offset).take(page.limit).cloned().collect();
     Selection { rows, total }
 }
 
 fn visible(store: &Store, at: u32) -> Option<&Row> {
-    match store.late.get(&at) {
-        Some(late) => late.before.as_ref(),
+    match store.delayed.get(&at) {
+        Some(delayed) => delayed.previous.as_ref(),
         None => store.get(at),
     }
 }
 
-fn arrange(world: &World, store: usize, query: &Query, in_update_order: bool, seed: u64, hits: &mut [&Row]) {
-    let keyset = match query.order.as_slice() {
+fn sort(database: &Database, store: usize, query: &Query, in_update_order: bool, seed: u64, hits: &mut [&Row]) {
+    let is_keyset_order = match query.order.as_slice() {
         [(first, false)] => first.as_slice() == [sys::UPDATED_ON],
         [(first, false), (second, false)] => first.as_slice() == [sys::UPDATED_ON] && second.as_slice() == [sys::ID],
         _ => false,
     };
-    if keyset && in_update_order || hits.len() < 2 {
+    if is_keyset_order && in_update_order || hits.len() < 2 {
         return;
     }
-    // An order that was not asked for is not promised: shuffling shows who relied on it.
+    // Without ORDERBY the order is not guaranteed. Shuffling reveals clients that rely on it.
     fastrand::Rng::with_seed(seed).shuffle(hits);
     if !query.order.is_empty() {
-        hits.sort_by(|a, b| query.compare(world, store, a, b));
+        hits.sort_by(|a, b| query.compare(database, store, a, b));
     }
 }
 
-fn plan(world: &World, table: usize, store: &Store, query: &Query) -> QueryPlan {
+fn plan(database: &Database, table: usize, store: &Store, query: &Query) -> QueryPlan {
     let mut rows: Vec<u32> = Vec::new();
     let mut keyed = true;
     let mut bound = i64::MAX;
-    let insert_only = table == world.schema.journal_table || table == world.schema.audit_delete_table;
+    let insert_only = table == database.schema.journal_table || table == database.schema.audit_delete_table;
     for group in &query.groups {
         let single =
             || group.iter().filter_map(|clause| if let [term] = clause.as_slice() { Some(term) } else { None });
@@ -95,9 +98,9 @@ fn plan(world: &World, table: usize, store: &Store, query: &Query) -> QueryPlan 
         let mut lowest = i64::MIN;
         for term in single() {
             let [col] = *term.path.as_slice() else { continue };
-            let wanted: &[String] = match &term.test {
-                Test::Equal(value) => std::slice::from_ref(value),
-                Test::In(list) => list,
+            let wanted: &[String] = match &term.condition {
+                Condition::Equal(value) => std::slice::from_ref(value),
+                Condition::In(list) => list,
                 _ => &[],
             };
             let usable = !wanted.is_empty() && wanted.iter().all(|value| !value.is_empty());
@@ -113,9 +116,13 @@ fn plan(world: &World, table: usize, store: &Store, query: &Query) -> QueryPlan 
                     best = Some(found);
                 }
             }
-            let stamp = col == sys::UPDATED_ON || insert_only && col == sys::CREATED_ON;
-            if let (true, Test::Equal(value) | Test::Compare(true, _, value) | Test::Between(value, _)) =
-                (stamp, &term.test)
+            let is_update_time = col == sys::UPDATED_ON || insert_only && col == sys::CREATED_ON;
+            if let (
+                true,
+                Condition::Equal(value)
+                | Condition::Compare { greater: true, value, .. }
+                | Condition::Between(value, _),
+            ) = (is_update_time, &term.condition)
             {
                 lowest = lowest.max(time::parse(value).unwrap_or(i64::MIN));
             }
@@ -126,12 +133,12 @@ fn plan(world: &World, table: usize, store: &Store, query: &Query) -> QueryPlan 
         }
         bound = bound.min(lowest);
     }
-    // A row whose visible version still has another key or class is not found by key: the index knows the new one only.
+    // The index contains only the newest versions: a lookup by key misses a row whose visible version has another key.
     if keyed {
         rows.sort_unstable();
         rows.dedup();
         return QueryPlan::Rows(rows);
     }
-    // The index holds the newer versions of late rows, which are never older than the visible ones.
-    QueryPlan::Since(bound)
+    // The index contains the newest versions of delayed rows, whose `sys_updated_on` is never before the visible one's.
+    QueryPlan::UpdatedSince(bound)
 }

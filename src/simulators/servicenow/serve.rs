@@ -1,5 +1,5 @@
-//! Listening: connections that can be cut without an answer, and the two worlds behind one port (ServiceNow's paths,
-//! and the simulator's own).
+//! The HTTP server: connections that can be reset without a response, and the dispatch of paths to ServiceNow's
+//! interfaces and to the simulator's own endpoints.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,22 +22,22 @@ use super::instance::{Instance, lock};
 use super::reply::Reply;
 use super::{control, page, router, time};
 
-/// A connection's switch: once set, whatever is written is thrown away and the connection is reset.
+/// A flag of a connection. Once set, the response is discarded and the connection is reset.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cut(Arc<AtomicBool>);
+pub(super) struct ResetFlag(Arc<AtomicBool>);
 
-pub(super) struct Accepting {
+pub(super) struct ResettableListener {
     listener: TcpListener,
     stop: CancellationToken,
 }
 
-impl Accepting {
+impl ResettableListener {
     pub fn new(listener: TcpListener, stop: CancellationToken) -> Self {
         Self { listener, stop }
     }
 }
 
-impl Listener for Accepting {
+impl Listener for ResettableListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -45,12 +45,12 @@ impl Listener for Accepting {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    // Small answers must not wait for an acknowledgement.
+                    // Small responses must not wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
                     let stopped = Box::pin(self.stop.clone().cancelled_owned());
-                    return (Connection { stream, cut: Cut::default(), stopped }, address);
+                    return (Connection { stream, reset_flag: ResetFlag::default(), stopped }, address);
                 }
-                // Out of file descriptors, or the peer is gone: neither is helped by spinning.
+                // Out of file descriptors, or the peer disconnected: wait instead of spinning.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
@@ -61,23 +61,23 @@ impl Listener for Accepting {
     }
 }
 
-impl Connected<IncomingStream<'_, Accepting>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Accepting>) -> Self {
-        stream.io().cut.clone()
+impl Connected<IncomingStream<'_, ResettableListener>> for ResetFlag {
+    fn connect_info(stream: IncomingStream<'_, ResettableListener>) -> Self {
+        stream.io().reset_flag.clone()
     }
 }
 
-/// A TCP connection with a [`Cut`], which also ends when the instance stops.
+/// A TCP connection with a [`ResetFlag`]. It also ends when the instance stops.
 pub(super) struct Connection {
     stream: TcpStream,
-    cut: Cut,
+    reset_flag: ResetFlag,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connection {
     fn check(&self) -> io::Result<()> {
-        if self.cut.0.load(Ordering::Relaxed) {
-            // Reset rather than closed: the peer must not take it for an orderly end.
+        if self.reset_flag.0.load(Ordering::Relaxed) {
+            // A reset instead of a close, so that the peer sees no orderly end.
             let _ = self.stream.set_zero_linger();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -126,39 +126,39 @@ impl AsyncWrite for Connection {
 /// Serves until the instance stops.
 pub(super) async fn run(instance: Arc<Instance>, listener: TcpListener) {
     let stop = instance.stop.clone();
-    let accepting = Accepting::new(listener, stop.clone());
+    let accepting = ResettableListener::new(listener, stop.clone());
     let router = axum::Router::new().fallback(handle).with_state(instance);
-    let service = router.into_make_service_with_connect_info::<Cut>();
-    // With this form it only ends when told to; an error can't come.
+    let service = router.into_make_service_with_connect_info::<ResetFlag>();
+    // It ends only when `stop` is cancelled, without an error.
     let _ = axum::serve(accepting, service).with_graceful_shutdown(stop.cancelled_owned()).await;
 }
 
 async fn handle(
     State(instance): State<Arc<Instance>>,
-    ConnectInfo(cut): ConnectInfo<Cut>,
+    ConnectInfo(reset_flag): ConnectInfo<ResetFlag>,
     request: Request,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = router::read_body(&parts.headers, body).await;
     let path = parts.uri.path();
     let reply = if path == "/" && parts.method == Method::GET && !instance.faults().hibernating {
-        page::answer()
+        page::page()
     } else if path.starts_with("/simulator/") {
         match body {
-            Ok(body) => control::answer(&instance, &parts.method, path, parts.uri.query().unwrap_or(""), &body),
+            Ok(body) => control::handle(&instance, &parts.method, path, parts.uri.query().unwrap_or(""), &body),
             Err(reply) => reply,
         }
     } else {
-        router::answer(&instance, &parts, body).await
+        router::handle(&instance, &parts, body).await
     };
-    finish(&instance, &cut, reply)
+    into_http(&instance, &reset_flag, reply)
 }
 
-fn finish(instance: &Instance, cut: &Cut, reply: Reply) -> Response<Body> {
-    if reply.cut {
-        cut.0.store(true, Ordering::Relaxed);
+fn into_http(instance: &Instance, reset_flag: &ResetFlag, reply: Reply) -> Response<Body> {
+    if reply.reset_connection {
+        reset_flag.0.store(true, Ordering::Relaxed);
     }
-    let offset = instance.options.switches.clock_offset_seconds;
-    let date = (offset != 0).then(|| time::http_date(lock(&instance.world).now()));
+    let offset = instance.options.settings.clock_offset_seconds;
+    let date = (offset != 0).then(|| time::http_date(lock(&instance.database).now()));
     reply.into_response(&instance.transaction_id(), date)
 }

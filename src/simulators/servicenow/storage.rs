@@ -1,13 +1,14 @@
-//! Rows and their indexes. A row keeps only what differs from its columns' defaults, so that a million incidents fit.
+//! Rows and their indexes. A row stores only values that differ from the defaults, so that a million incidents fit in
+//! memory.
 //!
-//! Each store keeps an index by sys_id, one by (`sys_updated_on`, `sys_id`) for keyset polls, and equality indexes for
-//! the few columns that look-ups name. Nothing here knows about rights, rules or HTTP.
+//! Each store has an index by sys_id, one by (`sys_updated_on`, `sys_id`) for keyset pagination, and equality indexes
+//! for the few columns that lookups use. This module knows nothing of rights, rules or HTTP.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::columns::{CREATED, CREATOR, DOCUMENT, NUMBER};
+use super::columns::{CREATED, CREATOR, NUMBER, SYS_ID};
 use super::schema::{Col, Schema, sys};
 use super::time;
 
@@ -18,11 +19,12 @@ pub(super) struct Row {
     pub table: usize,
     /// Unix seconds.
     pub created: i64,
+    /// Unix seconds.
     pub updated: i64,
     pub created_by: u32,
     pub updated_by: u32,
     pub mod_count: u32,
-    /// The counter behind `number`; 0 where the table has none.
+    /// The numeric part of `number`; 0 if the table has no numbers.
     pub number: u32,
     /// Values that differ from the default, in no order.
     values: Vec<(Col, Box<str>)>,
@@ -47,7 +49,7 @@ impl Row {
         self.values.iter().find(|(at, _)| *at == col).map(|(_, value)| &**value)
     }
 
-    /// The same values, apart from who wrote them when.
+    /// Whether both rows have the same values, apart from the system columns.
     pub fn same_values(&self, other: &Self) -> bool {
         self.table == other.table
             && self.values.len() == other.values.len()
@@ -55,7 +57,7 @@ impl Row {
     }
 }
 
-/// Names of writers, kept once, with the sys_id of their account.
+/// The names of writers, each stored once, with the sys_id of the account.
 #[derive(Debug, Default)]
 pub(super) struct Actors {
     list: Vec<(Arc<str>, Option<u128>)>,
@@ -90,26 +92,27 @@ impl Actors {
     }
 }
 
-/// A row that list queries see late: until then they see the version before it, or nothing.
+/// A row version that list queries do not see yet. Until `visible_at` they see the previous version, or no row.
 #[derive(Debug)]
-pub(super) struct Late {
+pub(super) struct DelayedVersion {
     /// Unix milliseconds.
     pub visible_at: i64,
-    pub before: Option<Row>,
+    /// `None` for a new row.
+    pub previous: Option<Row>,
 }
 
-/// Row positions by folded value.
+/// Row positions by collation key.
 type EqualityIndex = HashMap<Box<str>, Vec<u32>>;
 
-/// All rows of one hierarchy of tables.
+/// All rows of a hierarchy of tables.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     rows: Vec<Option<Row>>,
     by_sys_id: HashMap<u128, u32>,
     by_update: BTreeSet<(i64, u128, u32)>,
     equal: Vec<(Col, EqualityIndex)>,
-    /// Versions that list queries do not see yet, by row.
-    pub late: HashMap<u32, Late>,
+    /// Versions that list queries do not see yet, by row position.
+    pub delayed: HashMap<u32, DelayedVersion>,
 }
 
 impl Store {
@@ -133,12 +136,12 @@ impl Store {
         self.get(self.find(sys_id)?)
     }
 
-    /// Row positions in order of (`sys_updated_on`, `sys_id`) from that second on.
-    pub fn since(&self, updated: i64) -> impl Iterator<Item = u32> + '_ {
+    /// Returns the positions of rows updated at or after a second, in order of (`sys_updated_on`, `sys_id`).
+    pub fn updated_since(&self, updated: i64) -> impl Iterator<Item = u32> + '_ {
         self.by_update.range((updated, 0, 0)..).map(|(_, _, at)| *at)
     }
 
-    /// Row positions of every row, in the order of their creation.
+    /// Returns all rows with their positions, in order of creation.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Row)> {
         (0u32..).zip(&self.rows).filter_map(|(at, row)| Some((at, row.as_ref()?)))
     }
@@ -147,10 +150,10 @@ impl Store {
         self.equal.iter().any(|(at, _)| *at == col)
     }
 
-    /// Rows whose indexed column equals the (already folded) value.
-    pub fn equal(&self, col: Col, folded: &str) -> &[u32] {
+    /// Returns the positions of rows whose indexed column has the collation key.
+    pub fn equal(&self, col: Col, key: &str) -> &[u32] {
         let index = self.equal.iter().find(|(at, _)| *at == col);
-        index.and_then(|(_, index)| index.get(folded)).map_or(&[], Vec::as_slice)
+        index.and_then(|(_, index)| index.get(key)).map_or(&[], Vec::as_slice)
     }
 
     pub fn insert(&mut self, schema: &Schema, mut row: Row) -> u32 {
@@ -177,7 +180,7 @@ impl Store {
         for (col, index) in &mut self.equal {
             let (before, after) = (index_key(schema, &old, *col), index_key(schema, &row, *col));
             if before != after {
-                forget(index, &before, at);
+                remove_from_index(index, &before, at);
                 if !after.is_empty() {
                     index.entry(after.into()).or_default().push(at);
                 }
@@ -192,15 +195,15 @@ impl Store {
         let row = self.rows.get_mut(at as usize)?.take()?;
         self.by_sys_id.remove(&row.sys_id);
         self.by_update.remove(&(row.updated, row.sys_id, at));
-        self.late.remove(&at);
+        self.delayed.remove(&at);
         for (col, index) in &mut self.equal {
-            forget(index, &index_key(schema, &row, *col), at);
+            remove_from_index(index, &index_key(schema, &row, *col), at);
         }
         Some(row)
     }
 }
 
-fn forget(index: &mut HashMap<Box<str>, Vec<u32>>, key: &str, at: u32) {
+fn remove_from_index(index: &mut HashMap<Box<str>, Vec<u32>>, key: &str, at: u32) {
     if let Some(list) = index.get_mut(key) {
         list.retain(|other| *other != at);
         if list.is_empty() {
@@ -209,17 +212,17 @@ fn forget(index: &mut HashMap<Box<str>, Vec<u32>>, key: &str, at: u32) {
     }
 }
 
-/// The number of a row is computed, so its index key is too.
+/// Returns the index key of a column. That of `number` is computed, as its value is.
 fn index_key(schema: &Schema, row: &Row, col: Col) -> String {
     match row.stored(col) {
-        Some(value) => fold(value),
-        None if schema.default(row.table, col) == NUMBER => fold(&number(schema, row)),
+        Some(value) => collation_key(value),
+        None if schema.default(row.table, col) == NUMBER => collation_key(&number(schema, row)),
         None => String::new(),
     }
 }
 
-/// How values compare: without case and without trailing blanks, as the database's collation does.
-pub(super) fn fold(value: &str) -> String {
+/// Returns the form in which values are compared: without case and trailing blanks, like the database's collation.
+pub(super) fn collation_key(value: &str) -> String {
     let value = value.trim_end_matches(' ');
     if value.is_ascii() { value.to_ascii_lowercase() } else { value.to_lowercase() }
 }
@@ -228,17 +231,17 @@ pub(super) fn hex(sys_id: u128) -> String {
     format!("{sys_id:032x}")
 }
 
-/// A sys_id of the only accepted form: 32 lower-case hexadecimal digits.
+/// Parses a sys_id: exactly 32 lower-case hexadecimal digits.
 pub(super) fn parse_sys_id(text: &str) -> Option<u128> {
-    let right = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    right.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+    let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    valid.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn number(schema: &Schema, row: &Row) -> String {
     format!("{}{:07}", schema.tables[row.table].prefix, row.number)
 }
 
-/// The raw value of a column.
+/// Returns the raw value of a column.
 pub(super) fn raw<'a>(schema: &Schema, actors: &'a Actors, row: &'a Row, col: Col) -> Cow<'a, str> {
     match col {
         sys::ID => return hex(row.sys_id).into(),
@@ -257,12 +260,12 @@ pub(super) fn raw<'a>(schema: &Schema, actors: &'a Actors, row: &'a Row, col: Co
         CREATED => time::format(row.created).into(),
         CREATOR => actors.sys_id(row.created_by).map(hex).unwrap_or_default().into(),
         NUMBER => number(schema, row).into(),
-        DOCUMENT => hex(row.sys_id).into(),
+        SYS_ID => hex(row.sys_id).into(),
         value => value.into(),
     }
 }
 
-/// Sets a column that is no system column; a value equal to a constant default takes no space.
+/// Sets a column other than the system columns. A value equal to a constant default is not stored.
 pub(super) fn set(schema: &Schema, row: &mut Row, col: Col, value: &str) {
     let default = schema.default(row.table, col);
     let found = row.values.iter().position(|(at, _)| *at == col);

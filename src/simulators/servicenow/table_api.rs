@@ -1,6 +1,6 @@
-//! The Table API: one request in, one answer out, all synchronous under the data's lock.
+//! The Table API: parses and executes requests, all synchronously under the lock of the data.
 //!
-//! Reading and executing are here; waiting, faults and accounts are in `front`.
+//! Authentication and limits are in `router`, latency and faults in `transaction`.
 
 use std::sync::Arc;
 
@@ -8,33 +8,33 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde_json::{Map, Value};
 
 use super::auth::Account;
+use super::database::Database;
 use super::faults::Faults;
-use super::history::Via;
 use super::instance::{Instance, lock};
-use super::query::{self, Query, Term, Test};
-use super::render::{self, Mode, View};
+use super::query::{self, Condition, Query, Term};
+use super::render::{self, DisplayMode, View};
 use super::reply::Reply;
-use super::rules::Refusal;
+use super::rules::WriteError;
 use super::schema::sys;
 use super::select::{PageBounds, select};
-use super::storage::{fold, parse_sys_id};
-use super::world::World;
+use super::storage::{collation_key, parse_sys_id};
 use super::write::{Op, Write, execute};
+use super::write_log::Via;
 
 /// Largest accepted body in bytes (`glide.rest.max_content_length`).
 pub(super) const MAX_BODY: usize = 10_485_760;
 
-/// The interface that a request came in by.
+/// The interface that a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Api {
     Table,
     /// The Import Set API; `table` is the staging table.
     Import,
-    /// Events, for `em_event`.
+    /// Event Management's inbound events; `table` is `em_event`.
     Events,
 }
 
-/// A request to `/api/now[/v1|/v2]/table/{table}[/{sys_id}]`.
+/// A request to `/api/now[/v1|/v2]/table/{table}[/{sys_id}]`, or to one of the other interfaces that write a row.
 pub(super) struct TableRequest {
     /// After `X-HTTP-Method-Override`.
     pub method: &'static str,
@@ -48,8 +48,8 @@ pub(super) struct TableRequest {
     pub body: Vec<u8>,
     pub account: Arc<Account>,
     /// `X-no-response-body`.
-    pub silent: bool,
-    pub door: Door,
+    pub no_response_body: bool,
+    pub api: Api,
 }
 
 /// Decodes a query string or form.
@@ -81,11 +81,11 @@ impl TableRequest {
         !self.is_write() && self.sys_id.is_none()
     }
 
-    fn view(&self, instance: &Instance, world: &World, faults: &Faults) -> View {
+    fn view(&self, instance: &Instance, database: &Database, faults: &Faults) -> View {
         let mode = match self.param("sysparm_display_value") {
-            Some("true") => Mode::Display,
-            Some("all") => Mode::Both,
-            _ => Mode::Raw,
+            Some("true") => DisplayMode::Display,
+            Some("all") => DisplayMode::Both,
+            _ => DisplayMode::Raw,
         };
         let hidden = if self.account.is_admin() { &[] } else { faults.hidden_columns.as_slice() };
         View {
@@ -93,48 +93,54 @@ impl TableRequest {
             exclude_link: self.is_true("sysparm_exclude_reference_link"),
             link_base: format!("{}/api/now/{}table/", instance.url, self.version),
             zone: self.account.zone.clone(),
-            columns: render::columns(world, self.table, self.param("sysparm_fields"), hidden),
+            columns: render::columns(database, self.table, self.param("sysparm_fields"), hidden),
         }
     }
 }
 
 fn no_record() -> Reply {
-    Reply::error(404, "No Record found", Some(&Refusal::NoRecord.detail()))
+    Reply::error(404, "No Record found", Some(&WriteError::NoRecord.detail()))
 }
 
-/// Answers GET and HEAD.
+/// Executes GET and HEAD.
 pub(super) fn read(instance: &Instance, request: &TableRequest, faults: &Faults) -> Reply {
-    let mut world = lock(&instance.world);
+    let mut database = lock(&instance.database);
     match &request.sys_id {
-        Some(sys_id) => read_one(instance, &world, request, faults, sys_id),
-        None => read_list(instance, &mut world, request, faults),
+        Some(sys_id) => read_record(instance, &database, request, faults, sys_id),
+        None => read_list(instance, &mut database, request, faults),
     }
 }
 
-/// Whether rows of the table are hidden from this caller altogether.
+/// Whether all rows of the table are hidden from the caller.
 fn table_hidden(instance: &Instance, request: &TableRequest, faults: &Faults) -> bool {
     if request.account.is_admin() {
         return false;
     }
     let name = request.table_name;
-    let switches = &instance.options.switches;
-    name == "sys_journal_field" && faults.journal_acl
-        || name == "sys_choice" && switches.choice_acl && !request.account.has("personalize_choices")
-        || switches.admin_only_tables.iter().any(|table| table == name)
+    let settings = &instance.options.settings;
+    name == "sys_journal_field" && faults.journal_unreadable
+        || name == "sys_choice" && settings.restrict_choices && !request.account.has_role("personalize_choices")
+        || settings.admin_only_tables.iter().any(|table| table == name)
 }
 
 fn row_hidden(request: &TableRequest, faults: &Faults, sys_id: u128) -> bool {
     !request.account.is_admin() && faults.hidden_rows.iter().any(|hidden| parse_sys_id(hidden) == Some(sys_id))
 }
 
-fn read_one(instance: &Instance, world: &World, request: &TableRequest, faults: &Faults, sys_id: &str) -> Reply {
+fn read_record(
+    instance: &Instance,
+    database: &Database,
+    request: &TableRequest,
+    faults: &Faults,
+    sys_id: &str,
+) -> Reply {
     let found = parse_sys_id(sys_id)
         .filter(|id| !row_hidden(request, faults, *id) && !table_hidden(instance, request, faults))
-        .and_then(|id| world.locate(request.table, id))
-        .and_then(|at| world.stores[world.schema.tables[request.table].store].get(at));
+        .and_then(|id| database.locate(request.table, id))
+        .and_then(|at| database.stores[database.schema.tables[request.table].store].get(at));
     let Some(row) = found else { return no_record() };
     let mut body = b"{\"result\":".to_vec();
-    render::row(world, &mut body, row, &request.view(instance, world, faults));
+    render::row(database, &mut body, row, &request.view(instance, database, faults));
     body.push(b'}');
     Reply::json(200, body)
 }
@@ -152,53 +158,55 @@ fn number(request: &TableRequest, name: &str, default: usize) -> Result<usize, R
     }
 }
 
-fn list_query(world: &World, request: &TableRequest) -> Query {
+fn list_query(database: &Database, request: &TableRequest) -> Query {
     if let Some(text) = request.param("sysparm_query") {
-        return query::parse(&world.schema, request.table, text, &request.account.zone);
+        return query::parse(&database.schema, request.table, text, &request.account.zone);
     }
-    // Pairs of a column and a value; choices may be given by label.
+    // Without `sysparm_query` the parameters are columns and values. Choices may be given by label.
     let mut group = Vec::new();
     for (name, value) in request.params.iter().filter(|(name, _)| !name.starts_with("sysparm_")) {
-        let Some(path) = query::path(&world.schema, request.table, name) else { continue };
-        let mut clause = vec![Term { path: path.clone(), test: Test::Equal(fold(value)) }];
+        let Some(path) = query::path(&database.schema, request.table, name) else { continue };
+        let mut clause = vec![Term { path: path.clone(), condition: Condition::Equal(collation_key(value)) }];
         if let [col] = *path.as_slice() {
-            let list = world.schema.choices(request.table, col).unwrap_or_default();
-            let labelled = list.iter().filter(|(_, label)| fold(label) == fold(value));
-            clause.extend(labelled.map(|(known, _)| Term { path: vec![col], test: Test::Equal(fold(known)) }));
+            let list = database.schema.choices(request.table, col).unwrap_or_default();
+            let labelled = list.iter().filter(|(_, label)| collation_key(label) == collation_key(value));
+            clause.extend(
+                labelled.map(|(known, _)| Term { path: vec![col], condition: Condition::Equal(collation_key(known)) }),
+            );
         }
         group.push(clause);
     }
     Query { groups: vec![group], ..Query::default() }
 }
 
-fn read_list(instance: &Instance, world: &mut World, request: &TableRequest, faults: &Faults) -> Reply {
+fn read_list(instance: &Instance, database: &mut Database, request: &TableRequest, faults: &Faults) -> Reply {
     let (limit, offset) = match (number(request, "sysparm_limit", 10_000), number(request, "sysparm_offset", 0)) {
         (Ok(limit), Ok(offset)) => (limit, offset),
         (Err(reply), _) | (_, Err(reply)) => return reply,
     };
-    let query = list_query(world, request);
-    instance.count_dropped_terms(&query.dropped);
-    let refused = instance.options.switches.invalid_query_returns_no_rows && !query.dropped.is_empty();
-    let page = PageBounds { limit, offset, late_spares_lookups: faults.late_spares_lookups };
-    let mut selection = select(world, request.table, &query, &page);
-    if refused {
+    let query = list_query(database, request);
+    instance.count_dropped_query_terms(&query.dropped);
+    let returns_no_rows = instance.options.settings.invalid_query_returns_no_rows && !query.dropped.is_empty();
+    let page = PageBounds { limit, offset, lookups_ignore_delay: faults.lookups_ignore_delay };
+    let mut selection = select(database, request.table, &query, &page);
+    if returns_no_rows {
         selection.rows.clear();
         selection.total = 0;
     }
     if selection.total == 0 && request.version == "v1/" {
         return no_record();
     }
-    // The limit came first: what the caller may not see leaves a short page behind.
-    let hides = table_hidden(instance, request, faults);
-    let view = request.view(instance, world, faults);
+    // Hidden rows are removed after the limit, so the page may be shorter than the limit.
+    let is_table_hidden = table_hidden(instance, request, faults);
+    let view = request.view(instance, database, faults);
     let mut body = Vec::with_capacity(64 + selection.rows.len() * 256);
     body.extend_from_slice(b"{\"result\":[");
     let mut first = true;
-    for row in selection.rows.iter().filter(|row| !hides && !row_hidden(request, faults, row.sys_id)) {
+    for row in selection.rows.iter().filter(|row| !is_table_hidden && !row_hidden(request, faults, row.sys_id)) {
         if !std::mem::take(&mut first) {
             body.push(b',');
         }
-        render::row(world, &mut body, row, &view);
+        render::row(database, &mut body, row, &view);
     }
     body.extend_from_slice(b"]}");
     let mut reply = Reply::json(200, body);
@@ -213,10 +221,10 @@ fn read_list(instance: &Instance, world: &mut World, request: &TableRequest, fau
     reply
 }
 
-/// What a query string keeps as it is; `^` and `=` within a value are encoded.
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
+/// Characters that a query string does not encode. `^` and `=` within a value are encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
 
-/// The `Link` header: computed from offset and limit against the total, never from the rows returned.
+/// Returns the `Link` header. It depends on offset, limit and total, not on the returned rows.
 fn links(instance: &Instance, request: &TableRequest, limit: usize, offset: usize, total: usize) -> Option<String> {
     if limit == 0 || total <= limit && offset == 0 {
         return None;
@@ -225,9 +233,9 @@ fn links(instance: &Instance, request: &TableRequest, limit: usize, offset: usiz
     let url = |offset: usize| {
         let mut url = format!("<{}{}?", instance.url, request.path);
         for (name, value) in request.params.iter().filter(|(name, _)| name != "sysparm_offset") {
-            url.push_str(&utf8_percent_encode(name, KEPT).to_string());
+            url.push_str(&utf8_percent_encode(name, UNRESERVED).to_string());
             url.push('=');
-            url.push_str(&utf8_percent_encode(value, KEPT).to_string());
+            url.push_str(&utf8_percent_encode(value, UNRESERVED).to_string());
             url.push('&');
         }
         format!("{url}sysparm_offset={offset}>")
@@ -245,11 +253,15 @@ fn links(instance: &Instance, request: &TableRequest, limit: usize, offset: usiz
     Some(parts.join(","))
 }
 
-/// Reads a write's body and checks the caller's rights; nothing is executed yet.
-pub(super) fn prepare(request: &TableRequest, late_ms: Option<u64>, faults: &Faults) -> Result<Write, Reply> {
+/// Parses a write and checks the caller's rights; executes nothing.
+pub(super) fn prepare(
+    request: &TableRequest,
+    visibility_delay_ms: Option<u64>,
+    faults: &Faults,
+) -> Result<Write, Reply> {
     let target = match &request.sys_id {
         None => None,
-        // Anything that is no sys_id names no row.
+        // Text that is no sys_id matches no row.
         Some(text) => Some(parse_sys_id(text).filter(|id| !row_hidden(request, faults, *id)).ok_or_else(no_record)?),
     };
     let op = match (request.method, target) {
@@ -258,13 +270,13 @@ pub(super) fn prepare(request: &TableRequest, late_ms: Option<u64>, faults: &Fau
         ("DELETE", Some(id)) => Op::Delete(id),
         _ => return Err(Reply::error(405, "Method not supported", None)),
     };
-    if !may_write(&request.account, request.table_name) {
-        let what = match op {
+    if !can_write(&request.account, request.table_name) {
+        let operation = match op {
             Op::Insert => "Insert",
             Op::Update(_) => "Update",
             Op::Delete(_) => "Delete",
         };
-        return Err(Reply::error(403, "Operation Failed", Some(&Refusal::Acl(what).detail())));
+        return Err(Reply::error(403, "Operation Failed", Some(&WriteError::Acl(operation).detail())));
     }
     let fields = if matches!(op, Op::Delete(_)) { Vec::new() } else { fields_of(&request.body)? };
     Ok(Write {
@@ -276,24 +288,24 @@ pub(super) fn prepare(request: &TableRequest, late_ms: Option<u64>, faults: &Fau
         admin: request.account.is_admin(),
         via: Via::Rest,
         zone: request.account.zone.clone(),
-        by_label: request.is_true("sysparm_input_display_value"),
-        keeps_stamps: request.is_true("sysparm_suppress_auto_sys_field"),
-        late_ms,
+        input_display_value: request.is_true("sysparm_input_display_value"),
+        suppress_auto_sys_fields: request.is_true("sysparm_suppress_auto_sys_field"),
+        visibility_delay_ms,
     })
 }
 
-fn may_write(account: &Account, table: &str) -> bool {
+fn can_write(account: &Account, table: &str) -> bool {
     if account.user.roles.iter().any(|role| role == "snc_read_only") {
         return false;
     }
     match table {
-        "em_event" => account.has("evt_mgmt_integration") || account.has("itil"),
+        "em_event" => account.has_role("evt_mgmt_integration") || account.has_role("itil"),
         table if table.starts_with("sys_") => account.is_admin(),
-        _ => account.has("itil") || account.has("sn_incident_write"),
+        _ => account.has_role("itil") || account.has_role("sn_incident_write"),
     }
 }
 
-/// Names and text values of a body; of an array only the first element counts, as on the real thing.
+/// Returns the names and text values of a body. Of an array only the first element counts, as on a real instance.
 pub(super) fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
@@ -311,7 +323,7 @@ pub(super) fn fields_of(body: &[u8]) -> Result<Vec<(String, String)>, Reply> {
     Ok(object.into_iter().map(|(name, value)| (name, as_text(value))).collect())
 }
 
-/// Objects become what Java prints for a map: posting `{link, value}` stores garbage, quietly.
+/// Converts a value to text. An object becomes what Java prints for a map, so `{link, value}` silently stores garbage.
 pub(super) fn as_text(value: Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -325,35 +337,35 @@ pub(super) fn as_text(value: Value) -> String {
     }
 }
 
-/// Executes a prepared write and answers with the record re-read after all rules.
-pub(super) fn perform(instance: &Instance, request: &TableRequest, write: &Write, faults: &Faults) -> Reply {
-    let mut world = lock(&instance.world);
-    let at = match execute(&mut world, write, faults, &instance.options.switches) {
+/// Executes a prepared write. The response contains the record after all rules.
+pub(super) fn execute_and_reply(instance: &Instance, request: &TableRequest, write: &Write, faults: &Faults) -> Reply {
+    let mut database = lock(&instance.database);
+    let at = match execute(&mut database, write, faults, &instance.options.settings) {
         Ok(Some(at)) => at,
         Ok(None) => return Reply { status: 204, ..Reply::default() },
-        Err(refusal) => return refused(&refusal),
+        Err(error) => return write_error_reply(&error),
     };
-    let Some(row) = world.stores[world.schema.tables[request.table].store].get(at) else { return no_record() };
-    let mut reply = if request.silent {
+    let Some(row) = database.stores[database.schema.tables[request.table].store].get(at) else { return no_record() };
+    let mut reply = if request.no_response_body {
         Reply { status: 200, ..Reply::default() }
     } else {
         let mut body = b"{\"result\":".to_vec();
-        render::row(&world, &mut body, row, &request.view(instance, &world, faults));
+        render::row(&database, &mut body, row, &request.view(instance, &database, faults));
         body.push(b'}');
         Reply::json(200, body)
     };
     if write.op == Op::Insert {
         reply.status = 201;
-        let id = world.raw(row, sys::ID);
+        let id = database.raw(row, sys::ID);
         let location = format!("{}/api/now/{}table/{}/{id}", instance.url, request.version, request.table_name);
         reply = reply.with("location", location);
     }
     reply
 }
 
-pub(super) fn refused(refusal: &Refusal) -> Reply {
-    match refusal {
-        Refusal::NoRecord => no_record(),
-        refusal => Reply::error(403, "Operation Failed", Some(&refusal.detail())),
+pub(super) fn write_error_reply(error: &WriteError) -> Reply {
+    match error {
+        WriteError::NoRecord => no_record(),
+        error => Reply::error(403, "Operation Failed", Some(&error.detail())),
     }
 }

@@ -1,4 +1,4 @@
-//! The protocol as a client sees it, over HTTP.
+//! The instance as a client sees it over HTTP.
 
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 pub(super) struct Bench {
-    pub running: Running,
+    pub running: RunningSimulator,
     client: Client,
 }
 
@@ -22,17 +22,17 @@ impl Bench {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Response {
-        self.request(method, path).json(body).send().await.expect("an answer")
+        self.request(method, path).json(body).send().await.expect("a response")
     }
 
     async fn get(&self, path: &str) -> Value {
-        json_of(self.request(Method::GET, path).send().await.expect("an answer")).await
+        json_of(self.request(Method::GET, path).send().await.expect("a response")).await
     }
 
     pub async fn create(&self, body: &Value) -> Value {
-        let answer = self.send(Method::POST, TABLE, body).await;
-        assert_eq!(answer.status(), StatusCode::CREATED);
-        json_of(answer).await["result"].clone()
+        let response = self.send(Method::POST, TABLE, body).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        json_of(response).await["result"].clone()
     }
 
     async fn patch(&self, row: &Value, body: &Value) -> Response {
@@ -42,8 +42,8 @@ impl Bench {
 
 const TABLE: &str = "/api/now/table/incident";
 
-async fn json_of(answer: Response) -> Value {
-    answer.json().await.expect("JSON")
+async fn json_of(response: Response) -> Value {
+    response.json().await.expect("JSON")
 }
 
 fn text(value: &Value) -> &str {
@@ -55,7 +55,7 @@ fn count(list: &Value) -> usize {
 }
 
 #[tokio::test]
-async fn a_create_answers_the_row_as_rules_left_it() {
+async fn a_create_returns_the_row_after_all_rules() {
     let url = Some("https://sim.example.com/".to_owned());
     let bench = Bench::start(Options { instance_url: url, ..Options::default() }).await;
     let long = "x".repeat(200);
@@ -63,12 +63,12 @@ async fn a_create_answers_the_row_as_rules_left_it() {
         "short_description": long, "impact": "1", "urgency": "2", "priority": "5", "nonsense": "x",
         "contact_type": "carrier pigeon", "work_notes": "first", "caller_id": "nobody", "correlation_id": "k1",
     });
-    let answer = bench.send(Method::POST, "/api/now/v2/table/incident", &body).await;
-    assert_eq!(answer.status(), StatusCode::CREATED);
-    let location = answer.headers()["location"].to_str().expect("text").to_owned();
-    let cookies = answer.headers().get_all("set-cookie").iter().count();
-    assert!(cookies >= 5 && answer.headers()["x-transaction-id"].len() == 12);
-    let row = json_of(answer).await["result"].clone();
+    let response = bench.send(Method::POST, "/api/now/v2/table/incident", &body).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let location = response.headers()["location"].to_str().expect("text").to_owned();
+    let cookies = response.headers().get_all("set-cookie").iter().count();
+    assert!(cookies >= 5 && response.headers()["x-transaction-id"].len() == 12);
+    let row = json_of(response).await["result"].clone();
     assert_eq!(location, format!("https://sim.example.com/api/now/v2/table/incident/{}", text(&row["sys_id"])));
     assert_eq!(text(&row["short_description"]).len(), 160);
     assert_eq!(row["priority"], "2");
@@ -82,16 +82,16 @@ async fn a_create_answers_the_row_as_rules_left_it() {
 }
 
 #[tokio::test]
-async fn lists_page_with_total_and_links() {
+async fn lists_are_paginated_with_total_and_links() {
     let bench = Bench::start(Options::default()).await;
     for at in 0..5 {
         bench.create(&json!({"correlation_id": format!("k{at}")})).await;
     }
     let path =
         format!("{TABLE}?sysparm_query=correlation_idSTARTSWITHk%5EORDERBYnumber&sysparm_limit=2&sysparm_offset=2");
-    let answer = bench.request(Method::GET, &path).send().await.expect("an answer");
-    assert_eq!(answer.headers()["x-total-count"], "5");
-    let link = answer.headers()["link"].to_str().expect("text").to_owned();
+    let response = bench.request(Method::GET, &path).send().await.expect("a response");
+    assert_eq!(response.headers()["x-total-count"], "5");
+    let link = response.headers()["link"].to_str().expect("text").to_owned();
     let base = format!(
         "{}{TABLE}?sysparm_query=correlation_idSTARTSWITHk%5EORDERBYnumber&sysparm_limit=2",
         bench.running.url()
@@ -101,29 +101,29 @@ async fn lists_page_with_total_and_links() {
         .map(|(rel, offset)| format!("<{base}&sysparm_offset={offset}>;rel=\"{rel}\""))
         .collect();
     assert_eq!(link, expected.join(","));
-    let rows = json_of(answer).await;
+    let rows = json_of(response).await;
     assert_eq!((&rows["result"][0]["correlation_id"], count(&rows)), (&json!("k2"), 2));
-    let whole = bench.request(Method::GET, TABLE).send().await.expect("an answer");
-    assert!(whole.headers().get("link").is_none());
+    let single_page = bench.request(Method::GET, TABLE).send().await.expect("a response");
+    assert!(single_page.headers().get("link").is_none());
     assert_eq!(count(&bench.get("/api/now/table/task?sysparm_fields=number,sys_class_name").await), 5);
 }
 
 #[tokio::test]
-async fn an_unknown_query_term_is_dropped_and_an_empty_key_matches_strangers() {
+async fn an_unknown_query_term_is_dropped_and_an_empty_key_matches_rows_without_key() {
     let bench = Bench::start(Options::default()).await;
     bench.create(&json!({"correlation_id": "Key ONE"})).await;
     bench.create(&json!({})).await;
-    let ask = |query: &str| format!("{TABLE}?sysparm_query={query}");
-    assert_eq!(count(&bench.get(&ask("corelation_id=zzz")).await), 2);
-    assert_eq!(count(&bench.get(&ask("correlation_id=")).await), 1);
-    assert_eq!(count(&bench.get(&ask("correlation_id=key%20one%20")).await), 1);
+    let query = |query: &str| format!("{TABLE}?sysparm_query={query}");
+    assert_eq!(count(&bench.get(&query("corelation_id=zzz")).await), 2);
+    assert_eq!(count(&bench.get(&query("correlation_id=")).await), 1);
+    assert_eq!(count(&bench.get(&query("correlation_id=key%20one%20")).await), 1);
     assert_eq!(bench.running.state()["dropped_query_terms"]["corelation_id=zzz"], 1);
     assert_eq!(
         bench
             .request(Method::GET, "/api/now/v1/table/incident?sysparm_query=number=x")
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
             .status(),
         404
     );
@@ -131,12 +131,12 @@ async fn an_unknown_query_term_is_dropped_and_an_empty_key_matches_strangers() {
 }
 
 #[tokio::test]
-async fn journals_append_and_read_back_blank() {
+async fn journal_columns_append_and_read_back_blank() {
     let bench = Bench::start(Options::default()).await;
     let row = bench.create(&json!({"work_notes": "one"})).await;
-    let answer = json_of(bench.patch(&row, &json!({"work_notes": "two", "comments": "hello"})).await).await;
-    assert_eq!(answer["result"]["work_notes"], "");
-    assert_eq!(answer["result"]["sys_mod_count"], "1");
+    let response = json_of(bench.patch(&row, &json!({"work_notes": "two", "comments": "hello"})).await).await;
+    assert_eq!(response["result"]["work_notes"], "");
+    assert_eq!(response["result"]["sys_mod_count"], "1");
     let id = text(&row["sys_id"]);
     let path = format!("/api/now/table/sys_journal_field?sysparm_query=element_id={id}%5Eelement=work_notes");
     assert_eq!(count(&bench.get(&path).await), 2);
@@ -144,18 +144,19 @@ async fn journals_append_and_read_back_blank() {
     let shown = text(&shown["result"]["work_notes"]).to_owned();
     assert!(shown.contains(" - nowbridge (Work notes)\ntwo\n\n"), "{shown}");
     assert!(shown.find("two") < shown.find("one"));
-    bench.running.set_faults(&json!({"journal_acl": true})).expect("faults");
+    bench.running.set_faults(&json!({"journal_unreadable": true})).expect("faults");
     assert_eq!(count(&bench.get(&path).await), 0);
 }
 
 #[tokio::test]
-async fn resolving_needs_code_and_notes_and_stamps() {
-    let bench = Bench::start(Options::default()).await;
+async fn resolving_needs_code_and_notes_and_sets_dates() {
+    let faults = Faults { close_codes: CloseCodes::New, ..Faults::default() };
+    let bench = Bench::start(Options { faults, ..Options::default() }).await;
     let row = bench.create(&json!({"assignment_group": "g", "assigned_to": "a"})).await;
-    let refused = bench.patch(&row, &json!({"state": "6", "close_code": "Solved (Permanently)"})).await;
-    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let rejected = bench.patch(&row, &json!({"state": "6", "close_code": "Solved (Permanently)"})).await;
+    assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
     assert_eq!(
-        json_of(refused).await,
+        json_of(rejected).await,
         json!({"error": {"message": "Operation Failed", "detail":
             "Data Policy Exception: \n\tThe following fields are mandatory: Resolution code, Close notes"},
             "status": "failure"})
@@ -183,7 +184,7 @@ async fn resolving_needs_code_and_notes_and_stamps() {
 }
 
 #[tokio::test]
-async fn an_update_that_changes_nothing_leaves_the_row_alone() {
+async fn an_update_without_changes_leaves_the_row_as_it_is() {
     let bench = Bench::start(Options::default()).await;
     let row = bench.create(&json!({"short_description": "a"})).await;
     let same = json_of(bench.patch(&row, &json!({"short_description": "a", "urgency": 3})).await).await;
@@ -193,7 +194,7 @@ async fn an_update_that_changes_nothing_leaves_the_row_alone() {
 }
 
 #[tokio::test]
-async fn errors_have_the_known_texts() {
+async fn errors_have_the_texts_of_a_real_instance() {
     let bench = Bench::start(Options::default()).await;
     let id = "0123456789abcdef0123456789abcdef";
     let cases = [
@@ -205,11 +206,11 @@ async fn errors_have_the_known_texts() {
         (Method::POST, "/api/now/table/sys_properties".into(), 403, "Operation Failed"),
     ];
     for (method, path, status, message) in cases {
-        let answer = bench.send(method, &path, &json!({})).await;
-        assert_eq!(answer.status().as_u16(), status, "{path}");
-        assert_eq!(json_of(answer).await["error"]["message"], message, "{path}");
+        let response = bench.send(method, &path, &json!({})).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert_eq!(json_of(response).await["error"]["message"], message, "{path}");
     }
-    let broken = bench.request(Method::POST, TABLE).body("{\"a\":").send().await.expect("an answer");
+    let broken = bench.request(Method::POST, TABLE).body("{\"a\":").send().await.expect("a response");
     assert_eq!(broken.status(), StatusCode::BAD_REQUEST);
     let large = bench.request(Method::POST, TABLE).body(vec![b' '; 10_485_761]).send().await;
     if let Ok(large) = large {
@@ -219,27 +220,30 @@ async fn errors_have_the_known_texts() {
             "Rejected large REST payload with content-length = 10485761 bytes. Max allowed: 10485760 bytes."
         );
     }
-    let taken = bench.create(&json!({"sys_id": id})).await;
-    assert_eq!(taken["sys_id"], id);
-    let again = json_of(bench.send(Method::POST, TABLE, &json!({"sys_id": id})).await).await;
-    assert!(text(&again["error"]["detail"]).starts_with("Unique Key violation detected by database (Duplicate entry"));
+    let existing = bench.create(&json!({"sys_id": id})).await;
+    assert_eq!(existing["sys_id"], id);
+    let duplicate = json_of(bench.send(Method::POST, TABLE, &json!({"sys_id": id})).await).await;
+    assert!(
+        text(&duplicate["error"]["detail"]).starts_with("Unique Key violation detected by database (Duplicate entry")
+    );
 }
 
 #[tokio::test]
-async fn methods_behave_as_documented() {
+async fn http_methods_behave_as_documented() {
     let bench = Bench::start(Options::default()).await;
     let first = bench.create(&json!([{"short_description": "first"}, {"short_description": "second"}])).await;
     assert_eq!(first["short_description"], "first");
     assert_eq!(bench.running.rows("incident", 0, 10)["total"], 1);
     let path = format!("{TABLE}/{}", text(&first["sys_id"]));
-    let head = bench.request(Method::HEAD, &path).send().await.expect("an answer");
+    let head = bench.request(Method::HEAD, &path).send().await.expect("a response");
     assert_eq!((head.status(), head.text().await.expect("text").len()), (StatusCode::OK, 0));
     let over = bench.request(Method::POST, &path).header("X-HTTP-Method-Override", "PATCH");
-    let over = json_of(over.json(&json!({"urgency": "1"})).send().await.expect("an answer")).await;
+    let over = json_of(over.json(&json!({"urgency": "1"})).send().await.expect("a response")).await;
     assert_eq!(over["result"]["urgency"], "1");
-    let silent = bench.request(Method::PUT, &path).header("X-no-response-body", "true").json(&json!({"impact": "1"}));
-    assert_eq!(silent.send().await.expect("an answer").text().await.expect("text"), "");
-    let gone = bench.request(Method::DELETE, &path).send().await.expect("an answer");
+    let no_response_body =
+        bench.request(Method::PUT, &path).header("X-no-response-body", "true").json(&json!({"impact": "1"}));
+    assert_eq!(no_response_body.send().await.expect("a response").text().await.expect("text"), "");
+    let gone = bench.request(Method::DELETE, &path).send().await.expect("a response");
     assert_eq!((gone.status(), gone.text().await.expect("text").len()), (StatusCode::NO_CONTENT, 0));
     let audit = bench
         .get(&format!("/api/now/table/sys_audit_delete?sysparm_query=documentkey={}", text(&first["sys_id"])))
@@ -248,7 +252,7 @@ async fn methods_behave_as_documented() {
 }
 
 #[tokio::test]
-async fn display_values_follow_mode_zone_and_labels() {
+async fn display_values_depend_on_mode_time_zone_and_labels() {
     let mut options = Options::default();
     let zone = "America/New_York";
     options.users.push(User { time_zone: zone.into(), ..User::new("ny", "ny", &["itil"]) });
@@ -259,15 +263,15 @@ async fn display_values_follow_mode_zone_and_labels() {
     let bench = Bench::start(options).await;
     let url = format!("{}{TABLE}", bench.running.url());
     let body = json!({"state": "In Progress", "assigned_to": "Beth Anglin", "due_date": "2026-01-15 08:00:00"});
-    let made = bench.client.post(format!("{url}?sysparm_input_display_value=true&sysparm_display_value=all"));
-    let row = json_of(made.basic_auth("ny", Some("ny")).json(&body).send().await.expect("an answer")).await;
+    let created = bench.client.post(format!("{url}?sysparm_input_display_value=true&sysparm_display_value=all"));
+    let row = json_of(created.basic_auth("ny", Some("ny")).json(&body).send().await.expect("a response")).await;
     let row = &row["result"];
     assert_eq!(row["state"], json!({"display_value": "In Progress", "value": "2"}));
     assert_eq!(row["due_date"], json!({"display_value": "2026-01-15 08:00:00", "value": "2026-01-15 13:00:00"}));
     assert_eq!(row["assigned_to"]["display_value"], "Beth Anglin");
     let query = "?sysparm_query=due_date%3E%3Djavascript:gs.dateGenerate('2026-01-15','08:00:00')&sysparm_display_value=true&sysparm_fields=due_date,assigned_to,assigned_to.email,nope";
     let shown = bench.client.get(format!("{url}{query}")).basic_auth("ny", Some("ny"));
-    let shown = json_of(shown.send().await.expect("an answer")).await;
+    let shown = json_of(shown.send().await.expect("a response")).await;
     let expected = json!({
         "due_date": "2026-01-15 08:00:00",
         "assigned_to": {"display_value": "Beth Anglin", "link": row["assigned_to"]["link"]},
@@ -278,11 +282,11 @@ async fn display_values_follow_mode_zone_and_labels() {
 
 #[tokio::test]
 async fn wrong_passwords_lock_the_account() {
-    let switches = Switches { unlock_after_seconds: None, sessions: false, ..Switches::default() };
-    let bench = Bench::start(Options { switches, ..Options::default() }).await;
+    let settings = Settings { unlock_after_seconds: None, sessions: false, ..Settings::default() };
+    let bench = Bench::start(Options { settings, ..Options::default() }).await;
     for _ in 0..5 {
         let wrong = bench.client.get(format!("{}{TABLE}", bench.running.url())).basic_auth("nowbridge", Some("no"));
-        let wrong = wrong.send().await.expect("an answer");
+        let wrong = wrong.send().await.expect("a response");
         assert_eq!(wrong.headers()["www-authenticate"], "BASIC realm=\"Service-now\"");
         assert_eq!(
             json_of(wrong).await,
@@ -290,50 +294,52 @@ async fn wrong_passwords_lock_the_account() {
                 "status": "failure"})
         );
     }
-    let right = bench.request(Method::GET, TABLE).send().await.expect("an answer");
+    let right = bench.request(Method::GET, TABLE).send().await.expect("a response");
     assert_eq!(right.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(bench.running.state()["locked_out"], json!(["nowbridge"]));
+    assert_eq!(bench.running.state()["locked_accounts"], json!(["nowbridge"]));
 }
 
 #[tokio::test]
-async fn tokens_are_the_same_until_they_expire() {
-    let switches = Switches { token_seconds: 1, sessions: false, ..Switches::default() };
-    let bench = Bench::start(Options { switches, ..Options::default() }).await;
+async fn token_requests_return_the_same_token_until_it_expires() {
+    let settings = Settings { token_lifetime_seconds: 1, sessions: false, ..Settings::default() };
+    let bench = Bench::start(Options { settings, ..Options::default() }).await;
     let url = format!("{}/oauth_token.do", bench.running.url());
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", "nowbridge-client"),
         ("client_secret", "nowbridge-secret"),
     ];
-    let ask = || async { json_of(bench.client.post(&url).form(&form).send().await.expect("an answer")).await };
-    let first = text(&ask().await["access_token"]).to_owned();
-    assert_eq!(ask().await["access_token"], first.as_str());
+    let request_token =
+        || async { json_of(bench.client.post(&url).form(&form).send().await.expect("a response")).await };
+    let first = text(&request_token().await["access_token"]).to_owned();
+    assert_eq!(request_token().await["access_token"], first.as_str());
     let with = |token: String| bench.client.get(format!("{}{TABLE}", bench.running.url())).bearer_auth(token).send();
-    assert_eq!(with(first.clone()).await.expect("an answer").status(), StatusCode::OK);
+    assert_eq!(with(first.clone()).await.expect("a response").status(), StatusCode::OK);
     let body = json!({"grant_type": "client_credentials", "client_id": "nowbridge-client", "client_secret": "nowbridge-secret"});
-    let refused = bench.client.post(&url).json(&body).send().await.expect("an answer");
-    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(json_of(refused).await, json!({"error_description": "access_denied", "error": "server_error"}));
+    let rejected = bench.client.post(&url).json(&body).send().await.expect("a response");
+    assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(json_of(rejected).await, json!({"error_description": "access_denied", "error": "server_error"}));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while with(first.clone()).await.expect("an answer").status() == StatusCode::OK {
+    while with(first.clone()).await.expect("a response").status() == StatusCode::OK {
         assert!(std::time::Instant::now() < deadline, "the token does not expire");
     }
-    assert_ne!(ask().await["access_token"], first.as_str());
+    assert_ne!(request_token().await["access_token"], first.as_str());
 }
 
 #[tokio::test]
-async fn a_shared_session_drops_what_waits_too_long_in_line() {
+async fn a_shared_session_drops_requests_beyond_its_queue() {
     let bench = Bench::start(Options { latency: Latency { base_ms: 100, jitter_ms: 0 }, ..Options::default() }).await;
-    let made = bench.send(Method::POST, TABLE, &json!({})).await;
-    let cookie = made.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a cookie").to_owned();
+    let created = bench.send(Method::POST, TABLE, &json!({})).await;
+    let cookie =
+        created.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a cookie").to_owned();
     let calls: Vec<_> = (0..20)
         .map(|_| tokio::spawn(bench.request(Method::POST, TABLE).header("cookie", &cookie).json(&json!({})).send()))
         .collect();
     let mut dropped = 0;
     for call in calls {
-        let answer = call.await.expect("a task").expect("an answer");
-        if answer.status() == StatusCode::ACCEPTED {
-            assert_eq!(answer.text().await.expect("text"), "");
+        let response = call.await.expect("a task").expect("a response");
+        if response.status() == StatusCode::ACCEPTED {
+            assert_eq!(response.text().await.expect("text"), "");
             dropped += 1;
         }
     }
@@ -342,7 +348,7 @@ async fn a_shared_session_drops_what_waits_too_long_in_line() {
 }
 
 #[tokio::test]
-async fn a_full_pool_answers_a_bare_429_and_rules_a_full_one() {
+async fn a_429_of_the_thread_limit_has_no_headers_and_one_of_a_rule_has() {
     let options = Options {
         latency: Latency { base_ms: 200, jitter_ms: 0 },
         api_int: ApiInt { threads: 1, queue: 1 },
@@ -352,10 +358,11 @@ async fn a_full_pool_answers_a_bare_429_and_rules_a_full_one() {
     let calls: Vec<_> = (0..6).map(|_| tokio::spawn(bench.request(Method::GET, TABLE).send())).collect();
     let mut bare = 0;
     for call in calls {
-        let answer = call.await.expect("a task").expect("an answer");
-        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+        let response = call.await.expect("a task").expect("a response");
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
             assert!(
-                answer.headers().get("retry-after").is_none() && answer.headers().get("x-ratelimit-limit").is_none()
+                response.headers().get("retry-after").is_none()
+                    && response.headers().get("x-ratelimit-limit").is_none()
             );
             bare += 1;
         }
@@ -363,9 +370,9 @@ async fn a_full_pool_answers_a_bare_429_and_rules_a_full_one() {
     assert!(bare >= 3, "{bare}");
     let rule: RateLimit = serde_json::from_value(json!({"requests": 2, "table": "incident"})).expect("a rule");
     let bench = Bench::start(Options { rate_limits: vec![rule], ..Options::default() }).await;
-    let mut last = bench.request(Method::GET, TABLE).send().await.expect("an answer");
+    let mut last = bench.request(Method::GET, TABLE).send().await.expect("a response");
     for _ in 0..2 {
-        last = bench.request(Method::GET, TABLE).send().await.expect("an answer");
+        last = bench.request(Method::GET, TABLE).send().await.expect("a response");
     }
     assert_eq!(last.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(last.headers().contains_key("retry-after") && last.headers().contains_key("x-ratelimit-rule"));
@@ -374,7 +381,7 @@ async fn a_full_pool_answers_a_bare_429_and_rules_a_full_one() {
 }
 
 #[tokio::test]
-async fn faults_strike_before_or_after_the_commit_as_they_say() {
+async fn faults_occur_before_or_after_the_commit_as_named() {
     let bench = Bench::start(Options::default()).await;
     let cases = [
         ("drop_after_commit", None, 1),
@@ -386,43 +393,43 @@ async fn faults_strike_before_or_after_the_commit_as_they_say() {
         ("accepted_202", Some(202), 0),
         ("html_200", Some(200), 0),
         ("null_body", Some(201), 1),
-        ("cut_json", Some(201), 1),
+        ("truncated_json", Some(201), 1),
     ];
     let mut rows = 0;
     for (name, status, commits) in cases {
         bench.running.set_faults(&json!({name: 1.0})).expect("faults");
-        let answer = bench.request(Method::POST, TABLE).json(&json!({})).send().await;
-        assert_eq!(answer.ok().map(|answer| answer.status().as_u16()), status, "{name}");
+        let response = bench.request(Method::POST, TABLE).json(&json!({})).send().await;
+        assert_eq!(response.ok().map(|response| response.status().as_u16()), status, "{name}");
         rows += commits;
         assert_eq!(bench.running.rows("incident", 0, 0)["total"], rows, "{name}");
-        assert_eq!(bench.running.state()["faults_struck"][name], 1, "{name}");
+        assert_eq!(bench.running.state()["faults_injected"][name], 1, "{name}");
         bench.running.set_faults(&json!({name: 0.0})).expect("faults");
     }
     assert!(bench.running.set_faults(&json!({"no_such": 1})).is_err());
 }
 
 #[tokio::test]
-async fn a_ghost_commits_after_its_connection_was_cut() {
+async fn a_ghost_write_commits_after_its_connection_was_reset() {
     let bench = Bench::start(Options::default()).await;
-    let faults = json!({"ghost": 1.0, "ghost_ms": [300, 300], "limits": {"ghost": 1}});
+    let faults = json!({"ghost": 1.0, "ghost_delay_ms": [300, 300], "max_occurrences": {"ghost": 1}});
     bench.running.set_faults(&faults).expect("faults");
-    let answer = bench.request(Method::POST, TABLE).json(&json!({"correlation_id": "g"})).send().await;
-    assert!(answer.map_or(true, |answer| answer.status() == StatusCode::GATEWAY_TIMEOUT));
-    let look = format!("{TABLE}?sysparm_query=correlation_id=g");
-    assert_eq!(count(&bench.get(&look).await), 0);
+    let response = bench.request(Method::POST, TABLE).json(&json!({"correlation_id": "g"})).send().await;
+    assert!(response.map_or(true, |response| response.status() == StatusCode::GATEWAY_TIMEOUT));
+    let lookup = format!("{TABLE}?sysparm_query=correlation_id=g");
+    assert_eq!(count(&bench.get(&lookup).await), 0);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while count(&bench.get(&look).await) == 0 {
-        assert!(std::time::Instant::now() < deadline, "the ghost never came");
+    while count(&bench.get(&lookup).await) == 0 {
+        assert!(std::time::Instant::now() < deadline, "the ghost write never committed");
     }
     let log = bench.running.log(0, 10);
-    assert_eq!((&log["entries"][0]["was_ghost"], &log["length"]), (&json!(true), &json!(1)));
+    assert_eq!((&log["entries"][0]["ghost_write"], &log["length"]), (&json!(true), &json!(1)));
 }
 
 #[tokio::test]
-async fn late_rows_keep_their_older_stamp() {
+async fn list_queries_see_the_previous_version_of_a_delayed_row() {
     let bench = Bench::start(Options::default()).await;
     let row = bench.create(&json!({"correlation_id": "l", "urgency": "2"})).await;
-    bench.running.set_faults(&json!({"late_visible": 1.0, "late_ms": [400, 400]})).expect("faults");
+    bench.running.set_faults(&json!({"delayed_visibility": 1.0, "visibility_delay_ms": [400, 400]})).expect("faults");
     bench.patch(&row, &json!({"urgency": "1"})).await;
     bench.create(&json!({"correlation_id": "m"})).await;
     let poll =
@@ -438,24 +445,28 @@ async fn late_rows_keep_their_older_stamp() {
 }
 
 #[tokio::test]
-async fn people_act_by_the_same_rules() {
+async fn user_edits_follow_the_same_rules() {
     let bench = Bench::start(Options::default()).await;
     bench.create(&json!({"correlation_id": "p"})).await;
-    let refused = bench.running.person(&json!({"correlation_id": "p", "user": "david.loo", "set": {"state": "7"}}));
-    assert!(refused.is_err_and(|text| text.starts_with("Data Policy Exception")));
-    let act =
+    let rejected =
+        bench.running.edit_as_user(&json!({"correlation_id": "p", "user": "david.loo", "set": {"state": "7"}}));
+    assert!(rejected.is_err_and(|text| text.starts_with("Data Policy Exception")));
+    let edit =
         json!({"correlation_id": "p", "user": "david.loo", "set": {"assigned_to": "david.loo"}, "work_notes": "mine"});
-    let row = bench.running.person(&act).expect("a row");
+    let row = bench.running.edit_as_user(&edit).expect("a row");
     assert_eq!((&row["sys_updated_by"], &row["sys_mod_count"]), (&json!("david.loo"), &json!("1")));
-    assert_eq!((&row["assigned_to_name"], &row["journal"][0]["by"]), (&json!("David Loo"), &json!("david.loo")));
-    assert!(bench.running.person(&json!({"correlation_id": "none", "set": {}})).is_err());
+    assert_eq!(
+        (&row["assigned_to_name"], &row["journal"][0]["created_by"]),
+        (&json!("David Loo"), &json!("david.loo"))
+    );
+    assert!(bench.running.edit_as_user(&json!({"correlation_id": "none", "set": {}})).is_err());
 }
 
 #[tokio::test]
-async fn business_rules_abort_and_rewrite() {
+async fn business_rules_abort_writes_and_set_columns() {
     let bench = Bench::start(Options::default()).await;
     let rules = json!({"business_rules": [
-        {"name": "No storms", "when": "short_description", "contains": "storm", "abort": true},
+        {"name": "No storms", "column": "short_description", "contains": "storm", "abort": true},
         {"name": "Own group", "set": {"assignment_group": "abc"}},
     ]});
     bench.running.set_faults(&rules).expect("faults");
@@ -470,18 +481,18 @@ async fn business_rules_abort_and_rewrite() {
 }
 
 #[tokio::test]
-async fn pages_and_whole_instance_faults() {
+async fn the_page_and_the_faults_of_the_whole_instance() {
     let bench = Bench::start(Options::default()).await;
-    let page = bench.request(Method::GET, "/").send().await.expect("an answer");
+    let page = bench.request(Method::GET, "/").send().await.expect("a response");
     assert!(page.headers()["content-type"].to_str().expect("text").starts_with("text/html"));
-    bench.running.set_faults(&json!({"unauthorised": true})).expect("faults");
-    assert_eq!(bench.request(Method::GET, TABLE).send().await.expect("an answer").status(), 401);
-    bench.running.set_faults(&json!({"unauthorised": false, "hibernating": true})).expect("faults");
-    let asleep = bench.request(Method::GET, TABLE).send().await.expect("an answer");
-    assert_eq!(asleep.status(), StatusCode::OK);
-    assert!(asleep.text().await.expect("text").contains("Hibernating Instance"));
+    bench.running.set_faults(&json!({"unauthorized": true})).expect("faults");
+    assert_eq!(bench.request(Method::GET, TABLE).send().await.expect("a response").status(), 401);
+    bench.running.set_faults(&json!({"unauthorized": false, "hibernating": true})).expect("faults");
+    let hibernating = bench.request(Method::GET, TABLE).send().await.expect("a response");
+    assert_eq!(hibernating.status(), StatusCode::OK);
+    assert!(hibernating.text().await.expect("text").contains("Hibernating Instance"));
     let faults = bench.client.delete(format!("{}/simulator/faults", bench.running.url())).send().await;
-    assert_eq!(json_of(faults.expect("an answer")).await["hibernating"], false);
+    assert_eq!(json_of(faults.expect("a response")).await["hibernating"], false);
     let address = bench.running.address();
     bench.running.shutdown().await;
     assert!(std::net::TcpStream::connect(address).is_err());

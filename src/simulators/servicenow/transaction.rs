@@ -1,15 +1,15 @@
-//! One transaction of the Table API: wait, be struck perhaps, commit, answer.
+//! One transaction of the Table API: latency, fault, commit, response.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault_injection::Strike;
+use super::fault_injection::InjectedFault;
 use super::faults::Faults;
-use super::history::Via;
 use super::instance::{Instance, lock};
 use super::reply::{LOGIN, Reply, gateway};
-use super::table_api::{Door, TableRequest, perform, prepare, read};
+use super::table_api::{Api, TableRequest, execute_and_reply, prepare, read};
 use super::write::{Write, execute};
+use super::write_log::Via;
 use super::{em_api, import_api};
 
 pub(super) async fn pause(ms: u64) {
@@ -18,7 +18,8 @@ pub(super) async fn pause(ms: u64) {
     }
 }
 
-/// Waits, is struck perhaps, commits, waits, answers.
+/// Runs a request: waits `before` milliseconds, commits, waits `after` milliseconds and returns the response, unless a
+/// fault is injected.
 pub(super) async fn transact(
     instance: &Arc<Instance>,
     request: TableRequest,
@@ -26,63 +27,63 @@ pub(super) async fn transact(
     before: u64,
     after: u64,
 ) -> Reply {
-    let _running = instance.run();
-    let strike = if faults.table.as_ref().is_none_or(|table| table == request.table_name) {
-        lock(&instance.strikes).draw(faults, request.is_write(), request.is_list())
+    let _in_flight = instance.in_flight_guard();
+    let fault = if faults.table.as_ref().is_none_or(|table| table == request.table_name) {
+        lock(&instance.fault_injector).draw(faults, request.is_write(), request.is_list())
     } else {
         None
     };
-    match strike {
-        Some(Strike::Accepted) => return Reply::bare(202),
-        Some(Strike::Html) => return Reply::html(200, LOGIN),
-        Some(Strike::Ghost { ms, cut, refused }) => {
-            haunt_request(instance, request, faults, ms, refused);
+    match fault {
+        Some(InjectedFault::Accepted) => return Reply::bare(202),
+        Some(InjectedFault::LoginPage) => return Reply::html(200, LOGIN),
+        Some(InjectedFault::Ghost { ms, reset_connection, discarded }) => {
+            commit_request_later(instance, request, faults, ms, discarded);
             pause(before).await;
-            return if cut { Reply::cut() } else { gateway(504) };
+            return if reset_connection { Reply::connection_reset() } else { gateway(504) };
         }
-        Some(Strike::Cut { commits: false }) => {
+        Some(InjectedFault::ConnectionReset { commits: false }) => {
             pause(before).await;
-            return Reply::cut();
+            return Reply::connection_reset();
         }
-        Some(Strike::Status { status, commits: false }) => {
+        Some(InjectedFault::Status { status, commits: false }) => {
             pause(before).await;
-            return struck_status(status);
+            return fault_response(status);
         }
         _ => {}
     }
     pause(before).await;
     if instance.stop.is_cancelled() {
-        return Reply::cut();
+        return Reply::connection_reset();
     }
     let reply = commit(instance, &request, faults, Via::Rest);
     pause(after).await;
-    match strike {
-        Some(Strike::Cut { .. }) => Reply::cut(),
-        Some(Strike::Status { status, .. }) => struck_status(status),
-        Some(Strike::Null) => Reply { body: b"null".to_vec(), ..reply },
-        Some(Strike::CutJson) => {
+    match fault {
+        Some(InjectedFault::ConnectionReset { .. }) => Reply::connection_reset(),
+        Some(InjectedFault::Status { status, .. }) => fault_response(status),
+        Some(InjectedFault::NullBody) => Reply { body: b"null".to_vec(), ..reply },
+        Some(InjectedFault::TruncatedJson) => {
             let mut reply = reply;
             reply.body.truncate(reply.body.len() / 2);
             reply
         }
-        Some(Strike::Spliced) => spliced(reply),
+        Some(InjectedFault::SplicedError) => with_spliced_error(reply),
         _ => reply,
     }
 }
 
-/// Executes a request and answers it.
+/// Executes a request and returns its response.
 pub(super) fn commit(instance: &Instance, request: &TableRequest, faults: &Faults, via: Via) -> Reply {
-    match request.door {
-        Door::Import => return import_api::commit(instance, request, faults, via),
-        Door::Events => return em_api::commit(instance, request, faults, via),
-        Door::Table => {}
+    match request.api {
+        Api::Import => return import_api::commit(instance, request, faults, via),
+        Api::Events => return em_api::commit(instance, request, faults, via),
+        Api::Table => {}
     }
     if !request.is_write() {
         return read(instance, request, faults);
     }
-    let late = lock(&instance.strikes).late(faults);
-    match prepare(request, late, faults) {
-        Ok(write) => perform(instance, request, &Write { via, ..write }, faults),
+    let delay = lock(&instance.fault_injector).visibility_delay(faults);
+    match prepare(request, delay, faults) {
+        Ok(write) => execute_and_reply(instance, request, &Write { via, ..write }, faults),
         Err(reply) => reply,
     }
 }
@@ -91,12 +92,13 @@ const CANCELLED: &str = "Transaction cancelled: maximum execution time exceeded"
 const SEE_LOGS: &str = "Transaction cancelled: maximum execution time exceeded Check logs for error trace or enable \
     glide.rest.debug property to verify REST request processing";
 
-pub(super) fn struck_status(status: u16) -> Reply {
+pub(super) fn fault_response(status: u16) -> Reply {
     if status == 500 { Reply::error(500, CANCELLED, Some(SEE_LOGS)) } else { gateway(status) }
 }
 
-/// A list that the quota ended while it was streamed: half of it, and an error beside the result.
-fn spliced(mut reply: Reply) -> Reply {
+/// The response to a list that the transaction quota ended while it was streamed: half of the list, and an error beside
+/// the result.
+fn with_spliced_error(mut reply: Reply) -> Reply {
     let Ok(text) = String::from_utf8(reply.body) else { return Reply::json(200, Vec::new()) };
     let end = text.get(..text.len() / 2).and_then(|half| half.rfind("},{")).map_or("{\"result\":[".len(), |at| at + 1);
     let kept = text.get(..end).unwrap_or("{\"result\":[");
@@ -105,44 +107,51 @@ fn spliced(mut reply: Reply) -> Reply {
     reply
 }
 
-/// Lets something happen so much later, or be refused then; `strike` is told to happen, and answers whether it was taken.
+/// Runs `commit` after `ms` milliseconds, or discards it then. `commit` returns whether the instance accepted the
+/// write.
 pub(super) fn delayed_commit(
     instance: &Arc<Instance>,
     ms: u64,
-    refused: bool,
-    strike: impl Future<Output = bool> + Send + 'static,
+    discarded: bool,
+    commit: impl Future<Output = bool> + Send + 'static,
 ) {
-    lock(&instance.strikes).ghosts_pending += 1;
+    lock(&instance.fault_injector).ghost_writes_pending += 1;
     let instance = Arc::clone(instance);
     tokio::spawn(async move {
         let due = tokio::select! {
             () = pause(ms) => true,
             () = instance.stop.cancelled() => false,
         };
-        if due && refused {
-            instance.count("ghosts_refused");
+        if due && discarded {
+            instance.count("ghost_writes_discarded");
         } else if due {
-            instance.count(if strike.await { "ghosts_committed" } else { "ghosts_rejected" });
+            instance.count(if commit.await { "ghost_writes_committed" } else { "ghost_writes_rejected" });
         }
-        lock(&instance.strikes).ghosts_pending -= 1;
+        lock(&instance.fault_injector).ghost_writes_pending -= 1;
     });
 }
 
-/// Lets a request happen later, or be refused then.
-fn haunt_request(instance: &Arc<Instance>, request: TableRequest, faults: &Arc<Faults>, ms: u64, refused: bool) {
-    let (by, faults) = (Arc::clone(instance), Arc::clone(faults));
-    if request.door != Door::Table {
-        let strike = async move {
-            commit(&by, &request, &faults, Via::Ghost);
+/// Executes a request after `ms` milliseconds, or discards it then.
+fn commit_request_later(
+    instance: &Arc<Instance>,
+    request: TableRequest,
+    faults: &Arc<Faults>,
+    ms: u64,
+    discarded: bool,
+) {
+    let (later, faults) = (Arc::clone(instance), Arc::clone(faults));
+    if request.api != Api::Table {
+        let write = async move {
+            commit(&later, &request, &faults, Via::GhostWrite);
             true
         };
-        return delayed_commit(instance, ms, refused, strike);
+        return delayed_commit(instance, ms, discarded, write);
     }
-    let late = lock(&instance.strikes).late(&faults);
-    let Ok(write) = prepare(&request, late, &faults) else { return };
-    let strike = async move {
-        let write = Write { via: Via::Ghost, ..write };
-        execute(&mut lock(&by.world), &write, &faults, &by.options.switches).is_ok()
+    let delay = lock(&instance.fault_injector).visibility_delay(&faults);
+    let Ok(write) = prepare(&request, delay, &faults) else { return };
+    let write = async move {
+        let write = Write { via: Via::GhostWrite, ..write };
+        execute(&mut lock(&later.database), &write, &faults, &later.options.settings).is_ok()
     };
-    delayed_commit(instance, ms, refused, strike);
+    delayed_commit(instance, ms, discarded, write);
 }

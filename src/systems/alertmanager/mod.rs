@@ -2,5 +2,5 @@
 
 mod decode;
 
-pub use decode::By;
+pub use decode::TicketPer;
 pub(super) use decode::decode;

@@ -1,44 +1,44 @@
 //! The canonical alert event as JSON: `schemas/alert-event.avsc` is its reference.
 //!
-//! The least a person may publish is `source`, `key`, `action` (or `status`) and, for an event that opens a ticket,
-//! `title`. This short form expands to the full one by these rules:
+//! Required are only `source`, `key`, `action` (or `status`) and, for an event that opens a ticket, `title`. This short
+//! form is expanded to the full form by these rules:
 //!
-//! | left out or short | becomes |
+//! | omitted or short | becomes |
 //! |---|---|
-//! | `schema` | `alert-lifecycle/1`; any other is refused |
+//! | `schema` | `alert-lifecycle/1`; any other is rejected |
 //! | `source: "x"` | `source: {system: "x"}` |
 //! | `object` | `{kind: "alert", id: <key>}` |
 //! | `key` | `<system>[@<instance>]:<object.kind>:<object.id>`; without an object id: the record's key |
 //! | `action` | from `status`: open → open, acknowledged → acknowledge, suppressed → suppress, resolved and closed → resolve |
 //! | `status` | from `action`: open, reopen, unacknowledge, unsuppress → open; acknowledge → acknowledged; suppress → suppressed; resolve, merge → resolved; else unknown |
 //! | `occurred_at` | the record's timestamp (`time_kind: received`) |
-//! | `severity` | `unknown`; `warning` → medium, `error` → high and the like; a word nobody knows → unknown |
-//! | `event_id` | none, and repetition is not recognised by id; `event_id_kind: derived` says that an id tells nothing |
+//! | `severity` | `unknown`; `warning` → medium, `error` → high and the like; an unknown name → unknown |
+//! | `event_id` | none, and repeated events are not detected by id; `event_id_kind: derived`: the id is not used to detect them |
 //! | `note: "x"` | `note: {body: "x"}` |
 //! | `actor: "x"` | `actor: {name: "x"}` |
 //! | `resolution: "x"` | `resolution: {notes: "x"}` |
 //! | `url`, `number` | `object.url`, `object.number` |
 //!
-//! Numbers and booleans are taken as text where text is expected, so `build: 17` is a good label. Unknown fields are
-//! kept and may be used in templates as `event.<name>`. Events whose `mode` is `test` or `tutorial` are left out.
+//! Numbers and booleans are accepted where text is expected, so `build: 17` is a valid label. Unknown fields are kept
+//! and can be used in templates as `event.<name>`. Events whose `mode` is `test` or `tutorial` are skipped.
 
 use serde_json::{Map, Value};
 
 use crate::model::alert::Resolution;
 use crate::model::{Action, AlertEvent, Record};
-use crate::systems::json::{body, labels, object, text, wrong};
-use crate::systems::{DecodeError, MAX_KEY, time, words};
+use crate::systems::json::{body, labels, object, text, undecodable};
+use crate::systems::{DecodeError, MAX_KEY, names, time};
 
-/// The schema that is understood.
+/// The supported schema.
 const SCHEMA: &str = "alert-lifecycle/1";
 
-/// Longest event id.
+/// Most characters of an event id.
 const MAX_EVENT_ID: usize = 255;
 
 pub(in crate::systems) fn decode(record: &Record) -> Result<Vec<AlertEvent>, DecodeError> {
     let body = body(record)?;
     if let Some(schema) = text(&body, "schema", "$")?.filter(|schema| schema != SCHEMA) {
-        return Err(wrong("$.schema", format!("`{schema}` is not known here; publish `{SCHEMA}`, or leave it out")));
+        return Err(undecodable("$.schema", format!("unknown schema `{schema}`; use `{SCHEMA}`, or omit it")));
     }
     if matches!(text(&body, "mode", "$")?.as_deref(), Some("test" | "tutorial")) {
         return Ok(Vec::new());
@@ -46,15 +46,15 @@ pub(in crate::systems) fn decode(record: &Record) -> Result<Vec<AlertEvent>, Dec
     let mut event = AlertEvent::default();
     identity(&body, record, &mut event)?;
     lifecycle(&body, &mut event)?;
-    let occurred_at = time::rfc3339(&body, "occurred_at", "$")?;
+    let occurred_at = time::time_field(&body, "occurred_at", "$")?;
     event.occurred_at = occurred_at.or(record.timestamp).unwrap_or(0);
     content(&body, &mut event)?;
-    required(&event)?;
-    event.json = full(body, &event, occurred_at.is_some());
+    check_required(&event)?;
+    event.json = canonical_json(body, &event, occurred_at.is_some());
     Ok(vec![event])
 }
 
-/// Source, object, key and event id.
+/// Reads source, object, key and event id.
 fn identity(body: &Map<String, Value>, record: &Record, event: &mut AlertEvent) -> Result<(), DecodeError> {
     let system = match body.get("source") {
         Some(Value::Object(source)) => {
@@ -64,9 +64,9 @@ fn identity(body: &Map<String, Value>, record: &Record, event: &mut AlertEvent) 
         _ => text(body, "source", "$")?,
     };
     event.system = system.ok_or_else(|| {
-        wrong(
+        undecodable(
             "$.source",
-            "it is missing; name the system that raised the alert, such as `\"source\": \"backup\"`".into(),
+            "missing; set the system that raised the alert, such as `\"source\": \"backup\"`".into(),
         )
     })?;
     let none = Map::new();
@@ -84,17 +84,13 @@ fn identity(body: &Map<String, Value>, record: &Record, event: &mut AlertEvent) 
         (None, None) => key_of_record(record)?,
     };
     if event.key.len() > MAX_KEY || event.key.chars().any(char::is_control) {
-        let message =
-            format!("an alert's key has at most {MAX_KEY} bytes and no control characters; publish a shorter one");
-        return Err(DecodeError { code: "invalid_key", at: "$.key".into(), message });
+        let message = format!("the key of an alert must have at most {MAX_KEY} bytes and no control characters");
+        return Err(DecodeError { code: "invalid_key", path: "$.key".into(), message });
     }
     event.object_id = id.unwrap_or_else(|| event.key.clone());
     if let Some(id) = text(body, "event_id", "$")? {
         if id.chars().count() > MAX_EVENT_ID {
-            return Err(wrong(
-                "$.event_id",
-                format!("it is longer than {MAX_EVENT_ID} characters; publish a shorter one"),
-            ));
+            return Err(undecodable("$.event_id", format!("longer than {MAX_EVENT_ID} characters; use a shorter id")));
         }
         event.event_id_native = text(body, "event_id_kind", "$")?.as_deref() != Some("derived");
         event.event_id = id;
@@ -106,55 +102,53 @@ fn key_of_record(record: &Record) -> Result<String, DecodeError> {
     let text = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.trim().is_empty());
     text.map(str::to_owned).ok_or_else(|| DecodeError {
         code: "missing_key",
-        at: "$.key".into(),
-        message: "there is no `key`, no `object.id`, and the record has no key in UTF-8; say which alert this is"
-            .into(),
+        path: "$.key".into(),
+        message: "missing, as is `object.id`, and the record has no UTF-8 key; set one of them".into(),
     })
 }
 
 fn lifecycle(body: &Map<String, Value>, event: &mut AlertEvent) -> Result<(), DecodeError> {
-    let unknown = |at: &str, message| Err(DecodeError { code: "unknown_action", at: at.to_owned(), message });
-    let known = || words::ACTIONS.map(|(name, _)| name).join(", ");
+    let unknown = |path: &str, message| Err(DecodeError { code: "unknown_action", path: path.to_owned(), message });
+    let known = || names::ACTIONS.map(|(name, _)| name).join(", ");
     let status = text(body, "status", "$")?.map(|status| status.trim().to_ascii_lowercase());
     if let Some(status) = &status
-        && !words::STATUSES.contains(&status.as_str())
+        && !names::STATUSES.contains(&status.as_str())
     {
-        return unknown("$.status", format!("`{status}` is no status; publish one of: {}", words::STATUSES.join(", ")));
+        return unknown("$.status", format!("unknown status `{status}`; use one of: {}", names::STATUSES.join(", ")));
     }
     let action = match text(body, "action", "$")? {
-        Some(name) => match words::action(&name) {
+        Some(name) => match names::action(&name) {
             Some(action) => action,
-            None => return unknown("$.action", format!("`{name}` is no action; publish one of: {}", known())),
+            None => return unknown("$.action", format!("unknown action `{name}`; use one of: {}", known())),
         },
-        None => match status.as_deref().and_then(words::action_of_status) {
+        None => match status.as_deref().and_then(names::action_from_status) {
             Some(action) => action,
             None => {
-                let message =
-                    format!("there is no action, and no status that stands for one; publish one of: {}", known());
+                let message = format!("missing, and no `status` implies an action; use one of: {}", known());
                 return unknown("$.action", message);
             }
         },
     };
     event.action = Some(action);
-    event.status = status.unwrap_or_else(|| words::status_of_action(action).to_owned());
+    event.status = status.unwrap_or_else(|| names::status_after(action).to_owned());
     Ok(())
 }
 
 fn content(body: &Map<String, Value>, event: &mut AlertEvent) -> Result<(), DecodeError> {
     event.title = text(body, "title", "$")?;
     event.description = text(body, "description", "$")?;
-    event.severity = Some(words::severity(&text(body, "severity", "$")?.unwrap_or_default()).to_owned());
+    event.severity = Some(names::severity(&text(body, "severity", "$")?.unwrap_or_default()).to_owned());
     event.priority = text(body, "priority", "$")?;
     event.labels = labels(body, "labels", "$")?;
     event.actor = match body.get("actor") {
-        Some(Value::Object(actor)) => person(actor, "$.actor")?,
+        Some(Value::Object(actor)) => actor_name(actor, "$.actor")?,
         _ => text(body, "actor", "$")?,
     };
     match body.get("note") {
         Some(Value::Object(note)) => {
             event.note = text(note, "body", "$.note")?;
             let author = match note.get("author") {
-                Some(Value::Object(author)) => person(author, "$.note.author")?,
+                Some(Value::Object(author)) => actor_name(author, "$.note.author")?,
                 _ => text(note, "author", "$.note")?,
             };
             event.actor = author.or_else(|| event.actor.take());
@@ -172,59 +166,56 @@ fn content(body: &Map<String, Value>, event: &mut AlertEvent) -> Result<(), Deco
     Ok(())
 }
 
-/// Name, e-mail or id of a person, in that order.
-fn person(of: &Map<String, Value>, at: &str) -> Result<Option<String>, DecodeError> {
-    Ok(match text(of, "name", at)? {
+/// Returns the name, e-mail address or id of a user, in that order.
+fn actor_name(user: &Map<String, Value>, path: &str) -> Result<Option<String>, DecodeError> {
+    Ok(match text(user, "name", path)? {
         Some(name) => Some(name),
-        None => text(of, "email", at)?.or(text(of, "id", at)?),
+        None => text(user, "email", path)?.or(text(user, "id", path)?),
     })
 }
 
-/// What an action can't do without.
-fn required(event: &AlertEvent) -> Result<(), DecodeError> {
+/// Checks the fields that the action requires.
+fn check_required(event: &AlertEvent) -> Result<(), DecodeError> {
     let Some(action) = event.action else { return Ok(()) };
     if action.opens() && event.title.is_none() {
-        return Err(wrong(
-            "$.title",
-            "it is missing; an event that may open a ticket needs one line for people".into(),
-        ));
+        return Err(undecodable("$.title", "missing; an event that can open a ticket needs a title".into()));
     }
     if action == Action::Note && event.note.is_none() {
-        return Err(wrong("$.note", "it is missing; give the text of the note".into()));
+        return Err(undecodable("$.note", "missing; set the text of the note".into()));
     }
     Ok(())
 }
 
-/// The event in its full form, unknown fields kept.
-fn full(mut body: Map<String, Value>, event: &AlertEvent, native_time: bool) -> Value {
-    fn part(body: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
+/// Returns the event in its full form, with unknown fields.
+fn canonical_json(mut body: Map<String, Value>, event: &AlertEvent, has_event_time: bool) -> Value {
+    fn take_object(body: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
         match body.remove(key) {
             Some(Value::Object(object)) => object,
             _ => Map::new(),
         }
     }
-    fn put(object: &mut Map<String, Value>, key: &str, value: Option<&String>) {
+    fn insert_text(object: &mut Map<String, Value>, key: &str, value: Option<&String>) {
         if let Some(value) = value {
             object.insert(key.to_owned(), Value::String(value.clone()));
         }
     }
-    let mut source = part(&mut body, "source");
-    put(&mut source, "system", Some(&event.system));
-    put(&mut source, "instance", event.instance.as_ref());
-    let mut about = part(&mut body, "object");
-    put(&mut about, "kind", Some(&event.kind));
-    put(&mut about, "id", Some(&event.object_id));
-    put(&mut about, "number", event.number.as_ref());
-    put(&mut about, "url", event.url.as_ref());
+    let mut source = take_object(&mut body, "source");
+    insert_text(&mut source, "system", Some(&event.system));
+    insert_text(&mut source, "instance", event.instance.as_ref());
+    let mut about = take_object(&mut body, "object");
+    insert_text(&mut about, "kind", Some(&event.kind));
+    insert_text(&mut about, "id", Some(&event.object_id));
+    insert_text(&mut about, "number", event.number.as_ref());
+    insert_text(&mut about, "url", event.url.as_ref());
     let labels = event.labels.iter().map(|(name, label)| (name.clone(), Value::String(label.clone()))).collect();
     let mut text = |key: &str, value: &str| body.insert(key.to_owned(), Value::String(value.to_owned()));
     text("schema", SCHEMA);
     text("key", &event.key);
-    text("action", event.action.map_or("", words::action_name));
+    text("action", event.action.map_or("", names::action_name));
     text("status", &event.status);
     text("severity", event.severity.as_deref().unwrap_or("unknown"));
-    text("occurred_at", &time::show(event.occurred_at));
-    text("time_kind", if native_time { "event" } else { "received" });
+    text("occurred_at", &time::format_rfc3339(event.occurred_at));
+    text("time_kind", if has_event_time { "event" } else { "received" });
     body.insert("source".into(), Value::Object(source));
     body.insert("object".into(), Value::Object(about));
     body.insert("labels".into(), Value::Object(labels));
@@ -237,8 +228,8 @@ fn full(mut body: Map<String, Value>, event: &AlertEvent, native_time: bool) -> 
         body.insert("resolution".into(), Value::Object(resolution));
     }
     if let Some(body_of_note) = &event.note {
-        let mut note = part(&mut body, "note");
-        put(&mut note, "body", Some(body_of_note));
+        let mut note = take_object(&mut body, "note");
+        insert_text(&mut note, "body", Some(body_of_note));
         body.insert("note".into(), Value::Object(note));
     }
     Value::Object(body)

@@ -1,4 +1,4 @@
-//! The canonical form: nowbridge's own JSON form of an alert event, full or short.
+//! The canonical format: nowbridge's own JSON format of an alert event, full or short.
 
 mod decode;
 

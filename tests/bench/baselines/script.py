@@ -1,7 +1,7 @@
-"""Alerts from Kafka to ServiceNow incidents: a script of the kind that people write.
+"""Alerts from Kafka to ServiceNow incidents: a typical script.
 
-It reads one event after the other, looks the ticket up by correlation_id, makes or changes it, commits, and tries a
-request again where the instance is down or says that it was asked too often.
+It reads one event after the other, looks the ticket up by correlation_id, creates or updates it, commits, and retries a
+request if the instance is down or throttles it.
 """
 
 import json
@@ -19,25 +19,25 @@ session.auth = (os.environ["SERVICENOW_USER"], os.environ["SERVICENOW_PASSWORD"]
 session.headers["Accept"] = "application/json"
 
 
-def call(method, url, **more):
-    """Asks until there is an answer."""
-    pause = 1
+def call(method, url, **arguments):
+    """Sends a request until it succeeds."""
+    delay = 1
     while True:
         try:
-            answer = session.request(method, url, timeout=70, **more)
+            response = session.request(method, url, timeout=70, **arguments)
         except requests.RequestException as error:
             print(f"{method}: {error}", flush=True)
         else:
-            if answer.status_code < 400:
-                return answer.json()["result"]
-            print(f"{method}: {answer.status_code}", flush=True)
-            if answer.status_code != 429 and answer.status_code < 500:
-                raise RuntimeError(answer.text)
-            if "Retry-After" in answer.headers:
-                time.sleep(int(answer.headers["Retry-After"]))
+            if response.status_code < 400:
+                return response.json()["result"]
+            print(f"{method}: {response.status_code}", flush=True)
+            if response.status_code != 429 and response.status_code < 500:
+                raise RuntimeError(response.text)
+            if "Retry-After" in response.headers:
+                time.sleep(int(response.headers["Retry-After"]))
                 continue
-        time.sleep(pause)
-        pause = min(2 * pause, 30)
+        time.sleep(delay)
+        delay = min(2 * delay, 30)
 
 
 def handle(event):

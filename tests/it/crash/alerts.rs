@@ -1,7 +1,8 @@
-//! Alerts of Event Management as the oracle sees tickets: open or closed, the title their description, the severity in
-//! place of impact and urgency, the notes those of their events, in order. What a clear event says of the severity is not
-//! kept by an alert, so a closed one has none here. An alert that was over before its first event could be sent has events
-//! and no alert, since a clear event makes none; its events are judged in its place.
+//! Translates alerts of Event Management to tickets for the oracle: the state is open or closed, the title is the
+//! description, the severity takes the place of impact and urgency, and the notes are those of the alert's events, in
+//! order. An alert does not keep the severity of a clear event, so a closed alert has none here. If an alert was
+//! resolved before its first event could be sent, the instance has events of it but no alert, because a clear event
+//! creates none; then its events are used instead.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::reference::Ticket;
 
-/// What alerts must be.
+/// The expected alerts, as tickets.
 pub fn expected(tickets: &BTreeMap<String, Ticket>) -> BTreeMap<String, Ticket> {
     let as_alert = |ticket: &Ticket| {
         let closed = ticket.state == "6";
@@ -36,16 +37,16 @@ pub fn rows(alerts: &[Value], events: &[Value]) -> BTreeMap<String, Vec<Value>> 
     }
     let mut rows: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let known: Vec<&str> = alerts.iter().map(|alert| text(alert, "message_key")).collect();
-    let mut over: BTreeMap<&str, Value> = BTreeMap::new();
+    let mut without_alert: BTreeMap<&str, Value> = BTreeMap::new();
     for event in events.iter().filter(|event| !known.contains(&text(event, "message_key"))) {
         let key = text(event, "message_key");
-        assert_eq!(event["severity"], "0", "an event of {key} made no alert: {event}");
-        let row = over.entry(key).or_insert_with(|| json!({"message_key": key, "state": "Closed"}));
+        assert_eq!(event["severity"], "0", "an event of {key} created no alert: {event}");
+        let row = without_alert.entry(key).or_insert_with(|| json!({"message_key": key, "state": "Closed"}));
         if !text(event, "description").is_empty() {
             row["description"] = event["description"].clone();
         }
     }
-    for alert in alerts.iter().chain(over.values()) {
+    for alert in alerts.iter().chain(without_alert.values()) {
         let (key, closed) = (text(alert, "message_key"), alert["state"] == "Closed");
         let row = json!({
             "state": if closed { "closed" } else { "open" },
@@ -59,13 +60,13 @@ pub fn rows(alerts: &[Value], events: &[Value]) -> BTreeMap<String, Vec<Value>> 
     rows
 }
 
-/// The log's events as writes of tickets.
+/// The events in the instance's log, as writes of tickets.
 pub fn writes(entries: &[Value]) -> Vec<Value> {
     let events = entries.iter().filter(|entry| entry["table"] == "em_event");
     let write = |entry: &Value| {
         let fields = &entry["fields"];
         json!({"correlation_id": fields["message_key"], "fields": {"short_description": fields["description"]},
-            "was_ghost": entry["was_ghost"], "refused": entry["refused"]})
+            "ghost_write": entry["ghost_write"], "error": entry["error"]})
     };
     events.map(write).collect()
 }

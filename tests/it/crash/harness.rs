@@ -1,4 +1,4 @@
-//! The processes of a crash test, and what the simulator shows to the oracle.
+//! The processes of a crash test, and the simulator's data for the oracle.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,38 +12,54 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use super::alerts;
-use super::oracle::{judge, overtaken};
+use super::oracle::{WriteOrder, compare, write_order};
 use super::reference::{Event, Ticket, notes};
 use crate::support::kafka::{self, Broker};
 
-/// What a check has seen.
+/// The counts of a successful check.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct CheckResult {
     pub tickets: usize,
-    /// Writes that the instance made after it had cut their connection.
-    pub ghosts: usize,
+    /// Writes that the instance committed after their connection was cut.
+    pub ghost_writes: usize,
 }
 
-/// The simulator as a process, and what the bridges need.
-pub struct World {
+/// A finished command of the bridge.
+#[derive(Debug)]
+pub struct CommandOutput {
+    pub success: bool,
+    /// Standard output and standard error.
+    pub text: String,
+}
+
+/// The simulator as a process, with the topics and the configuration for bridges.
+pub struct Harness {
     bootstrap: String,
     pub prefix: String,
     url: String,
     http: reqwest::Client,
     folder: tempfile::TempDir,
-    /// The bridge's configuration, given lines of its sink.
-    text: Box<dyn Fn(&str) -> String + Send + Sync>,
+    /// Renders the bridge's configuration, given further lines of its sink.
+    render_config: Box<dyn Fn(&str) -> String + Send + Sync>,
     simulator: Child,
+    /// Number of bridges started so far.
     bridges: AtomicUsize,
 }
 
-impl World {
-    pub async fn start(broker: &Broker, deadline: u64, settle: u64, more: &str) -> Self {
-        Self::start_scaled(broker, deadline, settle, "", more).await
+impl Harness {
+    /// Creates the input topic and starts the simulator. `request_deadline` and `max_transaction_time` are in seconds.
+    pub async fn start(broker: &Broker, request_deadline: u64, max_transaction_time: u64, sink_lines: &str) -> Self {
+        Self::start_with_kafka_lines(broker, request_deadline, max_transaction_time, "", sink_lines).await
     }
 
-    /// With more lines about Kafka.
-    pub async fn start_scaled(broker: &Broker, deadline: u64, settle: u64, kafka_lines: &str, more: &str) -> Self {
+    /// The same, with further lines in the `kafka` section of the configuration.
+    pub async fn start_with_kafka_lines(
+        broker: &Broker,
+        request_deadline: u64,
+        max_transaction_time: u64,
+        kafka_lines: &str,
+        sink_lines: &str,
+    ) -> Self {
         let prefix = kafka::unique("crash");
         let spec = TopicSpec::new(format!("{prefix}.alerts"), Purpose::Input).partitions(4);
         broker.create(&[spec]).await;
@@ -58,20 +74,21 @@ impl World {
             .expect("the simulator starts");
         let folder = tempfile::tempdir().expect("a folder");
         let (bootstrap, name, at) = (broker.bootstrap.clone(), prefix.clone(), url.clone());
-        let scaled = kafka_lines.to_owned();
-        let text = move |more: &str| {
+        let kafka_lines = kafka_lines.to_owned();
+        let render_config = move |sink_lines: &str| {
             let closing = "    closing: { close_code: Solution provided }\n";
-            let closing = if more.contains("write: event") { "" } else { closing };
+            let closing = if sink_lines.contains("write: event") { "" } else { closing };
             format!(
-                "instances:\n  dev:\n    url: {at}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, password: \
-             nowbridge }} }}\n    request_deadline: {deadline}s\n    settle_time: {settle}s\n    concurrency: 16\n    \
-             auth_retry: {{ first: 1s, longest: 4s }}\nkafka:\n  bootstrap: {bootstrap}\n  session_timeout: \
-             6s\n{scaled}topics:\n  prefix: {name}\n  unsafe_topics: true\n  \
-             replication: 1\nsinks:\n  incidents:\n    topic: {name}.alerts\n{closing}{more}admin:\n  listen: 127.0.0.1:0\n",
+                "instances:\n  dev:\n    url: {at}\n    allow_http: true\n    auth: {{ basic: {{ user: nowbridge, \
+                 password: nowbridge }} }}\n    request_deadline: {request_deadline}s\n    max_transaction_time: \
+                 {max_transaction_time}s\n    concurrency: 16\n    auth_retry: {{ first: 1s, longest: 4s }}\nkafka:\n  \
+                 bootstrap: {bootstrap}\n  session_timeout: 6s\n{kafka_lines}topics:\n  prefix: {name}\n  \
+                 unsafe_topics: true\n  replication: 1\nsinks:\n  incidents:\n    topic: \
+                 {name}.alerts\n{closing}{sink_lines}admin:\n  listen: 127.0.0.1:0\n",
             )
         };
-        let world = Self {
-            text: Box::new(text),
+        let harness = Self {
+            render_config: Box::new(render_config),
             bootstrap: broker.bootstrap.clone(),
             prefix,
             url,
@@ -80,41 +97,41 @@ impl World {
             simulator,
             bridges: AtomicUsize::new(0),
         };
-        world.configure(more);
+        harness.configure(sink_lines);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while world.get("/simulator/state").await.is_none() {
-            assert!(Instant::now() < deadline, "the simulator does not answer");
+        while harness.get("/simulator/state").await.is_none() {
+            assert!(Instant::now() < deadline, "the simulator does not respond");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        world
+        harness
     }
 
     /// Writes the bridge's configuration with these lines in its sink.
-    pub fn configure(&self, more: &str) {
-        std::fs::write(self.config(), (self.text)(more)).expect("a configuration");
+    pub fn configure(&self, sink_lines: &str) {
+        std::fs::write(self.config(), (self.render_config)(sink_lines)).expect("the configuration is written");
     }
 
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("bridge.yaml")
     }
 
-    /// What a command of the bridge prints, and whether it ended well.
-    pub fn command(&self, arguments: &[&str]) -> (bool, String) {
+    /// Runs a command of the bridge with this configuration.
+    pub fn try_command(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
-        let output = command.args(arguments).arg("--config").arg(self.config()).output().expect("it runs");
+        let output = command.args(arguments).arg("--config").arg(self.config()).output().expect("nowbridge runs");
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        (output.status.success(), text)
+        CommandOutput { success: output.status.success(), text }
     }
 
-    /// As [`World::command`], of one that must end well.
-    pub fn done(&self, arguments: &[&str]) -> String {
-        let (well, told) = self.command(arguments);
-        assert!(well, "{arguments:?}: {told}");
-        told
+    /// Runs a command that must succeed, and returns its output.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let output = self.try_command(arguments);
+        assert!(output.success, "{arguments:?}: {}", output.text);
+        output.text
     }
 
-    /// Where the events' times begin: far enough back that none lies in the future.
-    pub fn now(&self) -> i64 {
+    /// The time of the first event in Unix milliseconds: an hour ago, so that no event is in the future.
+    pub fn first_event_time(&self) -> i64 {
         jiff::Timestamp::now().as_millisecond() - 3_600_000
     }
 
@@ -122,24 +139,25 @@ impl World {
         self.http.get(format!("{}{path}", self.url)).send().await.ok()?.json().await.ok()
     }
 
+    /// The simulator's counters.
     pub async fn state(&self) -> Value {
-        self.get("/simulator/state").await.expect("the simulator answers")
+        self.get("/simulator/state").await.expect("the simulator responds")
     }
 
-    pub async fn faults(&self, faults: &Value) {
+    pub async fn set_faults(&self, faults: &Value) {
         let sent = self.http.post(format!("{}/simulator/faults", self.url)).json(faults).send().await.expect("sent");
         assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
     }
 
-    pub async fn person(&self, act: &Value) {
-        let sent = self.http.post(format!("{}/simulator/people", self.url)).json(act).send().await.expect("sent");
-        assert!(sent.status().is_success(), "{act}: {}", sent.text().await.unwrap_or_default());
+    pub async fn edit_as_user(&self, edit: &Value) {
+        let sent = self.http.post(format!("{}/simulator/user_edits", self.url)).json(edit).send().await.expect("sent");
+        assert!(sent.status().is_success(), "{edit}: {}", sent.text().await.unwrap_or_default());
     }
 
-    /// Incidents by correlation; where the route writes events, alerts by message key.
+    /// Incidents by correlation; if the route writes events, alerts by message key.
     pub async fn rows(&self) -> BTreeMap<String, Vec<Value>> {
         if self.writes_events() {
-            // Alerts are looked at last, since every event that was seen has made its alert by then.
+            // Alerts are read last: by then, every event that was read has created its alert.
             let events = self.get_rows("em_event").await;
             let alerts = self.get_rows("em_alert").await;
             return alerts::rows(&alerts, &events);
@@ -153,10 +171,10 @@ impl World {
         rows
     }
 
-    /// Publishes at a pace, in order.
-    pub fn feed(&self, events: Vec<Event>, per_second: usize) -> tokio::task::JoinHandle<()> {
-        let (bootstrap, topic, rekeyed) =
-            (self.bootstrap.clone(), format!("{}.alerts", self.prefix), self.is_rekeyed());
+    /// Publishes in order, at a steady rate.
+    pub fn publish(&self, events: Vec<Event>, per_second: usize) -> tokio::task::JoinHandle<()> {
+        let (bootstrap, topic, repartitioned) =
+            (self.bootstrap.clone(), format!("{}.alerts", self.prefix), self.is_repartitioned());
         tokio::task::spawn_blocking(move || {
             let producer: BaseProducer = ClientConfig::new()
                 .set("bootstrap.servers", &bootstrap)
@@ -166,33 +184,33 @@ impl World {
             let began = Instant::now();
             for (number, event) in (0_u32..).zip(&events) {
                 let body = event.body();
-                let (host, partition) = foreign(&event.key);
+                let (record_key, partition) = other_key_and_partition(&event.key);
                 let mut record = BaseRecord::to(&topic).payload(&body);
-                if rekeyed {
-                    // Records of an alert share a partition, by which they have an order, and nothing else.
+                if repartitioned {
+                    // The records of an alert share a partition, which orders them, but not a key.
                     record.partition = Some(partition);
-                    record.key = host.as_ref();
+                    record.key = record_key.as_ref();
                 } else {
                     record.key = Some(&event.key);
                 }
                 producer.send(record).map_err(|(e, _)| e).expect("sent");
                 let due = Duration::from_secs(1) * number / u32::try_from(per_second).unwrap_or(1);
-                // This is the pace of the input, not a wait for anything.
+                // This sets the rate of the input; it waits for nothing.
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
             }
             producer.flush(Duration::from_secs(30)).expect("acknowledged");
         })
     }
 
-    /// Another bridge of the same group.
-    pub fn bridge(&self, crash_at: Option<&str>) -> Bridge {
+    /// Starts another bridge of the same consumer group, which kills itself at `failpoint` (`<point>:<n>`), if given.
+    pub fn start_bridge(&self, failpoint: Option<&str>) -> Bridge {
         let number = self.bridges.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("bridge-{number}.log"));
         let file = std::fs::File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_nowbridge"));
         command.args(["run", "--config"]).arg(self.config());
-        if let Some(at) = crash_at {
-            command.env("NOWBRIDGE_CRASH_AT", at);
+        if let Some(failpoint) = failpoint {
+            command.env("NOWBRIDGE_FAILPOINT", failpoint);
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the bridge starts");
         Bridge { child, log }
@@ -200,23 +218,23 @@ impl World {
 
     fn differences(&self, rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>) -> Vec<String> {
         if self.writes_events() {
-            return judge(rows, &alerts::expected(expected), &self.topic()).differences;
+            return compare(rows, &alerts::expected(expected), &self.sink_topic()).differences;
         }
-        judge(rows, expected, &self.topic()).differences
+        compare(rows, expected, &self.sink_topic()).differences
     }
 
-    /// The topic that the sink reads, which its notes name.
-    pub fn topic(&self) -> String {
-        let reads = match (self.is_configured("digest:"), self.is_rekeyed()) {
-            (true, _) => "incidents.digests",
-            (false, true) => "incidents.rekeyed",
+    /// The topic that the sink reads. The markers of its notes name it.
+    pub fn sink_topic(&self) -> String {
+        let topic = match (self.is_configured("grouping:"), self.is_repartitioned()) {
+            (true, _) => "incidents.groups",
+            (false, true) => "incidents.repartitioned",
             (false, false) => "alerts",
         };
-        format!("{}.{reads}", self.prefix)
+        format!("{}.{topic}", self.prefix)
     }
 
-    fn is_configured(&self, what: &str) -> bool {
-        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains(what))
+    fn is_configured(&self, setting: &str) -> bool {
+        std::fs::read_to_string(self.config()).is_ok_and(|text| text.contains(setting))
     }
 
     fn writes_events(&self) -> bool {
@@ -228,84 +246,87 @@ impl World {
         page["rows"].as_array().expect("rows").clone()
     }
 
-    fn is_rekeyed(&self) -> bool {
-        self.is_configured("rekey: true") || self.is_configured("digest:")
+    fn is_repartitioned(&self) -> bool {
+        self.is_configured("repartition: true") || self.is_configured("grouping:")
     }
 
-    /// Waits until every ticket is as it must be.
-    pub async fn await_right(&self, expected: &BTreeMap<String, Ticket>, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until every ticket equals the expected one.
+    pub async fn await_expected(&self, expected: &BTreeMap<String, Ticket>, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         loop {
-            let wrong = self.differences(&self.rows().await, expected);
-            if wrong.is_empty() {
+            let differences = self.differences(&self.rows().await, expected);
+            if differences.is_empty() {
                 return;
             }
             if Instant::now() > deadline {
-                let shown: Vec<_> = wrong.iter().take(10).collect();
-                panic!("{} of {} are wrong: {shown:#?}\n{}", wrong.len(), expected.len(), self.last_log());
+                let (count, shown) = (differences.len(), differences.iter().take(10).collect::<Vec<_>>());
+                panic!("{count} differences in {} tickets: {shown:#?}\n{}", expected.len(), self.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 
-    /// Waits until the instance works on so many requests at once.
-    pub async fn await_running(&self, count: u64, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.state().await["requests_running"].as_u64() < Some(count) {
+    /// Waits until the instance processes this many requests concurrently.
+    pub async fn await_in_flight(&self, count: u64, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.state().await["requests_in_flight"].as_u64() < Some(count) {
             let state = self.state().await;
-            assert!(Instant::now() < deadline, "never {count} requests at once: {state}\n{}", self.last_log());
+            assert!(Instant::now() < deadline, "never {count} concurrent requests: {state}\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     /// Waits until each of these keys has a note.
-    pub async fn await_notes(&self, keys: &[String], patience: Duration) {
-        let deadline = Instant::now() + patience;
+    pub async fn await_notes(&self, keys: &[String], timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         loop {
             let rows = self.rows().await;
-            let missing = keys.iter().filter(|k| notes(&rows[*k][0], &self.topic()).is_empty()).count();
+            let missing = keys.iter().filter(|k| notes(&rows[*k][0], &self.sink_topic()).is_empty()).count();
             if missing == 0 {
                 return;
             }
-            assert!(Instant::now() < deadline, "{missing} notes are missing\n{}", self.last_log());
+            assert!(Instant::now() < deadline, "{missing} notes are missing\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 
-    /// What the instance did, in order.
+    /// The instance's log of writes, in commit order.
     pub async fn log(&self) -> Vec<Value> {
         let log = self.get("/simulator/log?limit=10000000").await.expect("a log");
         log["entries"].as_array().expect("entries").clone()
     }
 
-    /// Counts on the simulator's side, from its log of writes: nothing doubled, nothing out of order.
-    pub async fn check(&self, expected: &BTreeMap<String, Ticket>) -> Told {
+    /// Asserts by the simulator's rows and its log of writes: every ticket as expected, no duplicates, no write out of
+    /// order, no write to a closed ticket.
+    pub async fn check(&self, expected: &BTreeMap<String, Ticket>) -> CheckResult {
         let rows = self.rows().await;
         assert_eq!(self.differences(&rows, expected), Vec::<String>::new());
         for (key, rows) in &rows {
-            let written = notes(&rows[0], &self.topic());
+            let written = notes(&rows[0], &self.sink_topic());
             let mut markers: Vec<&String> = written.iter().map(|(_, marker)| marker).collect();
             markers.sort();
             markers.dedup();
-            assert_eq!(markers.len(), written.len(), "{key}: a note is doubled: {written:?}");
+            assert_eq!(markers.len(), written.len(), "{key}: duplicate note: {written:?}");
         }
         let entries = self.log().await;
-        let (disordered, ghosts) =
-            if self.writes_events() { overtaken(&alerts::writes(&entries)) } else { overtaken(&entries) };
+        let WriteOrder { out_of_order, ghost_writes } =
+            write_order(&if self.writes_events() { alerts::writes(&entries) } else { entries });
         assert_eq!(self.state().await["writes_to_closed_rows"], 0);
         println!(
-            "{} tickets, 0 doubled, 0 missing, {} writes out of order, {ghosts} ghosts struck, all repaired",
+            "{} tickets: 0 duplicated, 0 lost, {} writes out of order; {ghost_writes} ghost writes, all corrected",
             rows.len(),
-            disordered.len()
+            out_of_order.len()
         );
-        let told =
-            || disordered.iter().filter_map(|one| Some(self.told_of(one.split_once(": ")?.0))).collect::<String>();
-        assert!(disordered.is_empty(), "{}\n{}", disordered.join("\n"), told());
-        Told { tickets: rows.len(), ghosts }
+        let log_lines = || {
+            let keys = out_of_order.iter().filter_map(|write| Some(write.split_once(": ")?.0));
+            keys.map(|key| self.log_lines_of(key)).collect::<String>()
+        };
+        assert!(out_of_order.is_empty(), "{}\n{}", out_of_order.join("\n"), log_lines());
+        CheckResult { tickets: rows.len(), ghost_writes }
     }
 
-    /// What all bridges have told of a key.
-    fn told_of(&self, key: &str) -> String {
+    /// The log lines of all bridges that name a key.
+    fn log_lines_of(&self, key: &str) -> String {
         let quoted = format!("\"{key}\"");
         let bridges = 0..self.bridges.load(Ordering::Relaxed);
         let logs = bridges.map(|number| {
@@ -317,7 +338,8 @@ impl World {
         logs.collect()
     }
 
-    fn last_log(&self) -> String {
+    /// The last lines of the log of the bridge that was started last.
+    fn log_tail(&self) -> String {
         let last = self.bridges.load(Ordering::Relaxed).saturating_sub(1);
         let text = std::fs::read_to_string(self.folder.path().join(format!("bridge-{last}.log"))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -325,13 +347,13 @@ impl World {
     }
 }
 
-/// The key of a record that is not its alert's, or none, and the partition that a publisher chose by it.
-fn foreign(key: &str) -> (Option<String>, i32) {
+/// A record key that is not the alert's key, or none, and the partition that a publisher chose for the alert.
+fn other_key_and_partition(key: &str) -> (Option<String>, i32) {
     let sum = key.bytes().fold(0_i32, |sum, byte| sum * 31 % 10_007 + i32::from(byte));
     ((sum % 3 != 0).then(|| format!("host-{}", sum % 5)), sum % 4)
 }
 
-impl Drop for World {
+impl Drop for Harness {
     fn drop(&mut self) {
         let _ = self.simulator.kill();
         let _ = self.simulator.wait();
@@ -354,16 +376,16 @@ impl Bridge {
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
 
-    /// Stops it in order.
+    /// Stops it with SIGTERM; it must exit with 0.
     pub fn stop(mut self) {
         self.signal("-TERM");
         assert_eq!(self.exit_code(Duration::from_secs(30)), Some(0), "{}", self.log());
     }
 
-    /// True where it died by the SIGKILL that it was told to die by; else it is killed now.
-    pub fn dies_within(&mut self, patience: Duration) -> bool {
+    /// Waits until it has killed itself at its failpoint. Returns false if it has not; then it is killed now.
+    pub fn await_failpoint(&mut self, timeout: Duration) -> bool {
         use std::os::unix::process::ExitStatusExt;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("waited for") {
                 assert_eq!(status.signal(), Some(9), "{}", self.log());
@@ -376,8 +398,9 @@ impl Bridge {
         false
     }
 
-    pub fn exit_code(&mut self, patience: Duration) -> Option<i32> {
-        let deadline = Instant::now() + patience;
+    /// Waits for its end. `None` if it was killed by a signal or still runs after `timeout`.
+    pub fn exit_code(&mut self, timeout: Duration) -> Option<i32> {
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("waited for") {
                 return status.code();
@@ -389,7 +412,7 @@ impl Bridge {
 
     pub fn await_assigned(&self) {
         let deadline = Instant::now() + Duration::from_secs(40);
-        while !self.log().contains("was assigned a partition") {
+        while !self.log().contains("partition assigned") {
             assert!(Instant::now() < deadline, "no partition was assigned: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -1,6 +1,7 @@
-//! The crash test: on a real Kafka, with the bridge and the simulator as processes of their own, the bridge is killed
-//! again and again at chosen instructions, answers are lost, writes strike late; in the end every ticket equals a
-//! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events over 500 keys, 20 kills, ghosts up to 20 s late.
+//! Crash tests: on a real Kafka, with the bridge and the simulator as separate processes, the bridge is killed again
+//! and again at failpoints, responses are lost, and writes are committed late; in the end every ticket must equal the
+//! reference model. `NOWBRIDGE_FULL=1` runs the full size: 5,000 events of 500 keys, 20 kills, ghost writes up to 20 s
+//! late.
 
 mod alerts;
 mod chaos;
@@ -19,20 +20,23 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::kafka;
-use harness::World;
-use reference::{apply, input};
-use workload::{Kind, Measures};
+use harness::Harness;
+use reference::{expected_tickets, random_events};
+use workload::{Pattern, Profile};
 
-/// Sizes of a run.
+/// Size of a run.
 struct Size {
     events: usize,
     keys: usize,
     kills: usize,
-    ghost_ms: [u64; 2],
-    settle: u64,
-    per_second: usize,
-    /// How much more often faults strike than in the full size: all of them must have struck, however few the writes.
-    worse: f64,
+    /// Delay of ghost writes: minimum, maximum.
+    ghost_delay_ms: [u64; 2],
+    /// Seconds.
+    max_transaction_time: u64,
+    events_per_second: usize,
+    /// Multiplies the probabilities of faults of the full size, so that every fault occurs although there are fewer
+    /// writes.
+    fault_factor: f64,
     throttled_every_ms: u64,
 }
 
@@ -46,10 +50,10 @@ fn size() -> Size {
             events: 5_000,
             keys: 500,
             kills: 20,
-            ghost_ms: [1_000, 20_000],
-            settle: 25,
-            per_second: 30,
-            worse: 1.0,
+            ghost_delay_ms: [1_000, 20_000],
+            max_transaction_time: 25,
+            events_per_second: 30,
+            fault_factor: 1.0,
             throttled_every_ms: 20_000,
         }
     } else {
@@ -57,10 +61,10 @@ fn size() -> Size {
             events: 700,
             keys: 70,
             kills: 5,
-            ghost_ms: [1_000, 3_000],
-            settle: 5,
-            per_second: 15,
-            worse: 4.0,
+            ghost_delay_ms: [1_000, 3_000],
+            max_transaction_time: 5,
+            events_per_second: 15,
+            fault_factor: 4.0,
             throttled_every_ms: 7_000,
         }
     }
@@ -76,160 +80,173 @@ const FAULTS: [&str; 7] = [
     "throttle",
 ];
 
-const WINDOWS: [&str; 5] = ["claim", "send", "in-flight", "entry", "commit"];
+const FAILPOINTS: [&str; 5] = ["claim", "send", "in-flight", "entry", "commit"];
 
-/// How a run writes: lines of its route, and the faults that only this way of writing can meet.
+/// How a run writes.
 struct Mode {
     name: &'static str,
-    lines: &'static str,
+    /// Lines of the sink's configuration.
+    sink_lines: &'static str,
+    /// Faults that only this way of writing can meet.
     faults: Value,
-    struck: &'static [&'static str],
+    /// Of these, the ones that must occur.
+    required_faults: &'static [&'static str],
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts() {
-    let mode = Mode { name: "crash test", lines: "", faults: json!({}), struck: &[] };
-    let world = crash(mode, size()).await;
-    assert!(world.is_none_or(|state| state["counts"]["batch_items"].is_null()), "no batch was asked for");
+async fn tickets_are_correct_after_kills_lost_responses_and_ghost_writes() {
+    let mode = Mode { name: "crash test", sink_lines: "", faults: json!({}), required_faults: &[] };
+    let state = crash_test(mode, size()).await;
+    assert!(state.is_none_or(|state| state["counters"]["batch_items"].is_null()), "no batch was configured");
 }
 
-/// In batches fewer requests carry more events, so more events are fed, and more quickly; the batches are small, so
-/// that there are enough of them for every fault to strike.
+/// In batches fewer requests contain more events, so more events are published, and faster. The batches are small, so
+/// that there are enough of them for every fault to occur.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_batches() {
-    let plain = size();
+async fn tickets_are_correct_after_kills_lost_responses_and_ghost_writes_of_batches() {
+    let base = size();
     let size = Size {
         events: if is_full() { 9_000 } else { 1_500 },
         keys: if is_full() { 600 } else { 150 },
-        per_second: if is_full() { 50 } else { 40 },
-        ..plain
+        events_per_second: if is_full() { 50 } else { 40 },
+        ..base
     };
-    let faults = json!({"batch_quota": size.worse * 0.02, "batch_item_500": size.worse * 0.004});
-    let struck = &["batch_quota", "batch_item_500"];
-    let lines = "    write: batch\n    batch: { size: 6, linger: 200ms }\n";
-    let Some(state) = crash(Mode { name: "crash test of batches", lines, faults, struck }, size).await else { return };
-    let (items, ended) = (&state["counts"]["batch_items"], &state["counts"]["batches_ended_early"]);
+    let faults = json!({"batch_quota_exceeded": size.fault_factor * 0.02, "batch_item_500": size.fault_factor * 0.004});
+    let mode = Mode {
+        name: "crash test of batches",
+        sink_lines: "    write: batch\n    batch: { size: 6, linger: 200ms }\n",
+        faults,
+        required_faults: &["batch_quota_exceeded", "batch_item_500"],
+    };
+    let Some(state) = crash_test(mode, size).await else { return };
+    let (items, ended) = (&state["counters"]["batch_items"], &state["counters"]["batches_ended_early"]);
     let requests = state["requests"].as_array().expect("counts");
     let batches: u64 = requests.iter().filter(|r| r["table"] == "batch").filter_map(|r| r["count"].as_u64()).sum();
-    println!("{batches} batches of {items} items, {ended} of them ended by the quota");
-    assert!(items.as_u64() > Some(2 * batches), "requests went together: {items} in {batches}");
+    println!("{batches} batches with {items} items; the quota ended {ended} of them");
+    assert!(items.as_u64() > Some(2 * batches), "too few items per batch: {items} in {batches}");
 }
 
-/// Through a staging table, whose transform map tells what became of a row inside of a 201.
+/// Writes through a staging table, whose transform map reports the result of a row inside a 201.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_import_sets() {
+async fn tickets_are_correct_after_kills_lost_responses_and_ghost_writes_of_import_sets() {
     let size = size();
-    let faults = json!({"import_error_after_commit": size.worse * 0.01});
+    let faults = json!({"import_error_after_commit": size.fault_factor * 0.01});
     let mode = Mode {
         name: "crash test of import sets",
-        lines: "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n",
+        sink_lines: "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n",
         faults,
-        struck: &["import_error_after_commit"],
+        required_faults: &["import_error_after_commit"],
     };
-    let Some(state) = crash(mode, size).await else { return };
+    let Some(state) = crash_test(mode, size).await else { return };
     let requests = state["requests"].as_array().expect("counts");
     let wrote = |r: &&Value| r["table"] == "incident" && r["method"] != "GET";
-    assert_eq!(requests.iter().filter(wrote).count(), 0, "nothing was written but by the staging table: {requests:?}");
-    println!("{} rows were staged", state["counts"]["import_rows"]);
+    assert_eq!(requests.iter().filter(wrote).count(), 0, "writes outside the staging table: {requests:?}");
+    println!("{} rows were staged", state["counters"]["import_rows"]);
 }
 
-/// As events, of which the instance makes alerts, and of which it tells only how many it took.
+/// Writes events, from which the instance creates alerts. Its responses contain only how many events it accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_ticket_is_right_after_crashes_lost_answers_and_ghosts_of_events() {
-    let plain = size();
+async fn alerts_are_correct_after_kills_lost_responses_and_ghost_writes_of_events() {
+    let base = size();
     let size = Size {
         events: if is_full() { 9_000 } else { 1_500 },
         keys: if is_full() { 600 } else { 150 },
-        per_second: if is_full() { 50 } else { 40 },
-        // Requests are few, and come between kills that are about seven seconds apart.
+        events_per_second: if is_full() { 50 } else { 40 },
+        // There are few requests, between kills that are about seven seconds apart.
         throttled_every_ms: 3_000,
-        ..plain
+        ..base
     };
-    let faults = json!({"event_not_taken": size.worse * 0.004});
-    let lines = "    write: event\n    event: { size: 6, linger: 200ms }\n";
-    let mode = Mode { name: "crash test of events", lines, faults, struck: &["event_not_taken"] };
-    let Some(state) = crash(mode, size).await else { return };
+    let mode = Mode {
+        name: "crash test of events",
+        sink_lines: "    write: event\n    event: { size: 6, linger: 200ms }\n",
+        faults: json!({"event_not_inserted": size.fault_factor * 0.004}),
+        required_faults: &["event_not_inserted"],
+    };
+    let Some(state) = crash_test(mode, size).await else { return };
     let requests = state["requests"].as_array().expect("counts");
     let wrote = |r: &&Value| r["method"] != "GET" && r["table"] != "em_event";
-    assert_eq!(requests.iter().filter(wrote).count(), 0, "nothing was written but events: {requests:?}");
-    println!("{} requests carried events", state["counts"]["event_requests"]);
+    assert_eq!(requests.iter().filter(wrote).count(), 0, "writes other than events: {requests:?}");
+    println!("{} requests contained events", state["counters"]["event_requests"]);
 }
 
-/// Runs, kills and checks; the instance's counts at the end.
-async fn crash(mode: Mode, size: Size) -> Option<Value> {
+/// Publishes, kills and checks. Returns the simulator's counters at the end, or `None` if there is no real Kafka.
+async fn crash_test(mode: Mode, size: Size) -> Option<Value> {
     let broker = kafka::real(mode.name)?;
-    let world = World::start(broker, 3, size.settle, mode.lines).await;
-    let worse = |probability: f64| size.worse * probability;
-    world
-        .faults(&json!({
-            "seed": 5, "drop_after_commit": worse(0.02), "ghost": worse(0.01), "ghost_ms": size.ghost_ms,
-            "error_500_after_commit": worse(0.005), "gateway_502_after_commit": worse(0.005),
-            "error_500_before_commit": worse(0.005), "gateway_503_before_commit": worse(0.005),
+    let harness = Harness::start(broker, 3, size.max_transaction_time, mode.sink_lines).await;
+    let scaled = |probability: f64| size.fault_factor * probability;
+    harness
+        .set_faults(&json!({
+            "seed": 5,
+            "drop_after_commit": scaled(0.02), "ghost": scaled(0.01), "ghost_delay_ms": size.ghost_delay_ms,
+            "error_500_after_commit": scaled(0.005), "gateway_502_after_commit": scaled(0.005),
+            "error_500_before_commit": scaled(0.005), "gateway_503_before_commit": scaled(0.005),
             "throttle": {"every_ms": size.throttled_every_ms, "for_ms": 1_000, "retry_after": 1},
         }))
         .await;
-    world.faults(&mode.faults).await;
-    let events = input(size.events, size.keys, 11, world.now());
-    let feed = world.feed(events.clone(), size.per_second);
-    let mut killed = Vec::new();
+    harness.set_faults(&mode.faults).await;
+    let events = random_events(size.events, size.keys, 11, harness.first_event_time());
+    let publishing = harness.publish(events.clone(), size.events_per_second);
+    let mut killed_at = Vec::new();
     let mut random = fastrand::Rng::with_seed(3);
     for number in 0..size.kills {
-        let window = WINDOWS[number % WINDOWS.len()];
-        let mut bridge = world.bridge(Some(&format!("{window}:{}", random.u8(3..20))));
-        // A window that does not come, because little is left to do, ends by a plain SIGKILL and is not counted.
-        if bridge.dies_within(Duration::from_secs(40)) {
-            killed.push(window);
+        let failpoint = FAILPOINTS[number % FAILPOINTS.len()];
+        let mut bridge = harness.start_bridge(Some(&format!("{failpoint}:{}", random.u8(3..20))));
+        // If too little is left to do, the failpoint is not reached; such a kill is not counted.
+        if bridge.await_failpoint(Duration::from_secs(40)) {
+            killed_at.push(failpoint);
         }
     }
-    let bridge = world.bridge(None);
-    feed.await.expect("fed");
-    let expected = apply(&events);
-    world.await_right(&expected, Duration::from_secs(if size.kills > 5 { 400 } else { 150 })).await;
-    let state = world.state().await;
-    println!("killed at: {killed:?}");
-    println!("faults: {}", state["faults_struck"]);
-    world.check(&expected).await;
+    let bridge = harness.start_bridge(None);
+    publishing.await.expect("the events are published");
+    let expected = expected_tickets(&events);
+    harness.await_expected(&expected, Duration::from_secs(if size.kills > 5 { 400 } else { 150 })).await;
+    let state = harness.state().await;
+    println!("{} kills: {killed_at:?}", killed_at.len());
+    println!("faults: {}", state["faults_injected"]);
+    harness.check(&expected).await;
     println!("{} events, {} requests", events.len(), state["requests_total"]);
-    for window in WINDOWS {
-        let wanted = size.kills / WINDOWS.len() / 2 + 1;
-        let times = killed.iter().filter(|k| **k == window).count();
-        assert!(times >= wanted.min(size.kills / WINDOWS.len()), "killed only {times} times at {window}");
+    for failpoint in FAILPOINTS {
+        let wanted = size.kills / FAILPOINTS.len() / 2 + 1;
+        let times = killed_at.iter().filter(|k| **k == failpoint).count();
+        assert!(times >= wanted.min(size.kills / FAILPOINTS.len()), "only {times} kills at {failpoint}");
     }
-    for fault in FAULTS.iter().chain(mode.struck) {
-        assert!(state["faults_struck"][fault].as_u64() > Some(0), "no {fault} happened: {}", state["faults_struck"]);
+    for fault in FAULTS.iter().chain(mode.required_faults) {
+        let faults = &state["faults_injected"];
+        assert!(faults[fault].as_u64() > Some(0), "fault {fault} did not occur: {faults}");
     }
     drop(bridge);
     Some(state)
 }
 
-/// The fault benchmark's flapping alerts, small: `cargo bench --bench delivery -- report` has it at its full size.
+/// The flapping alerts of the fault benchmark at a small size; `cargo bench --bench delivery -- report` runs the full
+/// size.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_ticket_is_right_after_alerts_that_flap() {
-    let Some(broker) = kafka::real("flapping") else { return };
-    let world = World::start(broker, 3, 5, "").await;
-    let lasts = Duration::from_secs(4);
-    let flap = Measures { kind: Kind::Flap, events: 300, keys: 15, lasts, critical_every: 30 };
-    let events = flap.trace(1, world.now()).events;
-    let bridge = world.bridge(None);
-    world.feed(events.clone(), 75).await.expect("fed");
-    let expected = apply(&events);
-    world.await_right(&expected, Duration::from_secs(30)).await;
-    world.check(&expected).await;
+async fn tickets_are_correct_after_flapping_alerts() {
+    let Some(broker) = kafka::real("flapping alerts") else { return };
+    let harness = Harness::start(broker, 3, 5, "").await;
+    let duration = Duration::from_secs(4);
+    let flap = Profile { pattern: Pattern::Flap, events: 300, keys: 15, duration, critical_every: 30 };
+    let events = flap.generate(1, harness.first_event_time()).events;
+    let bridge = harness.start_bridge(None);
+    harness.publish(events.clone(), 75).await.expect("the events are published");
+    let expected = expected_tickets(&events);
+    harness.await_expected(&expected, Duration::from_secs(30)).await;
+    harness.check(&expected).await;
     drop(bridge);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_people_did_to_their_tickets_stands() {
-    let Some(broker) = kafka::real("people") else { return };
-    let world = World::start(broker, 10, 5, "    row_freshness: 1s\n").await;
-    let bridge = world.bridge(None);
+async fn user_edits_are_preserved() {
+    let Some(broker) = kafka::real("user edits") else { return };
+    let harness = Harness::start(broker, 10, 5, "    max_row_age: 1s\n").await;
+    let bridge = harness.start_bridge(None);
     let each = 50;
-    let start = world.now();
-    let mut opened = input(4 * each, 4 * each, 1, start);
-    // Whatever a person chooses then differs from what the bridge wrote.
+    let start = harness.first_event_time();
+    let mut opened = random_events(4 * each, 4 * each, 1, start);
+    // So every value that the user sets differs from what the bridge wrote.
     opened.iter_mut().for_each(|e| e.severity = "critical");
-    world.feed(opened.clone(), 1_000).await.expect("fed");
-    world.await_right(&apply(&opened), Duration::from_secs(60)).await;
+    harness.publish(opened.clone(), 1_000).await.expect("the events are published");
+    harness.await_expected(&expected_tickets(&opened), Duration::from_secs(60)).await;
     for (number, event) in opened.iter().enumerate() {
         let set = match number / each {
             0 => json!({"state": "7", "close_code": "Solution provided", "close_notes": "done"}),
@@ -237,11 +254,11 @@ async fn what_people_did_to_their_tickets_stands() {
             2 => json!({"assigned_to": "beth.anglin", "short_description": "a better name"}),
             _ => json!({"impact": "3", "urgency": "3"}),
         };
-        let act = json!({"correlation_id": event.key, "user": "beth.anglin", "set": set});
-        world.person(&act).await;
+        let edit = json!({"correlation_id": event.key, "user": "beth.anglin", "set": set});
+        harness.edit_as_user(&edit).await;
     }
-    let left = world.rows().await;
-    // Later than the row's freshness, so that the bridge looks before it writes.
+    let edited = harness.rows().await;
+    // Longer than `max_row_age`, so that the bridge reads the rows before it writes.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let mut later = opened.clone();
     for (number, event) in later.iter_mut().enumerate() {
@@ -251,82 +268,91 @@ async fn what_people_did_to_their_tickets_stands() {
         event.title = format!("news {number}");
         event.note = (number / each != 0).then(|| format!("news {number}"));
     }
-    world.feed(later.clone(), 1_000).await.expect("fed");
+    harness.publish(later.clone(), 1_000).await.expect("the events are published");
     let noted: Vec<_> = later.iter().filter(|e| e.note.is_some()).map(|e| e.key.clone()).collect();
-    world.await_notes(&noted, Duration::from_secs(90)).await;
-    let state = world.state().await;
+    harness.await_notes(&noted, Duration::from_secs(90)).await;
+    let state = harness.state().await;
     assert_eq!(state["writes_to_closed_rows"], 0);
-    let rows = world.rows().await;
+    let rows = harness.rows().await;
     for (number, event) in opened.iter().enumerate() {
         let row = &rows[&event.key][0];
         match number / each {
             0 => assert_eq!(row["state"], "7"),
             1 => assert_eq!(row["state"], "6"),
             2 => {
-                assert_eq!(row["assigned_to"], left[&event.key][0]["assigned_to"], "{row}");
+                assert_eq!(row["assigned_to"], edited[&event.key][0]["assigned_to"], "{row}");
                 assert_ne!(row["assigned_to"], "");
                 assert_eq!(row["short_description"], "a better name");
-                assert_eq!(row["impact"], "2", "what no person changed is written");
+                assert_eq!(row["impact"], "2", "the bridge writes columns that no user changed");
             }
             _ => assert_eq!((&row["impact"], &row["urgency"]), (&json!("3"), &json!("3")), "{row}"),
         }
     }
-    println!("people: {} tickets, 0 writes to closed tickets, 0 of their values overwritten", opened.len());
+    println!("user edits: {} tickets, 0 writes to closed tickets, 0 values of users overwritten", opened.len());
     drop(bridge);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_instances_are_killed_added_and_frozen() {
-    let Some(broker) = kafka::real("two instances") else { return };
-    let world = World::start(broker, 20, 5, "").await;
-    let events = input(600, 60, 21, world.now());
-    let feed = world.feed(events.clone(), 12);
-    let _first = world.bridge(None);
-    let second = world.bridge(None);
+async fn tickets_are_correct_after_bridges_are_killed_added_and_frozen() {
+    let Some(broker) = kafka::real("killed and frozen bridges") else { return };
+    let harness = Harness::start(broker, 20, 5, "").await;
+    let events = random_events(600, 60, 21, harness.first_event_time());
+    let publishing = harness.publish(events.clone(), 12);
+    let _first = harness.start_bridge(None);
+    let second = harness.start_bridge(None);
     second.await_assigned();
     second.signal("-KILL");
-    let third = world.bridge(None);
+    let third = harness.start_bridge(None);
     third.await_assigned();
-    // Longer than the session timeout: its partitions go to the other while it still believes to own them.
+    // Longer than the session timeout: its partitions go to the other bridge while it still believes that it owns them.
     third.signal("-STOP");
     tokio::time::sleep(Duration::from_secs(9)).await;
     third.signal("-CONT");
-    feed.await.expect("fed");
-    let expected = apply(&events);
-    world.await_right(&expected, Duration::from_secs(120)).await;
-    world.check(&expected).await;
+    publishing.await.expect("the events are published");
+    let expected = expected_tickets(&events);
+    harness.await_expected(&expected, Duration::from_secs(120)).await;
+    harness.check(&expected).await;
 }
 
-/// A call that ends within the drain leaves no doubt; one that is longer becomes a doubt of the next owner, which
-/// settles it. `NOWBRIDGE_FULL=1` has the long one, for it takes minutes.
+/// A request that ends within the drain leaves no ambiguous write. A longer one becomes an ambiguous write of the next
+/// owner, which verifies it. `NOWBRIDGE_FULL=1` tests the long one, because it takes minutes.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_instances_are_rolled_with_a_long_call_in_flight() {
+async fn a_rolling_restart_with_long_requests_in_flight_loses_nothing() {
     let Some(broker) = kafka::real("rolling restart") else { return };
-    let (call, deadline) = if is_full() { (30, 40) } else { (10, 20) };
-    let world = World::start(broker, deadline, 5, "").await;
-    let events = input(40, 20, 31, world.now());
-    let pair = [world.bridge(None), world.bridge(None)];
+    let (latency, request_deadline) = if is_full() { (30, 40) } else { (10, 20) };
+    let harness = Harness::start(broker, request_deadline, 5, "").await;
+    let events = random_events(40, 20, 31, harness.first_event_time());
+    let pair = [harness.start_bridge(None), harness.start_bridge(None)];
     pair.iter().for_each(harness::Bridge::await_assigned);
-    world.faults(&json!({"latency_ms": call * 1_000})).await;
-    world.feed(events.clone(), 1_000).await.expect("fed");
-    world.await_running(8, Duration::from_secs(20)).await;
-    let began = Instant::now();
+    harness.set_faults(&json!({"latency_ms": latency * 1_000})).await;
+    harness.publish(events.clone(), 1_000).await.expect("the events are published");
+    harness.await_in_flight(8, Duration::from_secs(20)).await;
+    let started = Instant::now();
     for mut bridge in pair {
         bridge.signal("-TERM");
         assert_eq!(bridge.exit_code(Duration::from_secs(45)), Some(0), "{}", bridge.log());
     }
-    println!("calls of {call} s: both drained in {} s", began.elapsed().as_secs());
-    world.faults(&json!({"latency_ms": 0})).await;
-    let last = world.bridge(None);
-    let expected = apply(&events);
-    world.await_right(&expected, Duration::from_secs(180)).await;
-    world.check(&expected).await;
-    let count = |what: &str| last.log().matches(what).count();
+    println!("requests of {latency} s: both bridges drained in {} s", started.elapsed().as_secs());
+    harness.set_faults(&json!({"latency_ms": 0})).await;
+    let last = harness.start_bridge(None);
+    let expected = expected_tickets(&events);
+    harness.await_expected(&expected, Duration::from_secs(180)).await;
+    harness.check(&expected).await;
+    let count = |text: &str| last.log().matches(text).count();
     let deadline = Instant::now() + Duration::from_secs(90);
-    while count("in doubt, looks") != count("settled a doubt") {
-        assert!(Instant::now() < deadline, "doubts are left: {}", last.log());
+    while count(AMBIGUOUS) != count(RESOLVED) {
+        assert!(Instant::now() < deadline, "ambiguous writes are left: {}", last.log());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    println!("doubts that the next owner settled: {}", count("settled a doubt"));
-    assert_eq!(count("in doubt, looks") > 0, is_full(), "only a call beyond the drain leaves doubts: {}", last.log());
+    println!("ambiguous writes that the next owner resolved: {}", count(RESOLVED));
+    assert_eq!(
+        count(AMBIGUOUS) > 0,
+        is_full(),
+        "exactly the requests longer than the drain leave ambiguous writes: {}",
+        last.log()
+    );
 }
+
+/// The bridge's log lines about an ambiguous write: when it starts to verify it, and when the outcome is known.
+const AMBIGUOUS: &str = "write outcome unknown, verifying";
+const RESOLVED: &str = "write outcome resolved";

@@ -1,6 +1,7 @@
-//! The oracle: what the rows and the log of an instance say against the reference model, in counts and in words. It
-//! judges whoever wrote them: the bridge's notes carry markers, those of others do not. A note is one line here, as
-//! all fed notes are; and each write's title ends in `#` and the number of its event, which tells what overtook what.
+//! The oracle: compares the rows and the write log of an instance with the reference model, in counts and in words. It
+//! judges writes of any origin: the bridge's notes contain markers, those of other systems do not. Each note is one
+//! line here, as all published notes are; and each write's title ends in `#` and the number of its event, which shows
+//! writes out of order.
 
 use std::collections::BTreeMap;
 
@@ -9,84 +10,96 @@ use serde_json::Value;
 
 use super::reference::Ticket;
 
-/// How much is wrong, by kind.
+/// Counts of errors, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mistakes {
+pub struct ErrorCounts {
     /// Alerts with more than one ticket.
-    pub doubled: usize,
-    /// Alerts without one.
-    pub missing: usize,
-    /// Alerts of which no ticket has the state, title, impact and urgency that it must have; and tickets of no alert.
-    pub wrong: usize,
-    /// Notes that stand more often than they were fed.
-    pub notes_doubled: usize,
-    pub notes_missing: usize,
-    /// Notes that stand behind one that was fed later.
-    pub notes_disordered: usize,
-    /// Alerts with which anything is wrong.
+    pub duplicate_tickets: usize,
+    /// Alerts without a ticket.
+    pub lost_tickets: usize,
+    /// Alerts none of whose tickets has the expected state, title, impact and urgency; and tickets without an alert.
+    pub wrong_tickets: usize,
+    /// Notes that a ticket contains more often than they were published.
+    pub duplicate_notes: usize,
+    pub lost_notes: usize,
+    /// Notes that follow one that was published later.
+    pub notes_out_of_order: usize,
+    /// Alerts with at least one of these errors.
     pub alerts: usize,
 }
 
-/// What is wrong.
+/// The differences between rows and the reference model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
-    pub counts: Mistakes,
-    /// All of it for people, alert by alert.
+pub struct Comparison {
+    pub counts: ErrorCounts,
+    /// All differences in words, alert by alert.
     pub differences: Vec<String>,
 }
 
-/// Compares rows, by correlation, with what must be. Markers of notes name `topic`.
-pub fn judge(rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>, topic: &str) -> Verdict {
-    let mut verdict = Verdict::default();
-    for (key, ticket) in expected {
-        let before = verdict.differences.len();
-        judge_one(&mut verdict, key, rows.get(key).map_or(&[], Vec::as_slice), ticket, topic);
-        verdict.counts.alerts += usize::from(verdict.differences.len() > before);
-    }
-    for (key, rows) in rows.iter().filter(|(key, _)| !expected.contains_key(*key)) {
-        verdict.counts.wrong += 1;
-        verdict.counts.alerts += 1;
-        verdict.differences.push(format!("{key}: {} tickets of no alert", rows.len()));
-    }
-    verdict
+/// The order of an instance's writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOrder {
+    /// Writes that carry an older event than the write before them, in words.
+    pub out_of_order: Vec<String>,
+    /// Number of ghost writes, which are not counted as out of order.
+    pub ghost_writes: usize,
 }
 
-fn judge_one(verdict: &mut Verdict, key: &str, rows: &[Value], ticket: &Ticket, topic: &str) {
-    if rows.len() != 1 {
-        *(if rows.is_empty() { &mut verdict.counts.missing } else { &mut verdict.counts.doubled }) += 1;
-        verdict.differences.push(format!("{key}: {} tickets", rows.len()));
+/// Compares rows, by correlation, with the expected tickets. Markers of notes name `topic`.
+pub fn compare(rows: &BTreeMap<String, Vec<Value>>, expected: &BTreeMap<String, Ticket>, topic: &str) -> Comparison {
+    let mut comparison = Comparison::default();
+    for (key, ticket) in expected {
+        let before = comparison.differences.len();
+        compare_alert(&mut comparison, key, rows.get(key).map_or(&[], Vec::as_slice), ticket, topic);
+        comparison.counts.alerts += usize::from(comparison.differences.len() > before);
     }
-    let must = [ticket.state, &ticket.title, ticket.impact, ticket.urgency];
-    let is = |row: &Value| {
+    for (key, rows) in rows.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+        comparison.counts.wrong_tickets += 1;
+        comparison.counts.alerts += 1;
+        comparison.differences.push(format!("{key}: {} tickets without an alert", rows.len()));
+    }
+    comparison
+}
+
+fn compare_alert(comparison: &mut Comparison, key: &str, rows: &[Value], ticket: &Ticket, topic: &str) {
+    let Comparison { counts, differences } = comparison;
+    if rows.len() != 1 {
+        *(if rows.is_empty() { &mut counts.lost_tickets } else { &mut counts.duplicate_tickets }) += 1;
+        differences.push(format!("{key}: {} tickets", rows.len()));
+    }
+    let expected = [ticket.state, &ticket.title, ticket.impact, ticket.urgency];
+    let actual = |row: &Value| {
         ["state", "short_description", "impact", "urgency"]
             .map(|name| row[name].as_str().unwrap_or_default().to_owned())
     };
-    if !rows.is_empty() && !rows.iter().any(|row| is(row) == must) {
-        verdict.counts.wrong += 1;
-        verdict.differences.push(format!("{key}: is {:?}, must be {must:?}", rows.iter().map(is).collect::<Vec<_>>()));
+    if !rows.is_empty() && !rows.iter().any(|row| actual(row) == expected) {
+        counts.wrong_tickets += 1;
+        let actual: Vec<_> = rows.iter().map(actual).collect();
+        differences.push(format!("{key}: is {actual:?}, expected {expected:?}"));
     }
-    let written: Vec<Vec<String>> = rows.iter().map(|row| lines(row, topic)).collect();
+    let written: Vec<Vec<String>> = rows.iter().map(|row| note_lines(row, topic)).collect();
     let count = |list: &mut dyn Iterator<Item = &String>, note: &str| list.filter(|other| *other == note).count();
-    let mut all: Vec<&String> = written.iter().flatten().chain(&ticket.notes).collect();
-    all.sort();
-    all.dedup();
-    let (mut doubled, mut missing) = (0, 0);
-    for note in all {
-        let (stands, fed) = (count(&mut written.iter().flatten(), note), count(&mut ticket.notes.iter(), note));
-        doubled += stands.saturating_sub(fed);
-        missing += fed.saturating_sub(stands);
+    let mut notes: Vec<&String> = written.iter().flatten().chain(&ticket.notes).collect();
+    notes.sort();
+    notes.dedup();
+    let (mut duplicate, mut lost) = (0, 0);
+    for note in notes {
+        let actual = count(&mut written.iter().flatten(), note);
+        let published = count(&mut ticket.notes.iter(), note);
+        duplicate += actual.saturating_sub(published);
+        lost += published.saturating_sub(actual);
     }
-    let disordered: usize = written.iter().map(|notes| disordered(notes, &ticket.notes)).sum();
-    verdict.counts.notes_doubled += doubled;
-    verdict.counts.notes_missing += missing;
-    verdict.counts.notes_disordered += disordered;
-    if doubled + missing + disordered > 0 {
-        verdict.differences.push(format!("{key}: notes are {written:?}, must be {:?}", ticket.notes));
+    let out_of_order: usize = written.iter().map(|notes| notes_out_of_order(notes, &ticket.notes)).sum();
+    counts.duplicate_notes += duplicate;
+    counts.lost_notes += lost;
+    counts.notes_out_of_order += out_of_order;
+    if duplicate + lost + out_of_order > 0 {
+        differences.push(format!("{key}: notes are {written:?}, expected {:?}", ticket.notes));
     }
 }
 
-/// The notes of a row's journal, in the order in which they stand, markers left out.
-fn lines(row: &Value, topic: &str) -> Vec<String> {
+/// The notes of a row's journal, in journal order, without markers.
+fn note_lines(row: &Value, topic: &str) -> Vec<String> {
     let journal = row["journal"].as_array().into_iter().flatten();
     journal
         .flat_map(|entry| entry["value"].as_str().unwrap_or_default().lines())
@@ -96,47 +109,47 @@ fn lines(row: &Value, topic: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a line recognises the note above it: it names the topic and a place in it, after the ledger was begun anew the
-/// incarnation too.
+/// Whether a line is the marker of the note above it. A marker names the topic and a position in it; after a rebuild of
+/// the ledger, the topic generation too.
 pub fn is_marker(line: &str, topic: &str) -> bool {
-    let place = line.strip_prefix('[').and_then(|line| line.strip_prefix(topic));
-    place.is_some_and(|place| place.starts_with(['/', '@']) && place.ends_with(']'))
+    let rest = line.strip_prefix('[').and_then(|line| line.strip_prefix(topic));
+    rest.is_some_and(|rest| rest.starts_with(['/', '@']) && rest.ends_with(']'))
 }
 
-/// How many stand behind one that was fed later. Of a text that was fed several times the next place counts.
-fn disordered(written: &[String], fed: &[String]) -> usize {
-    let mut used = vec![false; fed.len()];
+/// How many notes follow one that was published later. If a text was published several times, its next occurrence
+/// counts.
+fn notes_out_of_order(written: &[String], published: &[String]) -> usize {
+    let mut used = vec![false; published.len()];
     let mut last = 0;
-    let mut disordered = 0;
+    let mut out_of_order = 0;
     for note in written {
-        let free = (0..fed.len()).find(|at| !used[*at] && fed[*at] == *note);
-        // What stands once more than it was fed is doubled, which is counted elsewhere.
-        let Some(at) = free else { continue };
+        let unused = (0..published.len()).find(|at| !used[*at] && published[*at] == *note);
+        // A note without an occurrence left is a duplicate, which is counted elsewhere.
+        let Some(at) = unused else { continue };
         used[at] = true;
-        disordered += usize::from(at < last);
+        out_of_order += usize::from(at < last);
         last = last.max(at);
     }
-    disordered
+    out_of_order
 }
 
-/// Writes of the log that carry an older event than the write before them, in words; and how many ghosts struck. What the
-/// instance refused wrote nothing.
-pub fn overtaken(entries: &[Value]) -> (Vec<String>, usize) {
-    let (mut last, mut overtaken, mut ghosts) = (BTreeMap::<&str, usize>::new(), Vec::new(), 0);
-    for entry in entries.iter().filter(|entry| !entry["refused"].is_string()) {
+/// Finds writes out of order and ghost writes in the log. Rejected writes are ignored: they changed nothing.
+pub fn write_order(entries: &[Value]) -> WriteOrder {
+    let (mut order, mut last) = (WriteOrder::default(), BTreeMap::<&str, usize>::new());
+    for entry in entries.iter().filter(|entry| !entry["error"].is_string()) {
         let Some(title) = entry["fields"]["short_description"].as_str() else { continue };
         let Some(number) = title.rsplit_once('#').and_then(|(_, n)| n.parse::<usize>().ok()) else { continue };
-        if entry["was_ghost"] == true {
-            ghosts += 1;
+        if entry["ghost_write"] == true {
+            order.ghost_writes += 1;
             continue;
         }
         let key = entry["correlation_id"].as_str().unwrap_or_default();
         let before = last.insert(key, number);
         if before.is_some_and(|before| before > number) {
-            overtaken.push(format!("{key}: #{number} after {before:?}: {entry}"));
+            order.out_of_order.push(format!("{key}: #{number} after {before:?}: {entry}"));
         }
     }
-    (overtaken, ghosts)
+    order
 }
 
 #[cfg(test)]
@@ -156,40 +169,40 @@ mod tests {
         json!({"state": state, "short_description": "disk #4", "impact": "2", "urgency": "1", "journal": journal})
     }
 
-    fn judged(rows: Vec<Value>, notes: &[&str]) -> Mistakes {
-        let verdict = judge(&BTreeMap::from([("a".to_owned(), rows)]), &ticket(notes), "t");
-        assert_eq!(verdict.counts.alerts > 0, !verdict.differences.is_empty());
-        Mistakes { alerts: 0, ..verdict.counts }
+    fn errors(rows: Vec<Value>, notes: &[&str]) -> ErrorCounts {
+        let comparison = compare(&BTreeMap::from([("a".to_owned(), rows)]), &ticket(notes), "t");
+        assert_eq!(comparison.counts.alerts > 0, !comparison.differences.is_empty());
+        ErrorCounts { alerts: 0, ..comparison.counts }
     }
 
     #[test]
-    fn what_is_right_is_right_with_markers_and_without() {
+    fn a_correct_ticket_has_no_errors_with_or_without_markers() {
         let marked = row("2", &["one\n[t/0/1]\n\ntwo\n[t/0/2]", "one\n[t/0/3]"]);
-        assert_eq!(judged(vec![marked], &["one", "two", "one"]), Mistakes::default());
-        assert_eq!(judged(vec![row("2", &["one\ntwo"])], &["one", "two"]), Mistakes::default());
+        assert_eq!(errors(vec![marked], &["one", "two", "one"]), ErrorCounts::default());
+        assert_eq!(errors(vec![row("2", &["one\ntwo"])], &["one", "two"]), ErrorCounts::default());
     }
 
     #[test]
-    fn each_kind_of_wrong_is_counted_as_such() {
-        let none = Mistakes::default();
-        assert_eq!(judged(vec![], &["one"]), Mistakes { missing: 1, notes_missing: 1, ..none });
-        assert_eq!(judged(vec![row("1", &[])], &[]), Mistakes { wrong: 1, ..none });
-        // One of the two stands as it must: the alert is doubled, and not wrong besides.
+    fn each_kind_of_error_is_counted() {
+        let none = ErrorCounts::default();
+        assert_eq!(errors(vec![], &["one"]), ErrorCounts { lost_tickets: 1, lost_notes: 1, ..none });
+        assert_eq!(errors(vec![row("1", &[])], &[]), ErrorCounts { wrong_tickets: 1, ..none });
+        // One of the two is correct: the alert has a duplicate ticket, and no wrong one.
         let two = vec![row("1", &["one"]), row("2", &["two"])];
-        assert_eq!(judged(two, &["one", "two"]), Mistakes { doubled: 1, ..none });
+        assert_eq!(errors(two, &["one", "two"]), ErrorCounts { duplicate_tickets: 1, ..none });
         let twice = vec![row("2", &["one", "one", "three", "two"])];
-        let notes = Mistakes { notes_doubled: 1, notes_missing: 1, notes_disordered: 1, ..none };
-        assert_eq!(judged(twice, &["one", "two", "three", "four"]), notes);
-        let stray = judge(&BTreeMap::from([("b".to_owned(), vec![row("2", &[])])]), &BTreeMap::new(), "t");
-        assert_eq!((stray.counts.wrong, stray.counts.alerts), (1, 1));
+        let notes = ErrorCounts { duplicate_notes: 1, lost_notes: 1, notes_out_of_order: 1, ..none };
+        assert_eq!(errors(twice, &["one", "two", "three", "four"]), notes);
+        let stray = compare(&BTreeMap::from([("b".to_owned(), vec![row("2", &[])])]), &BTreeMap::new(), "t");
+        assert_eq!((stray.counts.wrong_tickets, stray.counts.alerts), (1, 1));
     }
 
     #[test]
-    fn an_older_event_that_is_written_later_is_seen_and_a_ghost_is_not_blamed() {
-        let write = |title: &str, ghost| json!({"correlation_id": "a", "fields": {"short_description": title}, "was_ghost": ghost});
-        let refused = json!({"correlation_id": "a", "fields": {"short_description": "x #9"}, "refused": "no"});
-        let log = [write("x #1", false), refused, write("x #3", false), write("x #1", true), write("x #2", false)];
-        let (overtaken, ghosts) = overtaken(&log);
-        assert_eq!((overtaken.len(), ghosts), (1, 1));
+    fn a_later_write_of_an_older_event_is_out_of_order_unless_it_is_a_ghost_write() {
+        let write = |title: &str, ghost| json!({"correlation_id": "a", "fields": {"short_description": title}, "ghost_write": ghost});
+        let rejected = json!({"correlation_id": "a", "fields": {"short_description": "x #9"}, "error": "no"});
+        let log = [write("x #1", false), rejected, write("x #3", false), write("x #1", true), write("x #2", false)];
+        let order = write_order(&log);
+        assert_eq!((order.out_of_order.len(), order.ghost_writes), (1, 1));
     }
 }

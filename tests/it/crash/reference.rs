@@ -1,5 +1,5 @@
-//! The reference model: what every ticket must be in the end, from the input alone. It shares no code with the engine
-//! or the mapping; it applies events one by one, as a person would.
+//! The reference model: the expected tickets, computed from the input alone. It shares no code with the engine or the
+//! mapping; it applies events one by one, as a user would.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl Event {
     }
 }
 
-/// What a ticket must be.
+/// An expected ticket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ticket {
     pub state: &'static str,
@@ -41,8 +41,8 @@ pub struct Ticket {
     pub notes: Vec<String>,
 }
 
-/// Applies events in order.
-pub fn apply(events: &[Event]) -> BTreeMap<String, Ticket> {
+/// Applies events in order, and returns the tickets by key. Only an `open` event creates a ticket.
+pub fn expected_tickets(events: &[Event]) -> BTreeMap<String, Ticket> {
     let mut tickets: BTreeMap<String, Ticket> = BTreeMap::new();
     for event in events {
         let known = tickets.contains_key(&event.key);
@@ -69,14 +69,15 @@ pub fn apply(events: &[Event]) -> BTreeMap<String, Ticket> {
     tickets
 }
 
-/// A seeded input: `count` events over `keys` keys, every key opened first.
-pub fn input(count: usize, keys: usize, seed: u64, start: i64) -> Vec<Event> {
+/// `count` events of `keys` alerts, generated from a seed. The first events open one alert each. `start` is the time of
+/// the first event in Unix milliseconds.
+pub fn random_events(count: usize, keys: usize, seed: u64, start: i64) -> Vec<Event> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut events: Vec<Event> = Vec::new();
     for number in 0..count {
         let key = if number < keys { number } else { random.usize(0..keys) };
-        let fresh = number < keys;
-        let action = if fresh {
+        let is_new = number < keys;
+        let action = if is_new {
             "open"
         } else {
             ["open", "update", "update", "update", "note", "note", "acknowledge", "resolve"][random.usize(0..8)]
@@ -99,13 +100,14 @@ pub fn input(count: usize, keys: usize, seed: u64, start: i64) -> Vec<Event> {
     events
 }
 
-/// The notes of a row's journal, by their markers: (text, marker), in the order in which they stand.
-pub fn notes(row: &Value, prefix: &str) -> Vec<(String, String)> {
+/// The notes of a row's journal in journal order, as (text, marker). Markers name `topic`; text without a marker is
+/// left out.
+pub fn notes(row: &Value, topic: &str) -> Vec<(String, String)> {
     let mut notes = Vec::new();
     for entry in row["journal"].as_array().into_iter().flatten() {
         let mut text: Vec<&str> = Vec::new();
         for line in entry["value"].as_str().unwrap_or_default().lines() {
-            if is_marker(line, prefix) {
+            if is_marker(line, topic) {
                 notes.push((text.join("\n").trim().to_owned(), line.to_owned()));
                 text.clear();
             } else {

@@ -1,4 +1,4 @@
-//! A group member as a test drives it: its handle, its events, and waits for a state with a deadline.
+//! A member of a consumer group for tests: its handle, its events, and waits with a deadline.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use nowbridge::model::{Epoch, Record};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long anything may take on a busy machine.
+/// How long a wait may take, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A member of a group.
 pub struct Member {
     pub handle: PollerHandle,
     pub events: mpsc::Receiver<PollerEvent>,
-    /// Everything seen, newest last.
-    pub seen: Vec<PollerEvent>,
+    /// All received events, newest last.
+    pub received: Vec<PollerEvent>,
 }
 
 impl Member {
@@ -37,26 +37,29 @@ impl Member {
         settings.session_timeout = Duration::from_secs(6);
         adjust(&mut settings);
         let (handle, events) = Poller::spawn(settings).expect("a poller");
-        Self { handle, events, seen: Vec::new() }
+        Self { handle, events, received: Vec::new() }
     }
 
-    /// The next event of which `pick` makes something; the others are only remembered.
+    /// Waits for the next event for which `pick` returns something. Other events are only recorded.
     pub async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(&PollerEvent) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
             let Ok(Some(event)) = event else {
-                panic!("waited in vain for {what}; seen: {:#?}", self.seen.iter().rev().take(20).collect::<Vec<_>>());
+                panic!(
+                    "timed out waiting for {what}; received: {:#?}",
+                    self.received.iter().rev().take(20).collect::<Vec<_>>()
+                );
             };
             let picked = pick(&event);
-            self.seen.push(event);
+            self.received.push(event);
             if let Some(picked) = picked {
                 return picked;
             }
         }
     }
 
-    /// Waits until these many partitions were assigned.
+    /// Waits until `count` partitions are assigned.
     pub async fn assigned(&mut self, count: usize) -> BTreeMap<i32, Epoch> {
         let mut epochs = BTreeMap::new();
         while epochs.len() < count {
@@ -70,7 +73,7 @@ impl Member {
         epochs
     }
 
-    /// The next `count` records, with their epochs.
+    /// Waits for the next `count` records, and returns them with their epochs.
     pub async fn records(&mut self, count: usize) -> Vec<(Epoch, Record)> {
         let mut records = Vec::new();
         while records.len() < count {
@@ -83,7 +86,7 @@ impl Member {
         records
     }
 
-    /// The next accepted commit of this epoch.
+    /// Waits for the next accepted commit of an epoch, and returns when it was sent, and its offset.
     pub async fn committed(&mut self, wanted: Epoch) -> (u64, i64) {
         let committed = |event: &PollerEvent| match event {
             PollerEvent::Committed { epoch, sent_at, offset, .. } if *epoch == wanted => Some((*sent_at, *offset)),
@@ -93,7 +96,7 @@ impl Member {
     }
 }
 
-/// Produces records of one partition and waits for the acks; answers the offsets.
+/// Produces records to one partition, waits for their deliveries, and returns their offsets.
 pub async fn fill(
     options: &KafkaOptions,
     topic: &str,
@@ -103,15 +106,15 @@ pub async fn fill(
     let (producer, _deliveries) = Producer::new(options, Duration::from_secs(20)).expect("a producer");
     let mut offsets = Vec::new();
     let requests = values.into_iter().map(|value| request(topic, partition, &value, Some(&value)));
-    let answers: Vec<_> = requests.map(|request| producer.produce_and_wait(request)).collect();
-    for answer in futures(answers).await {
-        let Ok(Outcome::Acked { offset, .. }) = answer else { panic!("not acked: {answer:?}") };
+    let deliveries: Vec<_> = requests.map(|request| producer.produce_and_wait(request)).collect();
+    for outcome in join_all(deliveries).await {
+        let Ok(Outcome::Acked { offset, .. }) = outcome else { panic!("not acked: {outcome:?}") };
         offsets.push(offset);
     }
     offsets
 }
 
-/// A record to produce.
+/// Returns a record to produce.
 pub fn request(topic: &str, partition: i32, key: &str, value: Option<&str>) -> ProduceRequest {
     ProduceRequest {
         topic: topic.into(),
@@ -123,10 +126,10 @@ pub fn request(topic: &str, partition: i32, key: &str, value: Option<&str>) -> P
     }
 }
 
-/// All of them, in order; each is polled as soon as it is its turn, which is enough where the first poll only sends.
-async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
+/// Awaits futures in order, after one poll of each.
+async fn join_all<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut all: Vec<_> = all.into_iter().map(Box::pin).collect();
-    // One poll each hands every record to the client before the first answer is waited for.
+    // The first poll of each passes its record to the client, before any delivery is awaited.
     let mut done: Vec<Option<T>> = Vec::new();
     std::future::poll_fn(|context| {
         done = all.iter_mut().map(|future| ready(future.as_mut().poll(context))).collect();

@@ -1,4 +1,4 @@
-//! The poller: starting, letting go, losing, pausing, and the lease.
+//! The poller: fetching, pausing, revoked and lost partitions, and the lease.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,19 +25,19 @@ fn offsets(records: &[(Epoch, nowbridge::model::Record)]) -> Vec<i64> {
     records.iter().map(|(_, record)| record.offset).collect()
 }
 
-/// Without a committed offset, with `auto.offset.reset=error`: nothing comes and nothing fails before `fetch`, and
-/// then exactly what was asked for.
+/// Without a committed offset, with `auto.offset.reset=error`: before `fetch` there are neither records nor errors, and
+/// after it exactly the requested records.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_fetched_before_it_is_asked_for() {
-    let Some(broker) = real("nothing_is_fetched_before_it_is_asked_for") else { return };
+async fn nothing_is_fetched_before_it_is_requested() {
+    let Some(broker) = real("nothing_is_fetched_before_it_is_requested") else { return };
     let (topic, group) = (unique("fetch"), unique("group"));
     broker.create(&[input(&topic, 2)]).await;
     let options = broker.options();
     fill(&options, &topic, 0, numbers(0..10)).await;
     let mut member = Member::join(&options, &topic, &group);
     let epochs = member.assigned(2).await;
-    assert!(epochs[&0] != epochs[&1], "an epoch names one assignment of one partition");
-    // Records produced meanwhile must not come either.
+    assert!(epochs[&0] != epochs[&1], "an epoch is one assignment of one partition");
+    // Records that are produced meanwhile must not be fetched either.
     fill(&options, &topic, 0, numbers(10..20)).await;
     member.handle.fetch(1, epochs[&1], 0);
     fill(&options, &topic, 1, numbers(0..1)).await;
@@ -47,8 +47,8 @@ async fn nothing_is_fetched_before_it_is_asked_for() {
     let records = member.records(16).await;
     assert_eq!(offsets(&records), (4..20).collect::<Vec<_>>());
     assert!(records.iter().all(|(epoch, _)| *epoch == epochs[&0]));
-    assert!(member.seen.iter().all(|event| !matches!(event, PollerEvent::Trouble { .. })), "{:?}", member.seen);
-    // A stale epoch starts nothing; sought again, it goes back.
+    assert!(member.received.iter().all(|event| !matches!(event, PollerEvent::Error { .. })), "{:?}", member.received);
+    // A stale epoch starts nothing. Another `fetch` may go back.
     member.handle.fetch(0, Epoch(0), 0);
     member.handle.fetch(0, epochs[&0], 18);
     assert_eq!(offsets(&member.records(2).await), [18, 19]);
@@ -56,20 +56,20 @@ async fn nothing_is_fetched_before_it_is_asked_for() {
     member.wait("the end", |event| matches!(event, PollerEvent::Closed).then_some(())).await;
 }
 
-/// Whenever a partition is asked for, it begins where it was asked to. An assignment at a logical offset made
-/// librdkafka (2.12.1) ask for the end again half a second after it, whatever had been sought meanwhile: partitions
-/// whose ledger was read in just that time began at their end, and what they held was skipped.
+/// A partition starts at the requested offset, whenever `fetch` is called. After an assignment at a logical offset,
+/// librdkafka (2.12.1) asked for the end again half a second later, even after a seek: partitions whose ledger was
+/// loaded in just that time started at their end, and their records were skipped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took() {
-    let Some(broker) = real("a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took") else { return };
-    let (topic, group) = (unique("begin"), unique("group"));
+async fn a_partition_starts_at_the_requested_offset_whenever_it_is_fetched() {
+    let Some(broker) = real("a_partition_starts_at_the_requested_offset_whenever_it_is_fetched") else { return };
+    let (topic, group) = (unique("start"), unique("group"));
     let partitions = 60;
     broker.create(&[input(&topic, partitions)]).await;
     let options = broker.options();
     let (producer, _deliveries) = Producer::new(&options, Duration::from_secs(20)).expect("a producer");
     for partition in 0..partitions {
         for value in ["0", "1"] {
-            producer.produce(request(&topic, partition, value, Some(value))).expect("taken");
+            producer.produce(request(&topic, partition, value, Some(value))).expect("accepted");
         }
     }
     tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.expect("flushed").expect("acknowledged");
@@ -77,7 +77,7 @@ async fn a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took()
     let epochs = member.assigned(60).await;
     let assigned = tokio::time::Instant::now();
     for partition in 0..partitions {
-        // From 470 to 530 ms: each time a different instant of the half second's end.
+        // From 470 to 530 ms after the assignment: around half a second, in steps of one millisecond.
         let after = Duration::from_millis(470 + u64::try_from(partition).expect("a number"));
         tokio::time::sleep_until(assigned + after).await;
         member.handle.fetch(partition, epochs[&partition], 0);
@@ -90,10 +90,10 @@ async fn a_partition_begins_where_it_was_asked_to_however_long_its_ledger_took()
     member.handle.close();
 }
 
-/// A slow reader stops the flow, not the polling, and misses nothing.
+/// With a slow reader, fetching pauses, polling continues, and no record is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_channel_pauses_and_loses_nothing() {
-    let Some(broker) = real("a_full_channel_pauses_and_loses_nothing") else { return };
+async fn a_full_channel_pauses_fetching_and_loses_nothing() {
+    let Some(broker) = real("a_full_channel_pauses_fetching_and_loses_nothing") else { return };
     let (topic, group) = (unique("full"), unique("group"));
     broker.create(&[input(&topic, 1)]).await;
     let options = broker.options();
@@ -102,13 +102,13 @@ async fn a_full_channel_pauses_and_loses_nothing() {
     let epoch = member.assigned(1).await[&0];
     member.handle.fetch(0, epoch, 0);
     let before = member.handle.last_poll();
-    // Nobody reads until the thread has polled on for a while with a full channel.
+    // Nothing is read until the thread has polled for a while with a full channel.
     let deadline = std::time::Instant::now() + LOOKUP;
     while member.handle.last_poll() < before + 500 || member.events.len() < 500 {
-        assert!(std::time::Instant::now() < deadline, "polled {} ms on", member.handle.last_poll() - before);
+        assert!(std::time::Instant::now() < deadline, "polled for {} ms", member.handle.last_poll() - before);
         tokio::task::yield_now().await;
     }
-    assert!(member.events.len() < 600, "the channel holds {}", member.events.len());
+    assert!(member.events.len() < 600, "the channel contains {}", member.events.len());
     member.handle.pause();
     member.handle.resume();
     let records = member.records(20_000).await;
@@ -116,11 +116,11 @@ async fn a_full_channel_pauses_and_loses_nothing() {
     member.handle.close();
 }
 
-/// A second member joins: the first is asked for a partition, works on until it lets go, and its last offset is
-/// committed before the other begins. The partition it keeps keeps its epoch.
+/// A second member joins: a partition of the first is revoked and stays assigned until its release, and its last offset
+/// is committed before it is assigned to the second. The other partition keeps its epoch.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_is_handed_over() {
-    let Some(broker) = real("a_partition_is_handed_over") else { return };
+async fn a_revoked_partition_is_released_and_committed_before_it_is_assigned() {
+    let Some(broker) = real("a_revoked_partition_is_released_and_committed_before_it_is_assigned") else { return };
     let (topic, group) = (unique("handover"), unique("group"));
     broker.create(&[input(&topic, 2)]).await;
     let options = broker.options();
@@ -141,37 +141,38 @@ async fn a_partition_is_handed_over() {
     };
     let (partition, epoch) = first.wait("a revocation", revoked).await;
     assert_eq!(epoch, epochs[&partition]);
-    assert_eq!(first.handle.epoch_of(partition), Some(epoch), "still ours until it is let go");
+    assert_eq!(first.handle.epoch_of(partition), Some(epoch), "still assigned until it is released");
     // A commit works while the callback blocks.
     first.handle.commit(partition, epoch, 5);
     while first.committed(epoch).await.1 < 5 {}
-    assert!(second.events.is_empty(), "the other one has nothing yet");
+    assert!(second.events.is_empty(), "nothing is assigned to the second member yet");
     first.handle.release(partition, epoch, Some(7));
-    let gained = second.assigned(1).await;
-    assert_eq!(gained.keys().copied().collect::<Vec<_>>(), [partition]);
-    assert!(gained[&partition] > epoch, "epochs rise");
+    let assigned = second.assigned(1).await;
+    assert_eq!(assigned.keys().copied().collect::<Vec<_>>(), [partition]);
+    assert!(assigned[&partition] > epoch, "epochs increase");
     assert_eq!(first.handle.epoch_of(partition), None);
     let handle = second.handle.clone();
     let committed = tokio::task::spawn_blocking(move || handle.committed_offset(partition, LOOKUP)).await;
-    assert_eq!(committed.expect("no panic").expect("an answer"), Some(7));
+    assert_eq!(committed.expect("no panic").expect("a response"), Some(7));
     let kept = 1 - partition;
-    assert_eq!(first.handle.epoch_of(kept), Some(epochs[&kept]), "the other partition was never touched");
-    // The new owner goes on behind the offset; the old one gets nothing of it any more.
-    second.handle.fetch(partition, gained[&partition], 7);
+    assert_eq!(first.handle.epoch_of(kept), Some(epochs[&kept]), "the other partition was not revoked");
+    // The new owner continues at the offset. The previous owner receives no more records.
+    second.handle.fetch(partition, assigned[&partition], 7);
     assert_eq!(offsets(&second.records(3).await), [7, 8, 9]);
     first.handle.close();
     second.assigned(1).await;
     second.handle.close();
 }
 
-/// A member that does not let go is not waited for longer than the drain deadline.
+/// The rebalance waits for a release until the drain deadline at most.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handover_is_bounded() {
-    let Some(broker) = real("a_handover_is_bounded") else { return };
+async fn the_wait_for_a_release_is_limited() {
+    let Some(broker) = real("the_wait_for_a_release_is_limited") else { return };
     let (topic, group) = (unique("bounded"), unique("group"));
     broker.create(&[input(&topic, 1)]).await;
     let options = broker.options();
-    let mut first = Member::join_with(&options, &topic, &group, |settings| settings.drain = Duration::from_millis(500));
+    let mut first =
+        Member::join_with(&options, &topic, &group, |settings| settings.drain_timeout = Duration::from_millis(500));
     let epoch = first.assigned(1).await[&0];
     let started = std::time::Instant::now();
     first.handle.close();
@@ -179,11 +180,12 @@ async fn a_handover_is_bounded() {
     first.wait("the end", |event| matches!(event, PollerEvent::Closed).then_some(())).await;
     assert!(started.elapsed() < Duration::from_secs(4), "took {:?}", started.elapsed());
     assert_eq!(first.handle.epoch_of(0), None);
-    let stale = first.seen.iter().any(|event| matches!(event, PollerEvent::Committed { epoch: e, .. } if *e == epoch));
-    assert!(!stale, "nothing was released, so nothing is committed");
+    let committed =
+        first.received.iter().any(|event| matches!(event, PollerEvent::Committed { epoch: e, .. } if *e == epoch));
+    assert!(!committed, "without a release nothing is committed");
 }
 
-/// The lease: a commit is renewed although nothing moves, each stamped with a later time.
+/// The lease: a commit is repeated although the offset does not change, each with a later time.
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_are_renewed() {
     let Some(broker) = real("leases_are_renewed") else { return };
@@ -193,26 +195,26 @@ async fn leases_are_renewed() {
         settings.session_timeout = Duration::from_secs(2);
     });
     let epoch = member.assigned(1).await[&0];
-    let asked = clock::mono();
+    let requested = clock::mono();
     member.handle.commit(0, epoch, 0);
     let (first, offset) = member.committed(epoch).await;
-    assert!((asked..=clock::mono()).contains(&first), "stamped when sent");
+    assert!((requested..=clock::mono()).contains(&first), "the time at which it was sent");
     assert_eq!(offset, 0);
     let (second, _) = member.committed(epoch).await;
     let (third, _) = member.committed(epoch).await;
     for gap in [second - first, third - second] {
         assert!((400..1500).contains(&gap), "renewed after {gap} ms");
     }
-    // Another epoch's commit is never sent.
+    // A commit of another epoch is never sent.
     member.handle.commit(0, Epoch(epoch.0 - 1), 9);
     assert_eq!(member.committed(epoch).await.1, 0);
     member.handle.close();
 }
 
-/// The next offset was deleted: said with both ends, and goes on from where it is told.
+/// The next offset was deleted: the event contains the first and the last offset, and another `fetch` continues.
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_records_are_reported() {
-    let Some(broker) = real("deleted_records_are_reported") else { return };
+async fn an_offset_out_of_range_is_reported() {
+    let Some(broker) = real("an_offset_out_of_range_is_reported") else { return };
     let (topic, group) = (unique("deleted"), unique("group"));
     broker.create(&[input(&topic, 1)]).await;
     let options = broker.options();
@@ -241,7 +243,7 @@ async fn delete_before(options: &nowbridge::kafka::KafkaOptions, topic: &str, of
     admin.delete_records(&list, &AdminOptions::new()).await.expect("records can be deleted");
 }
 
-/// Ends and times are looked up while another thread polls.
+/// Offsets are looked up while another thread polls.
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_are_looked_up() {
     let Some(broker) = real("offsets_are_looked_up") else { return };
@@ -252,9 +254,9 @@ async fn offsets_are_looked_up() {
     let mut member = Member::join(&options, &topic, &group);
     member.assigned(1).await;
     let handle = member.handle.clone();
-    let look = move || {
-        let committed = handle.committed_offset(0, LOOKUP).expect("an answer");
-        let ends = handle.watermarks(0, LOOKUP).expect("ends");
+    let lookup = move || {
+        let committed = handle.committed_offset(0, LOOKUP).expect("a response");
+        let ends = handle.watermarks(0, LOOKUP).expect("watermarks");
         let (old, new) = (handle.offset_for_time(0, 1, LOOKUP), handle.offset_for_time(0, i64::MAX / 2, LOOKUP));
         (
             committed,
@@ -264,16 +266,16 @@ async fn offsets_are_looked_up() {
             handle.partition_count(LOOKUP).expect("a count"),
         )
     };
-    let found = tokio::task::spawn_blocking(look).await.expect("no panic");
+    let found = tokio::task::spawn_blocking(lookup).await.expect("no panic");
     assert_eq!(found, (None, (0, 3), 0, 3, 1));
     member.handle.close();
 }
 
-/// Three members come and go: no partition is ever two members' own at once, and every record comes.
+/// Members join and leave: no partition is ever assigned to two members at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn members_come_and_go() {
-    let Some(broker) = real("members_come_and_go") else { return };
-    let (topic, group) = (unique("come-and-go"), unique("group"));
+async fn members_join_and_leave() {
+    let Some(broker) = real("members_join_and_leave") else { return };
+    let (topic, group) = (unique("join-and-leave"), unique("group"));
     broker.create(&[input(&topic, 4)]).await;
     let options = broker.options();
     let mut members: Vec<Member> = Vec::new();
@@ -281,13 +283,13 @@ async fn members_come_and_go() {
         members.push(Member::join(&options, &topic, &group));
         settle(&mut members, 4).await;
     }
-    let gone = members.remove(0);
-    gone.handle.close();
-    drop(gone);
+    let leaving = members.remove(0);
+    leaving.handle.close();
+    drop(leaving);
     settle(&mut members, 4).await;
 }
 
-/// Lets go whatever is asked for until the members own all partitions, each one exactly once.
+/// Releases revoked partitions until all partitions are assigned, each to exactly one member.
 async fn settle(members: &mut [Member], partitions: usize) {
     let deadline = std::time::Instant::now() + super::member::PATIENCE;
     loop {
@@ -306,13 +308,13 @@ async fn settle(members: &mut [Member], partitions: usize) {
         if all.len() == partitions && each.iter().all(|owned| !owned.is_empty()) {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "not settled: {each:?}");
+        assert!(std::time::Instant::now() < deadline, "not assigned in time: {each:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A member that does not poll for too long is thrown out: it is told that the partition is lost, by then another has
-/// it, and what it still wants to commit is not sent.
+/// A member that does not poll for too long is removed from the group: its partition is assigned to another member,
+/// then the first one learns of the loss, and its later commits are not sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_member_loses_its_partitions() {
     let Some(broker) = real("a_stalled_member_loses_its_partitions") else { return };
@@ -322,26 +324,26 @@ async fn a_stalled_member_loses_its_partitions() {
     let mut stalled = Member::join_with(&options, &topic, &group, |settings| {
         settings.session_timeout = Duration::from_secs(2);
         settings.max_poll_interval = Duration::from_secs(6);
-        settings.drain = Duration::from_millis(3500);
+        settings.drain_timeout = Duration::from_millis(3500);
     });
     let epoch = stalled.assigned(1).await[&0];
     stalled.handle.commit(0, epoch, 1);
     stalled.committed(epoch).await;
     stalled.handle.stall(Duration::from_secs(9));
     let mut other = Member::join(&options, &topic, &group);
-    let gained = other.assigned(1).await[&0];
-    assert_eq!(stalled.handle.epoch_of(0), Some(epoch), "it can't know yet: hence the lease");
+    let new_epoch = other.assigned(1).await[&0];
+    assert_eq!(stalled.handle.epoch_of(0), Some(epoch), "the stalled member cannot know yet, hence the lease");
     stalled.wait("the loss", |event| (*event == PollerEvent::Lost { partition: 0, epoch }).then_some(())).await;
     assert_eq!(stalled.handle.epoch_of(0), None);
     // Neither the old epoch nor a release sets the group's offset back.
-    other.handle.commit(0, gained, 5);
-    while other.committed(gained).await.1 < 5 {}
+    other.handle.commit(0, new_epoch, 5);
+    while other.committed(new_epoch).await.1 < 5 {}
     stalled.handle.commit(0, epoch, 9);
     stalled.handle.release(0, epoch, Some(9));
-    while other.committed(gained).await.1 < 5 {}
+    while other.committed(new_epoch).await.1 < 5 {}
     let handle = other.handle.clone();
     let committed = tokio::task::spawn_blocking(move || handle.committed_offset(0, LOOKUP)).await;
-    assert_eq!(committed.expect("no panic").expect("an answer"), Some(5));
+    assert_eq!(committed.expect("no panic").expect("a response"), Some(5));
     stalled.handle.close();
     other.handle.close();
 }

@@ -1,4 +1,4 @@
-//! The producer: what each outcome means, and how fast it is.
+//! The producer: the meaning of each outcome, and its throughput.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use super::member::{PATIENCE, request};
 use crate::support::kafka::{create, private, real, unique};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_produce_is_answered_in_order() {
-    let Some(broker) = real("every_produce_is_answered_in_order") else { return };
+async fn every_record_gets_a_delivery_in_order() {
+    let Some(broker) = real("every_record_gets_a_delivery_in_order") else { return };
     let topic = unique("produce");
     broker.create(&[TopicSpec::new(&topic, Purpose::Stream).partitions(2)]).await;
     let (producer, mut deliveries) = Producer::new(&broker.options(), PATIENCE).expect("a producer");
     let count = 100_000_u64;
     let started = Instant::now();
     for tag in 0..count {
-        let mut request = request(&topic, 1, "key", Some("a small value of some forty bytes, as it may be"));
+        let mut request = request(&topic, 1, "key", Some("a small value of about forty bytes, as usual"));
         request.tag = tag;
         while let Err(error) = producer.produce(request.clone()) {
             assert!(matches!(error, ProduceError::QueueFull(_)), "{error}");
@@ -25,7 +25,7 @@ async fn every_produce_is_answered_in_order() {
         }
     }
     for tag in 0..count {
-        let delivery = deliveries.recv().await.expect("an answer");
+        let delivery = deliveries.recv().await.expect("a delivery");
         assert_eq!(delivery.tag, tag);
         let expected = i64::try_from(tag).expect("small");
         assert!(
@@ -34,49 +34,49 @@ async fn every_produce_is_answered_in_order() {
         );
     }
     let rate = f64::from(u32::try_from(count).expect("small")) / started.elapsed().as_secs_f64();
-    eprintln!("{rate:.0} produces a second");
+    eprintln!("{rate:.0} records per second");
     assert_eq!(producer.in_flight(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_be_written_is_refused() {
-    let Some(broker) = real("what_can_never_be_written_is_refused") else { return };
-    let topic = unique("refused");
+async fn a_record_that_can_never_be_written_is_rejected() {
+    let Some(broker) = real("a_record_that_can_never_be_written_is_rejected") else { return };
+    let topic = unique("rejected");
     let mut spec = TopicSpec::new(&topic, Purpose::Stream).partitions(1);
     spec.settings.insert("max.message.bytes".into(), "2000".into());
     broker.create(&[spec]).await;
     let (producer, _deliveries) = Producer::new(&broker.options(), PATIENCE).expect("a producer");
     let large = "x".repeat(5000);
-    let answer = producer.produce_and_wait(request(&topic, 0, "key", Some(&large))).await;
-    assert!(matches!(answer, Ok(Outcome::Refused(_))), "the broker's limit: {answer:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "key", Some(&large))).await;
+    assert!(matches!(result, Ok(Outcome::Rejected(_))), "the broker's limit: {result:?}");
     let huge = "x".repeat(3 << 20);
-    let answer = producer.produce_and_wait(request(&topic, 0, "key", Some(&huge))).await;
-    assert!(matches!(answer, Err(ProduceError::Refused { .. })), "the client's limit: {answer:?}");
-    let answer = producer.produce_and_wait(request(&topic, 7, "key", Some("x"))).await;
-    let refused = matches!(answer, Ok(Outcome::Refused(_)) | Err(ProduceError::Refused { .. }));
-    assert!(refused, "no such partition: {answer:?}");
-    let answer = producer.produce_and_wait(request(&topic, 0, "key", None)).await;
-    assert!(matches!(answer, Ok(Outcome::Acked { .. })), "and it goes on: {answer:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "key", Some(&huge))).await;
+    assert!(matches!(result, Err(ProduceError::Rejected { .. })), "the client's limit: {result:?}");
+    let result = producer.produce_and_wait(request(&topic, 7, "key", Some("x"))).await;
+    let rejected = matches!(result, Ok(Outcome::Rejected(_)) | Err(ProduceError::Rejected { .. }));
+    assert!(rejected, "unknown partition: {result:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "key", None)).await;
+    assert!(matches!(result, Ok(Outcome::Acked { .. })), "the producer still works: {result:?}");
 }
 
-/// A broker that hangs: the answer is "unknown", in time, and what was sent before may indeed be there.
+/// With a broker that hangs, the outcome is "unknown" after the timeout, and the record may be written.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_broker_leaves_a_doubt() {
-    let Some(mut broker) = private("a_hanging_broker_leaves_a_doubt", &[]) else { return };
-    let topic = unique("doubt");
+async fn with_a_hanging_broker_the_outcome_is_unknown() {
+    let Some(mut broker) = private("with_a_hanging_broker_the_outcome_is_unknown", &[]) else { return };
+    let topic = unique("unknown");
     create(&broker.options(), &[TopicSpec::new(&topic, Purpose::Stream).partitions(1)], false).await;
     let timeout = Duration::from_secs(2);
     let (producer, _deliveries) = Producer::new(&broker.options(), timeout).expect("a producer");
-    let answer = producer.produce_and_wait(request(&topic, 0, "a", Some("before"))).await;
-    assert!(matches!(answer, Ok(Outcome::Acked { offset: 0, .. })), "{answer:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "a", Some("before"))).await;
+    assert!(matches!(result, Ok(Outcome::Acked { offset: 0, .. })), "{result:?}");
     broker.freeze();
     let started = Instant::now();
-    let answer = producer.produce_and_wait(request(&topic, 0, "a", Some("frozen"))).await;
-    assert!(matches!(answer, Ok(Outcome::Unknown(_))), "{answer:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "a", Some("frozen"))).await;
+    assert!(matches!(result, Ok(Outcome::Unknown(_))), "{result:?}");
     let took = started.elapsed();
-    assert!(took > timeout / 2 && took < timeout * 2, "answered after {took:?}");
+    assert!(took > timeout / 2 && took < timeout * 2, "the outcome came after {took:?}");
     broker.thaw();
-    // Whether the doubted one landed is not known; the client goes on either way.
+    // The record may or may not have been written. The client continues in both cases.
     let deadline = Instant::now() + PATIENCE;
     loop {
         match producer.produce_and_wait(request(&topic, 0, "a", Some("after"))).await {
@@ -85,8 +85,8 @@ async fn a_hanging_broker_leaves_a_doubt() {
         }
     }
     broker.kill();
-    let answer = producer.produce_and_wait(request(&topic, 0, "a", Some("gone"))).await;
-    assert!(matches!(answer, Ok(Outcome::Unknown(_))), "{answer:?}");
+    let result = producer.produce_and_wait(request(&topic, 0, "a", Some("gone"))).await;
+    assert!(matches!(result, Ok(Outcome::Unknown(_))), "{result:?}");
     broker.restart();
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! SASL and TLS, with the right credentials and the wrong ones.
+//! SASL and TLS, with valid and with invalid credentials.
 
 use std::time::Duration;
 
@@ -26,43 +26,43 @@ fn certified(broker: &LocalBroker, client: Option<&str>) -> KafkaOptions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn good_credentials_work_and_wrong_ones_do_not() {
-    let Some(broker) = secure("good_credentials_work_and_wrong_ones_do_not") else { return };
-    let good = [
+async fn valid_credentials_work_and_invalid_ones_do_not() {
+    let Some(broker) = secure("valid_credentials_work_and_invalid_ones_do_not") else { return };
+    let valid = [
         sasl(&broker, Mechanism::ScramSha256, SCRAM_USER),
         sasl(&broker, Mechanism::ScramSha512, SCRAM_USER),
         sasl(&broker, Mechanism::Plain, PLAIN_USER),
         certified(&broker, Some("client")),
     ];
-    for options in good {
-        both_ways(&options).await;
+    for options in valid {
+        check_produce_and_consume(&options).await;
     }
     let topic = unique("secret");
     let (name, _) = SCRAM_USER;
-    let bad = [
+    let invalid = [
         sasl(&broker, Mechanism::ScramSha512, (name, "wrong")),
         sasl(&broker, Mechanism::ScramSha256, ("nobody", "wrong")),
         sasl(&broker, Mechanism::Plain, (name, "wrong")),
         certified(&broker, Some("stranger")),
         certified(&broker, None),
     ];
-    for options in bad {
+    for options in invalid {
         let (producer, _deliveries) = Producer::new(&options, Duration::from_secs(2)).expect("a producer");
-        let answer = producer.produce_and_wait(request(&topic, 0, "key", Some("value"))).await;
-        assert!(!matches!(answer, Ok(Outcome::Acked { .. })), "{options:?}: {answer:?}");
-        let error = Topics::new(&options, Duration::from_secs(2)).describe(&topic).await;
-        assert!(error.is_err(), "{options:?}: {error:?}");
+        let outcome = producer.produce_and_wait(request(&topic, 0, "key", Some("value"))).await;
+        assert!(!matches!(outcome, Ok(Outcome::Acked { .. })), "{options:?}: {outcome:?}");
+        let result = Topics::new(&options, Duration::from_secs(2)).describe(&topic).await;
+        assert!(result.is_err(), "{options:?}: {result:?}");
         let shown = format!("{options:?}");
         assert!(!shown.contains("wrong") && !shown.contains("secret"), "{shown}");
     }
 }
 
-async fn both_ways(options: &KafkaOptions) {
+async fn check_produce_and_consume(options: &KafkaOptions) {
     let topic = unique("secure");
     let topics = Topics::new(options, PATIENCE);
     let spec = TopicSpec::new(&topic, Purpose::Stream).partitions(1);
     let lax = Strictness { unsafe_topics: true, embedded: false };
-    topics.create_missing(&[spec], lax).await.expect("made");
+    topics.create_missing(&[spec], lax).await.expect("created");
     fill(options, &topic, 0, ["hello".to_owned()]).await;
     let mut member = Member::join(options, &topic, &unique("group"));
     let epoch = member.assigned(1).await[&0];

@@ -1,5 +1,5 @@
-//! A real Apache Kafka from its Maven artifacts: one process, its folder under the target directory, ended with the
-//! test process whatever becomes of that one.
+//! A real Apache Kafka from its Maven artifacts: one process with a folder below the target directory. It ends with the
+//! test process, however that one ends.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,62 +17,63 @@ pub const SCRAM_USER: (&str, &str) = ("alice", "alice-secret");
 /// PLAIN user of a secure broker.
 pub const PLAIN_USER: (&str, &str) = ("bob", "bob-secret");
 
-/// A broker of one's own. Dropping it ends it and removes its folder.
+/// A broker process. Dropping it ends the process and removes its folder.
 pub struct LocalBroker {
-    /// The plain text listener.
+    /// `host:port` of the plain text listener.
     pub bootstrap: String,
-    /// SASL over TLS, on a secure broker.
+    /// `host:port` of SASL over TLS, on a secure broker.
     pub sasl: String,
-    /// TLS with client certificates, on a secure broker.
+    /// `host:port` of TLS with client certificates, on a secure broker.
     pub ssl: String,
     dir: PathBuf,
     process: Option<Child>,
 }
 
 impl LocalBroker {
-    /// Whether this machine can run one: a JDK, Maven, and the jars or a way to them.
+    /// Whether this machine can run one: it has a JDK, and the jars or Maven to download them.
     pub fn available() -> bool {
         static JARS: OnceLock<bool> = OnceLock::new();
-        *JARS.get_or_init(|| runs("java", &["-version"]) && (has_jars() || (runs("mvn", &["-v"]) && fetch_jars())))
+        *JARS.get_or_init(|| runs("java", &["-version"]) && (has_jars() || (runs("mvn", &["-v"]) && download_jars())))
     }
 
-    /// Starts one with these settings on top of the template.
+    /// Starts a broker with these settings in addition to the template.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         Self::launch(settings, false)
     }
 
-    /// Starts one with secure listeners; see [`SCRAM_USER`] and [`PLAIN_USER`].
+    /// Starts a broker with secure listeners; see [`SCRAM_USER`] and [`PLAIN_USER`].
     pub fn start_secure() -> Self {
         Self::launch(&[], true)
     }
 
-    /// Options for plain text clients of it.
+    /// Options for its plain text clients.
     pub fn options(&self) -> KafkaOptions {
         KafkaOptions::new(&self.bootstrap)
     }
 
-    /// A file of the secure broker's certificates: `ca.crt`, `client.crt`, `client.key`, `stranger.crt`, `stranger.key`.
+    /// Path of a certificate or key of the secure broker: `ca.crt`, `client.crt`, `client.key`, `stranger.crt`,
+    /// `stranger.key`.
     pub fn certificate(&self, name: &str) -> PathBuf {
         self.dir.join("certs").join(name)
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.signal("KILL");
         self.process = None;
     }
 
-    /// Freezes it: connections stay open and nothing answers.
+    /// Freezes it: connections stay open, and it does not respond.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Continues it after [`Self::freeze`].
     pub fn thaw(&self) {
         self.signal("CONT");
     }
 
-    /// Starts it again after [`Self::kill`], with the data it had.
+    /// Starts it again after [`Self::kill`], with its data.
     pub fn restart(&mut self) {
         self.process = Some(run_broker(&self.dir));
         assert!(await_ready(&self.bootstrap, Duration::from_secs(60)), "{}", self.log());
@@ -90,8 +91,8 @@ impl LocalBroker {
     fn launch(settings: &[(&str, &str)], secure: bool) -> Self {
         let dir = target().join("kafka-brokers").join(format!("{}-{:08x}", std::process::id(), fastrand::u32(..)));
         fs::create_dir_all(&dir).expect("a folder for the broker");
-        remove_folders_of_the_dead();
-        // Another process may take a port between the choice and its use.
+        remove_old_folders();
+        // Another process may take a port before the broker does.
         for _ in 0..3 {
             let ports: [u16; 4] = std::array::from_fn(|_| free_port());
             write_properties(&dir, ports, settings, secure);
@@ -106,16 +107,16 @@ impl LocalBroker {
             if await_ready(&broker.bootstrap, Duration::from_secs(60)) {
                 return broker;
             }
-            eprintln!("the broker did not come up:\n{}", broker.log());
+            eprintln!("the broker did not start:\n{}", broker.log());
             std::mem::forget(broker);
         }
-        panic!("no local broker after three tries");
+        panic!("no local broker after three attempts");
     }
 }
 
 impl Drop for LocalBroker {
     fn drop(&mut self) {
-        // Closing its standard input ends the leash, which ends the broker.
+        // When its standard input is closed, the shell kills the broker and ends.
         if let Some(mut process) = self.process.take() {
             drop(process.stdin.take());
             let _ = process.wait();
@@ -124,20 +125,22 @@ impl Drop for LocalBroker {
     }
 }
 
-/// The shared broker is never dropped, so its folder is left to the next run; a folder's name begins with the process
-/// that made it.
-fn remove_folders_of_the_dead() {
+/// Removes the folders of processes that have ended: the shared broker is never dropped, so its folder remains. A
+/// folder's name starts with the id of the process that created it.
+fn remove_old_folders() {
     for folder in fs::read_dir(target().join("kafka-brokers")).into_iter().flatten().flatten() {
         let name = folder.file_name().to_string_lossy().into_owned();
-        let maker = name.split('-').next().unwrap_or_default();
-        if Path::new("/proc").exists() && !Path::new("/proc").join(maker).exists() {
+        let creator = name.split('-').next().unwrap_or_default();
+        if Path::new("/proc").exists() && !Path::new("/proc").join(creator).exists() {
             let _ = fs::remove_dir_all(folder.path());
         }
     }
 }
 
-/// Runs a shell command when this process ends, in whatever way: its standard input is a pipe that only we hold.
-pub fn leash(command: &str) -> Child {
+/// Starts a shell that runs a command when this process ends, even by SIGKILL: the shell waits for the end of its
+/// standard input, a pipe that only this process holds open.
+#[cfg(feature = "docker")]
+pub fn run_at_exit(command: &str) -> Child {
     let script = format!("cat >/dev/null; {command} >/dev/null 2>&1");
     let mut sh = Command::new("sh");
     sh.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -145,7 +148,7 @@ pub fn leash(command: &str) -> Child {
 }
 
 fn run_broker(dir: &Path) -> Child {
-    // The broker runs in the background of a shell that waits for the end of its own input.
+    // The broker runs in the background of a shell, which kills it when the shell's standard input ends.
     let script = r#""$@" >>log 2>&1 & echo $! >pid; cat >/dev/null; kill -KILL $!"#;
     let mut sh = Command::new("sh");
     sh.args(["-c", script, "broker", "java", "-Xms64m", "-Xmx512m"]).args(java_arguments());
@@ -163,7 +166,7 @@ fn run_broker(dir: &Path) -> Child {
 fn java_arguments() -> Vec<String> {
     let log4j = manifest().join("tests/kafka/log4j2.properties");
     let classes = jars().join("*");
-    // One compiler and one collector thread: a test broker never runs long enough to miss the rest.
+    // One compiler thread and one collector thread: a test broker does not run long enough to need more.
     let fixed = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Djava.awt.headless=true"];
     let mut arguments: Vec<String> = fixed.map(str::to_owned).to_vec();
     arguments.push(format!("-Dlog4j2.configurationFile={}", log4j.display()));
@@ -180,8 +183,8 @@ fn write_properties(dir: &Path, ports: [u16; 4], settings: &[(&str, &str)], secu
     for (name, value) in settings {
         text.push_str(&format!("{name}={value}\n"));
     }
-    for (place, port) in ["@PORT@", "@CONTROLLER@", "@SASL@", "@SSL@"].into_iter().zip(ports) {
-        text = text.replace(place, &port.to_string());
+    for (placeholder, port) in ["@PORT@", "@CONTROLLER@", "@SASL@", "@SSL@"].into_iter().zip(ports) {
+        text = text.replace(placeholder, &port.to_string());
     }
     fs::write(dir.join("broker.properties"), text).expect("the broker's settings");
 }
@@ -226,25 +229,26 @@ fn has_jars() -> bool {
     jars().join("complete").exists()
 }
 
-/// Copied beside its place and renamed, so that a broken download or two runs at once leave nothing half done.
-fn fetch_jars() -> bool {
-    eprintln!("fetching Apache Kafka with Maven (44 MB, once)");
-    let aside = target().join(format!("kafka-jars-{}", std::process::id()));
+/// Downloads the jars to a temporary folder and renames it, so that a failed download or two concurrent runs leave no
+/// incomplete folder.
+fn download_jars() -> bool {
+    eprintln!("downloading Apache Kafka with Maven (44 MB, once)");
+    let temporary = target().join(format!("kafka-jars-{}", std::process::id()));
     let pom = manifest().join("tests/kafka/pom.xml");
     let mut maven = Command::new("mvn");
     maven.args(["-q", "-B", "-f"]).arg(pom).arg("dependency:copy-dependencies");
-    maven.arg(format!("-DoutputDirectory={}", aside.display())).stdin(Stdio::null());
+    maven.arg(format!("-DoutputDirectory={}", temporary.display())).stdin(Stdio::null());
     let output = maven.output().expect("mvn runs");
     if !output.status.success() {
-        eprintln!("Maven could not fetch Kafka: {}", String::from_utf8_lossy(&output.stdout));
+        eprintln!("Maven could not download Kafka: {}", String::from_utf8_lossy(&output.stdout));
         return false;
     }
-    let done = fs::write(aside.join("complete"), "").and_then(|()| fs::rename(&aside, jars()));
+    let done = fs::write(temporary.join("complete"), "").and_then(|()| fs::rename(&temporary, jars()));
     done.is_ok() || has_jars()
 }
 
-/// Below the range that the system gives to outgoing connections.
-fn free_port() -> u16 {
+/// Returns a free port below the range that the system uses for outgoing connections.
+pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(20_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

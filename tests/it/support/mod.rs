@@ -1,4 +1,4 @@
-//! What the integration tests stand on.
+//! Shared by the integration tests: the broker that they run on.
 
 pub mod kafka;
 pub mod kafka_local;

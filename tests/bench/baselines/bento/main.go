@@ -1,4 +1,4 @@
-// Bento with nothing in it but what the benchmark's configurations use.
+// Bento with only the components that the benchmark's configurations use.
 package main
 
 import (

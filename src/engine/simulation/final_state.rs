@@ -1,0 +1,175 @@
+//! The end of a history: when it is reached, and whether every ticket is as expected.
+
+use std::fmt::Write as _;
+
+use super::super::event::{MappedRecord, RecordContent};
+use super::super::invariants;
+use super::injection::key_index;
+use super::instance::Ticket;
+use super::publisher::COLUMNS;
+use super::reference::{Expected, Reference};
+use super::requests::read_marker;
+use super::world::World;
+use crate::model::{Intent, Position, RecordOrigin};
+
+/// A hold-down allows many alternatives. A key with more than this number is not checked against them.
+const MAX_ALTERNATIVES: usize = 400;
+
+impl World {
+    /// True once everything is resolved. Reports a violation if that takes too long.
+    pub(super) fn finished(&mut self) -> bool {
+        let all = (0..self.params.partitions).all(|p| {
+            self.visible[p] == self.input[p].len()
+                && self.input[p].last().is_none_or(|last| self.group.offset[p] > last.offset)
+        });
+        if all && self.in_flight.is_empty() {
+            return true;
+        }
+        let span = self.settings.request_deadline + self.settings.max_transaction_time;
+        let bound = self.faults_over_at + 6 * span + 4 * self.settings.session_timeout + 180_000;
+        if self.now > bound {
+            self.report_violation(format!(
+                "not everything is resolved {} s after the last fault: committed {:?}",
+                (self.now - self.faults_over_at) / 1000,
+                self.group.offset
+            ));
+        }
+        false
+    }
+
+    /// Compares the tickets of every key with the reference.
+    pub(super) fn check_final_state(&mut self) {
+        for partition in 0..self.params.partitions {
+            let last = self.input[partition].last().map_or(0, |r| r.offset + 1);
+            if self.group.offset[partition] > last {
+                self.report_violation(format!("partition {partition} is committed beyond its end"));
+            }
+        }
+        for key in 0..3 {
+            if let Err(mismatch) = self.check_key(key) {
+                self.report_violation(mismatch);
+            }
+        }
+    }
+
+    fn check_key(&mut self, key: usize) -> Result<(), String> {
+        let mut notes: Vec<(Position, u32)> = Vec::new();
+        for ticket in self.instance.tickets_of(key).filter(|t| !t.deleted) {
+            notes.extend(ticket.journal.iter().filter_map(|l| read_marker(&l.marker)));
+        }
+        invariants::notes_in_order(notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at))
+            .map_err(|broken| format!("k{key}: {broken}"))?;
+        // If a user changed the ticket's state, or a record was rejected, the expected state depends on the order in
+        // time.
+        let events = self.events_of(key);
+        let first_parts: Vec<Position> = notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at).collect();
+        self.check_redriven_notes(key, &first_parts, &events)?;
+        self.check_no_note_lost(key, &first_parts)?;
+        if self.user_raced[key]
+            || self.user_changed_state[key]
+            || events.iter().any(|e| self.not_applied.contains(&e.position))
+        {
+            return Ok(());
+        }
+        let mut reference = Reference::new(self.settings.reopen_window, self.params.hold_down);
+        let pause_at = self.pause_at();
+        let mut paused = self.params.long_pause == 0;
+        let tickets: Vec<&Ticket> = self.instance.tickets_of(key).collect();
+        let notes: Vec<_> = tickets.iter().map(|ticket| notes_of(ticket)).collect();
+        for event in &events {
+            if !paused && Some(event.position) >= pause_at[usize::from(event.position.partition == 1)] {
+                reference.pause();
+                paused = true;
+            }
+            reference.apply(event);
+            if self.params.hold_down > 0 {
+                reference.drop_mismatches(&notes);
+                if reference.alternatives.len() > MAX_ALTERNATIVES {
+                    self.coverage.too_many_alternatives += 1;
+                    return Ok(());
+                }
+            }
+        }
+        let mut mismatches = String::new();
+        for alternative in reference.alternatives.iter().filter(|alternative| alternative.is_complete()) {
+            match self.compare(&alternative.tickets, &tickets) {
+                Ok(()) => return Ok(()),
+                Err(mismatch) => {
+                    let _ = write!(mismatches, "; {mismatch}");
+                }
+            }
+        }
+        Err(format!("k{key} differs from the reference{mismatches}"))
+    }
+
+    fn events_of(&self, key: usize) -> Vec<Intent> {
+        let mut events = Vec::new();
+        // A resync contains no new event.
+        let is_source_event = |record: &&MappedRecord| !matches!(record.origin, RecordOrigin::Resync(_));
+        for record in self.input.iter().flatten().filter(is_source_event) {
+            if let RecordContent::Intents(intents) = &record.content {
+                events.extend(intents.iter().filter(|i| key_index(&i.key) == key).cloned());
+            }
+        }
+        events
+    }
+
+    /// First position after the long pause, by partition.
+    fn pause_at(&self) -> [Option<Position>; 2] {
+        let mut first = [None, None];
+        let half = self.scenario.records / 2;
+        let before = self.published_before_pause;
+        for partition in 0..2 {
+            first[partition] =
+                self.input[partition].get(before[partition]).map(|r| Position::new(partition as i32, r.offset, 0));
+        }
+        let _ = half;
+        first
+    }
+
+    fn compare(&self, expected_tickets: &[Expected], tickets: &[&Ticket]) -> Result<(), String> {
+        if expected_tickets.len() != tickets.len() {
+            return Err(format!("{} tickets instead of {}", tickets.len(), expected_tickets.len()));
+        }
+        for (expected, actual) in expected_tickets.iter().zip(tickets) {
+            let number = &actual.number;
+            let phase = self.instance.phase(actual);
+            if phase != expected.phase {
+                return Err(format!("{number} is {phase:?} instead of {:?}", expected.phase));
+            }
+            for (at, name) in COLUMNS.iter().enumerate() {
+                let has_business_rule = self.instance.business_rule.is_some_and(|(column, _)| column == *name);
+                let present = actual.values.iter().find(|v| *v.column == **name).map(|v| v.text.clone());
+                if present != expected.values[at] && !has_business_rule && !actual.user_edited {
+                    return Err(format!("{number} has {name} {present:?} instead of {:?}", expected.values[at]));
+                }
+            }
+            let notes = notes_of(actual);
+            if notes != expected.notes {
+                return Err(format!("{number} has the notes {notes:?} instead of {:?}", expected.notes));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The notes of a ticket, with their parts joined.
+fn notes_of(ticket: &Ticket) -> Vec<(Position, String)> {
+    let mut notes: Vec<(Position, String)> = Vec::new();
+    for line in &ticket.journal {
+        let Some((position, _)) = read_marker(&line.marker) else { continue };
+        match notes.last_mut() {
+            Some((last, whole)) if *last == position => whole.push_str(&line.text),
+            _ => notes.push((position, line.text.clone())),
+        }
+    }
+    // The note that the engine adds to a flapping alert is not in the events.
+    for (_, text) in &mut notes {
+        if let Some(at) = text.find("Flapping: ") {
+            text.truncate(at);
+            text.truncate(text.trim_end_matches('\n').len());
+        }
+    }
+    notes.retain(|(_, text)| !text.is_empty());
+    notes
+}
