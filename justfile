@@ -24,7 +24,7 @@ test-integration FILTER="":
 test-docker FILTER="":
     NOWBRIDGE_TEST_BROKER=docker cargo test --features docker --test it {{FILTER}} -- --nocapture
 
-# Run the crash tests at full size, with these seeds: one life of the bridges per seed, killed at random points.
+# Run the crash tests at full size, with these seeds: one run per seed, in which bridges are killed at random points.
 test-chaos SEEDS="1..=100":
     NOWBRIDGE_SEEDS={{SEEDS}} cargo test --test it chaos -- --nocapture
 

@@ -6,10 +6,10 @@
 //! and exposes no secrets. It has no authentication: bind it to a loopback address or put a proxy with authentication
 //! in front of it.
 
-mod handlers;
+mod endpoints;
 mod view;
 
-pub use handlers::RESUME_HEADER;
+pub use endpoints::RESUME_HEADER;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -98,7 +98,7 @@ pub async fn serve(console: Console, shutdown: CancellationToken) -> Result<Runn
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let recorder = console.metrics.clone();
-    let router = handlers::router(console);
+    let router = endpoints::router(console);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let maintenance = async {

@@ -289,13 +289,24 @@ pub(super) const PAGES: &[ErrorPage] = &[
     },
     ErrorPage {
         number: 26,
-        codes: &["import_recreated", "import_status", "row_missing"],
+        codes: &[
+            "import_many_maps",
+            "import_recreated",
+            "import_row_differs",
+            "import_status",
+            "import_unnamed",
+            "import_unread",
+            "import_unreadable",
+            "row_missing",
+        ],
         title: "the response does not show the outcome of a staged row",
-        message: "the transform map created a new ticket from an update; an unknown status; an empty list of results",
-        cause: "The ticket was deleted meanwhile, or the instance transforms rows only after its response.",
+        message: "an empty response or list of results; an unknown status; a row without the ticket's sys_id or with \
+                  another one; several transform maps; a new ticket made from an update",
+        cause: "The ticket was deleted meanwhile, the instance transforms rows only after its response, the user may \
+                not read the staging table or the ticket, or more than one map writes the table.",
         bridge_action: "Verifies the ticket before any further write.",
         resolution: "None for single rows. If it affects all rows: the staging table must transform synchronously, \
-                     not by a schedule.",
+                     by one map, and the user must be able to read it; see docs/SERVICENOW.md, \"Import sets\".",
     },
     ErrorPage {
         number: 27,

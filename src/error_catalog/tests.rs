@@ -54,7 +54,9 @@ fn literals(code: &str) -> Vec<String> {
         let word = &rest[..end];
         let line = &code[..before];
         let opened = line.rfind(['(', '{', ';', '}']).map_or(line, |at| &line[at.saturating_sub(40)..]);
-        let calls = ["failure(", "ambiguous(", "differs(", "reject("].iter().any(|call| opened.contains(call));
+        let calls = ["failure(", "ambiguous(", "ambiguous_ended(", "differs(", "reject("]
+            .iter()
+            .any(|call| opened.contains(call));
         let chosen = line.rfind("let code = ").is_some_and(|at| {
             let condition = line[at..].trim_end().ends_with(['(', ',']);
             !line[at..].contains(';') && !condition && line.trim_end().ends_with('{')

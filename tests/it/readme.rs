@@ -7,8 +7,6 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, TopicPartitionList};
 use serde_json::Value;
 
 use crate::docs::{between, read};
@@ -24,7 +22,6 @@ fn the_commands_of_the_readme_work_in_order() {
         return skipped(NAME, "kcat");
     }
     let Some(broker) = private(NAME, &[]) else { return };
-    create_offsets_topic(&broker.bootstrap);
     let (instance, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
     let local = |text: &str| {
         text.replace("localhost:9092", &broker.bootstrap)
@@ -87,18 +84,5 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         runs("kill", &["-KILL", "--", &format!("-{}", self.0.id())]);
         let _ = self.0.wait();
-    }
-}
-
-/// Waits until the broker has a group coordinator. A broker that has just started has none, and `nowbridge check`
-/// reports that; README tells the user to repeat the command.
-fn create_offsets_topic(bootstrap: &str) {
-    let client: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", "readme").create().expect("a client");
-    let mut partitions = TopicPartitionList::new();
-    partitions.add_partition("alerts", 0);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while client.committed_offsets(partitions.clone(), Duration::from_secs(5)).is_err() {
-        assert!(Instant::now() < deadline, "the broker has no group coordinator");
     }
 }

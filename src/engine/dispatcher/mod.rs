@@ -24,10 +24,13 @@ mod receive;
 mod reject;
 mod send;
 mod settle;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod write;
+
+pub use snapshot::Snapshot;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -40,7 +43,7 @@ use super::fold::FoldLimits;
 use super::lane::Lane;
 use super::mutation::Rules;
 use super::partition::{self, Partition};
-use super::priority::{CriticalStreak, LaneClass};
+use super::priority::CriticalStreak;
 use super::settings::Settings;
 use crate::model::{Epoch, FastMap, HttpMethod, HttpMethodSet, Key, Now, Token};
 
@@ -112,33 +115,6 @@ pub struct Dispatcher {
 pub struct NextRequest {
     pub method: HttpMethod,
     pub critical: bool,
-}
-
-/// The state of a route in numbers, for metrics and the console.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Assigned partitions, those that are loading included.
-    pub partitions: usize,
-    pub loading_partitions: usize,
-    /// Partitions whose lease holds.
-    pub leased_partitions: usize,
-    /// Events received and not resolved.
-    pub unresolved_events: usize,
-    /// Bytes of the original records of unresolved events.
-    pub unresolved_bytes: usize,
-    /// Keys with work.
-    pub lanes: usize,
-    /// Lanes that wait for a turn, a permit or an instant.
-    pub waiting_lanes: usize,
-    /// Waiting lanes that are critical: they are next.
-    pub critical_lanes: usize,
-    /// Lanes with an ambiguous write.
-    pub ambiguous_lanes: usize,
-    pub parked_keys: usize,
-    /// Keys with an entry.
-    pub entries: usize,
-    pub requests_in_flight: usize,
-    pub watermarks: BTreeMap<i32, i64>,
 }
 
 impl Dispatcher {
@@ -257,30 +233,6 @@ impl Dispatcher {
     /// Why the route is blocked, if it is.
     pub fn blocked_by(&self) -> Option<&BlockReason> {
         self.blocked_by.as_ref()
-    }
-
-    /// The state of the route in numbers.
-    pub fn snapshot(&self, now: Now) -> Snapshot {
-        let used = self.budget.used();
-        let mut s = Snapshot {
-            unresolved_events: used.events,
-            unresolved_bytes: used.bytes,
-            requests_in_flight: self.pending_requests.len(),
-            ..Snapshot::default()
-        };
-        for (&number, p) in &self.partitions {
-            s.partitions += 1;
-            s.loading_partitions += usize::from(p.phase == partition::PartitionPhase::Loading);
-            s.leased_partitions += usize::from(p.lease_until(self.last_poll, &self.settings) > now.mono);
-            s.lanes += p.lanes.len();
-            s.waiting_lanes += p.lanes.values().filter(|l| l.is_waiting()).count();
-            s.critical_lanes += p.lanes.values().filter(|l| l.is_waiting() && l.class == LaneClass::Critical).count();
-            s.ambiguous_lanes += p.lanes.values().filter(|l| l.is_ambiguous()).count();
-            s.parked_keys += p.parks.len();
-            s.entries += p.entries.len();
-            s.watermarks.insert(number, p.tracker.watermark());
-        }
-        s
     }
 
     /// Parked keys, with the reason.

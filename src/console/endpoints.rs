@@ -1,4 +1,4 @@
-//! The routes of the admin server and their handlers.
+//! The endpoints of the admin server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
