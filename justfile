@@ -32,7 +32,7 @@ test-chaos SEEDS="1..=100":
 simulate-histories COUNT="1000000":
     NOWBRIDGE_HISTORIES={{COUNT}} cargo test --profile bench --lib histories -- --nocapture
 
-# Check format, lints, documentation and licences.
+# Check format, lints, documentation and licenses.
 lint:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Most lines of a file, without the tests at its end.
+/// Maximum number of lines of a file, without the tests at its end.
 const MAX_LINES: usize = 400;
 
 /// A file that may be longer. If it becomes short again, it must be removed from the list.
@@ -88,6 +88,30 @@ fn every_file_starts_with_module_documentation() {
     let undocumented: Vec<String> =
         all_rust().into_iter().filter(|s| !s.text.trim_start().starts_with("//!")).map(|s| s.path).collect();
     assert!(undocumented.is_empty(), "these files do not start with `//!`: {undocumented:#?}");
+}
+
+/// The lint `missing_docs` is off: it also demands a sentence for each field and variant, where most names say enough.
+/// This test covers the modules that are public by their path.
+#[test]
+fn every_public_item_is_documented() {
+    let kinds = ["fn ", "async fn ", "const fn ", "struct ", "enum ", "trait ", "type ", "const ", "static "];
+    let mut wrong = String::new();
+    for source in sources().into_iter().filter(|source| !is_test(source) && is_public(source)) {
+        let text = source.text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let mut documented = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim_start();
+            let declares =
+                line.strip_prefix("pub ").is_some_and(|item| kinds.iter().any(|kind| item.starts_with(kind)));
+            if declares && !documented {
+                let _ = writeln!(wrong, "{}:{number}: {line}", source.path);
+            }
+            // Attributes stand between the documentation and the item, and may span lines.
+            documented =
+                line.starts_with("///") || (documented && (line.starts_with('#') || line.starts_with([')', ']', '"'])));
+        }
+    }
+    assert!(wrong.is_empty(), "these items are public and not documented:\n{wrong}");
 }
 
 #[test]
@@ -250,6 +274,28 @@ fn names(code: &str, path: &str) -> bool {
 fn is_test(source: &Source) -> bool {
     let name = source.path.rsplit('/').next().unwrap_or_default();
     name == "tests.rs" || name.ends_with("_tests.rs") || TEST_FOLDERS.iter().any(|folder| source.path.contains(folder))
+}
+
+/// Whether the module and all its parents are declared `pub mod`.
+fn is_public(source: &Source) -> bool {
+    let mut path = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").to_owned();
+    loop {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let files = match parent {
+            "" => vec!["src/lib.rs".to_owned()],
+            parent => vec![format!("src/{parent}.rs"), format!("src/{parent}/mod.rs")],
+        };
+        let declaration = format!("\npub mod {name};");
+        let text =
+            files.iter().filter_map(|file| fs::read_to_string(root().join(file)).ok()).next().unwrap_or_default();
+        if !text.contains(&declaration) {
+            return false;
+        }
+        if parent.is_empty() {
+            return true;
+        }
+        path = parent.to_owned();
+    }
 }
 
 fn lines_without_tests(source: &Source) -> usize {

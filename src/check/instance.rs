@@ -218,13 +218,13 @@ fn clock_verdict(login: &Login, before: i64, after: i64) -> Verdict {
          tickets disagree, and the reopen window is off by the same amount",
         skew.abs()
     );
-    Verdict::warn(detail, "synchronise this machine's clock by NTP, or ask the instance's operators")
+    Verdict::warn(detail, "synchronize this machine's clock by NTP, or ask the instance's operators")
 }
 
 fn time_zone_verdict(instance: &Instance, login: &Login) -> Verdict {
     let Some(user) = &login.user else {
         let detail = format!("sys_user shows no record of {} to this user", instance.auth.user());
-        let remedy = "check the user name (the `user` setting; the bridge recognises its own changes by it), and let \
+        let remedy = "check the user name (the `user` setting; the bridge recognizes its own changes by it), and let \
                       the user read its own record in sys_user";
         return Verdict::warn(detail, remedy);
     };

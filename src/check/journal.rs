@@ -60,7 +60,7 @@ async fn verdict(route_table: &RouteTable<'_>, reader: Reader) -> Result<Verdict
             GRANT_READ,
         ),
         (true, _, Reader::Source) => Verdict::fail(
-            "sys_journal_field shows nothing to this user: notes and comments cannot be published",
+            "sys_journal_field shows nothing to this user: notes and comments can't be published",
             GRANT_READ,
         ),
         (_, false, Reader::Sink) => Verdict::fail(
@@ -68,7 +68,7 @@ async fn verdict(route_table: &RouteTable<'_>, reader: Reader) -> Result<Verdict
             format!("{GRANT_READ}, or let it read {column}"),
         ),
         (false, _, _) => Verdict::warn(
-            format!("the newest {} tickets have no notes, so reading them cannot be checked", tickets.ids.len()),
+            format!("the newest {} tickets have no notes, so reading them can't be checked", tickets.ids.len()),
             "check again when a ticket has a work note, or use --write-probe",
         ),
     })

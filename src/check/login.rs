@@ -54,7 +54,7 @@ pub async fn instance_date(client: &Client) -> Option<i64> {
     match log_in(client).await {
         Ok(login) => login.date,
         Err(failure) => {
-            tracing::warn!(code = failure.code, message = failure.message, "cannot read the instance's clock");
+            tracing::warn!(code = failure.code, message = failure.message, "can't read the instance's clock");
             None
         }
     }

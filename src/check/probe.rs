@@ -22,7 +22,7 @@ pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &
             return;
         }
         (Err(error), _) | (_, Err(error)) => {
-            let verdict = Verdict::skipped(format!("a sample alert cannot be mapped: {error}"));
+            let verdict = Verdict::skipped(format!("a sample alert can't be mapped: {error}"));
             run.record(route_table.id("probe.create"), title, verdict);
             return;
         }

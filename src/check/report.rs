@@ -58,7 +58,7 @@ impl Report {
     }
 
     /// The check with this id.
-    pub fn get(&self, id: &str) -> Option<&Check> {
+    pub fn find_check(&self, id: &str) -> Option<&Check> {
         self.checks.iter().find(|c| c.id == id)
     }
 }

@@ -23,12 +23,12 @@ pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &
         Ok(known) if !known.is_empty() => columns_verdict(&needed, &known),
         Ok(_) | Err(_) => match missing_in_newest(route_table, &import.staging, &needed).await {
             Ok(Some(missing)) if missing.is_empty() => Verdict::warn(
-                "all columns exist; their lengths cannot be checked",
+                "all columns exist; their lengths can't be checked",
                 "let the bridge's user read sys_dictionary, or check the lengths manually: longer values are truncated",
             ),
             Ok(Some(missing)) => missing_verdict(&missing),
             Ok(None) => Verdict::warn(
-                "neither its dictionary nor a row of it is readable, so its columns cannot be checked",
+                "neither its dictionary nor a row of it is readable, so its columns can't be checked",
                 "let the bridge's user read sys_dictionary and the staging table (without the right to read staged \
                  rows, responses are empty), or use --write-probe",
             ),

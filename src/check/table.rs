@@ -110,7 +110,7 @@ async fn empty(route_table: &RouteTable<'_>) -> Verdict {
     match route_table.client.get(0, &route_table.path(), &parameters).await {
         Ok(page) => match page.total {
             Some(0) | None => Verdict::warn(
-                "it is empty, or all its records are hidden: columns, times and look-ups cannot be checked",
+                "it is empty, or all its records are hidden: columns, times and look-ups can't be checked",
                 "check again when the bridge's user can read a record, or use --write-probe",
             ),
             Some(hidden) => Verdict::fail(
@@ -127,13 +127,14 @@ fn columns_verdict(missing: &BTreeSet<&str>, requested: usize, essential: &dyn F
         return Verdict::pass(format!("all {requested} are readable"));
     }
     let names = missing.iter().copied().collect::<Vec<_>>().join(", ");
-    let detail =
-        format!("not readable: {names}; they do not exist, or an ACL hides them (the API shows no difference)");
+    let detail = format!(
+        "not readable: {names}; they do not exist, or an ACL hides them (the API does not distinguish the two)"
+    );
     let remedy = "let the bridge's user read them, or remove them from the configuration";
     if missing.iter().any(|column| essential(column)) {
         Verdict::fail(detail, remedy)
     } else {
-        let detail = format!("{detail}; writes to them cannot be verified, and user edits are not detected");
+        let detail = format!("{detail}; writes to them can't be verified, and user edits are not detected");
         Verdict::warn(detail, remedy)
     }
 }
@@ -148,7 +149,7 @@ pub async fn times(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sample:
     let query = match Query::new().eq("sys_id", sys_id).eq("sys_created_on", created_on).encoded() {
         Ok(query) => query,
         Err(error) => {
-            let detail = format!("the record's values cannot be queried: {error}");
+            let detail = format!("the record's values can't be queried: {error}");
             run.record(route_table.id("times"), title, Verdict::skipped(detail));
             return;
         }
@@ -247,7 +248,7 @@ pub async fn write(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>) {
         Answer::Failed(failure) => Verdict::failed(&failure),
         Answer::NotSent { reason } => Verdict::skipped(reason),
         Answer::Applied { .. } | Answer::Rows { .. } => {
-            Verdict::fail("an update of a record that cannot exist was answered as applied", "report it as a bug")
+            Verdict::fail("an update of a record that can't exist was answered as applied", "report it as a bug")
         }
     };
     run.record(route_table.id("write"), title, verdict);

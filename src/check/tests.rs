@@ -88,12 +88,12 @@ fn configuration(url: &str, close_code: &str) -> Config {
 
 #[track_caller]
 fn outcome(report: &Report, id: &str) -> Outcome {
-    report.get(id).unwrap_or_else(|| panic!("no check {id} in\n{report}")).outcome
+    report.find_check(id).unwrap_or_else(|| panic!("no check {id} in\n{report}")).outcome
 }
 
 #[track_caller]
 fn detail<'a>(report: &'a Report, id: &str) -> &'a str {
-    &report.get(id).unwrap_or_else(|| panic!("no check {id} in\n{report}")).detail
+    &report.find_check(id).unwrap_or_else(|| panic!("no check {id} in\n{report}")).detail
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn unreadable_choices_are_a_warning() {
     let fixture = CheckFixture::start(|options| options.users[0] = User::new("bridge", PASSWORD, &["itil"]));
     let report = fixture.await.tickets(1).await.check(false).await;
     assert_eq!(outcome(&report, "sink.incidents.choices"), Outcome::Warn, "{report}");
-    assert!(report.get("sink.incidents.choices").is_some_and(|c| c.remedy.contains("personalize_choices")));
+    assert!(report.find_check("sink.incidents.choices").is_some_and(|c| c.remedy.contains("personalize_choices")));
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ fn the_table_is_aligned_and_wrapped() {
 #[tokio::test]
 async fn a_rejected_batch_api_is_detected_where_a_route_uses_it() {
     let mut fixture = CheckFixture::start(|_| {}).await.tickets(1).await;
-    assert!(fixture.check(false).await.get("sink.incidents.batch").is_none(), "the route does not use batches");
+    assert!(fixture.check(false).await.find_check("sink.incidents.batch").is_none(), "the route does not use batches");
     fixture.config.sinks[0].write = config::Write::Batch { size: 20, linger: Duration::ZERO };
     assert_eq!(outcome(&fixture.check(false).await, "sink.incidents.batch"), Outcome::Pass);
     fixture.running.set_faults(&json!({"batch_forbidden": true})).expect("faults");

@@ -263,7 +263,7 @@ pub enum DeadLetters {
         route: RouteArgs,
         #[command(flatten)]
         filter: DeadLetterArgs,
-        /// Most letters to list; the counts include all.
+        /// Maximum number of letters to list; the counts include all.
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
         /// Print one JSON object per letter, and nothing else.
@@ -290,10 +290,11 @@ pub enum DeadLetters {
         /// Letters per second.
         #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
-        /// Skip keys with a letter that was already redriven this often.
+        /// Skip keys with a letter that was already redriven N times.
         #[arg(long, default_value_t = 3, value_name = "N")]
         max_redrives: u32,
-        /// Most rounds. Keys that get newer dead letters in the meantime are redriven again in the next round.
+        /// Maximum number of rounds. Keys that get newer dead letters in the meantime are redriven again in the next
+        /// round.
         #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
         /// Seconds without progress before giving up.

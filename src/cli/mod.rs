@@ -7,7 +7,6 @@ mod check;
 mod dead_letters;
 mod demo;
 mod explain;
-mod instant;
 mod ledger;
 mod publish;
 mod reprocess;
@@ -16,6 +15,7 @@ mod resync;
 mod route_change;
 mod run;
 mod simulate;
+mod time_arguments;
 mod topics;
 
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::instant;
 use super::route_change::{RouteChange, Target, announce_wait_for_late_writes, require_stopped};
+use super::time_arguments;
 use crate::bridge::stores;
 use crate::ledger::StartAt;
 use crate::ledger::admin::{self, ReprocessScope, RouteLedger};
@@ -22,7 +22,7 @@ impl RouteChange for Reprocess {
 
     async fn preview(&self, target: &Target) -> Result<Option<(RouteLedger, ReprocessScope)>> {
         let sink = target.sink()?;
-        let from = instant::start_at(&self.from)?;
+        let from = time_arguments::start_at(&self.from)?;
         let window = i64::try_from(sink.settings.reopen_window).unwrap_or(i64::MAX);
         let incomplete = match from {
             StartAt::Latest => bail!("--from latest applies nothing: use earliest, a time or an age"),

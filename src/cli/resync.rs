@@ -9,7 +9,7 @@ use super::route_change::{RouteChange, Target};
 use crate::bridge::{routes, stores};
 use crate::ledger::admin::{self, ResyncCounts, RouteLedger, StaleTicket};
 
-/// Most tickets that are printed.
+/// Maximum number of tickets that are printed.
 const MAX_PRINTED: usize = 20;
 
 /// The arguments.

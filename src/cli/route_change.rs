@@ -83,6 +83,6 @@ pub(super) async fn require_stopped(ledger: &RouteLedger, sink: &Sink, others: &
 /// may still commit it.
 pub(super) fn announce_wait_for_late_writes(sink: &Sink) -> std::time::Duration {
     let wait = sink.instance.request_deadline + sink.instance.max_transaction_time;
-    println!("waiting until no earlier write can be committed any more: {} s after the last one", wait.as_secs());
+    println!("waiting until {} s after the last write, because ServiceNow may still commit it", wait.as_secs());
     wait
 }

@@ -52,7 +52,7 @@ pub async fn run(config: Config) -> Result<()> {
 async fn export_source_metrics(sources: Vec<(String, source::StatusHandle)>, stop: CancellationToken) -> Result<()> {
     while !stop.is_cancelled() {
         for (name, status) in &sources {
-            let status = status.snapshot();
+            let status = status.get();
             let lag = status.instance_now.zip(status.cursor).map(|(now, cursor)| now - cursor);
             metrics::source(name, status.stats.published, status.stats.own_changes_skipped, lag);
         }

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redriven_dead_letter_keeps_its_foreign_headers_and_is_recognised() {
+    fn a_redriven_dead_letter_keeps_its_foreign_headers_and_is_recognized() {
         let redriven =
             Record { headers: redrive_headers(&letter(), RedriveId(255), Position::new(0, 41, 3)), ..letter() };
         assert_eq!(redriven.header("trace"), Some("1"));

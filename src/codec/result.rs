@@ -46,6 +46,6 @@ impl ResultRecord {
 
 /// Encodes a result: key, and value as JSON.
 pub fn encode_result(fields: &ResultRecord) -> (Vec<u8>, Vec<u8>) {
-    // A struct of strings and numbers can always be serialised; otherwise the value would be empty.
+    // A struct of strings and numbers can always be serialized; otherwise the value would be empty.
     (fields.key.clone().into_bytes(), serde_json::to_vec(fields).unwrap_or_default())
 }

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resynced_event_keeps_its_foreign_headers_and_is_recognised() {
+    fn a_resynced_event_keeps_its_foreign_headers_and_is_recognized() {
         let entry = Position::new(2, 44, 0);
         let resynced = Record { headers: resync_headers(&record(), entry, 3, Some(77)), ..record() };
         assert_eq!(resynced.header("trace"), Some("1"));

@@ -54,13 +54,13 @@ fn change() -> Change {
 #[test]
 fn a_change_survives_avro() {
     let full = change();
-    let json = serde_json::to_value(&full).expect("serialises");
-    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserialises");
+    let json = serde_json::to_value(&full).expect("serializes");
+    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserializes");
     assert_eq!(decoded, full);
     let minimal =
         Change { number: None, correlation: None, note: None, kinds: vec![], before: BTreeMap::new(), ..full };
-    let json = serde_json::to_value(&minimal).expect("serialises");
-    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserialises");
+    let json = serde_json::to_value(&minimal).expect("serializes");
+    let decoded: Change = serde_json::from_value(round_trip(Schema::Change, &json)).expect("deserializes");
     assert_eq!(decoded, minimal);
 }
 
@@ -84,7 +84,7 @@ fn a_result_survives_avro_and_has_the_fields_of_its_schema() {
     let (key, value) = encode_result(&fields);
     assert_eq!(key, b"disk full on db-1");
     let json: Value = json::from_slice(&value, 1 << 20).expect("JSON");
-    let decoded: ResultRecord = serde_json::from_value(round_trip(Schema::Result, &json)).expect("deserialises");
+    let decoded: ResultRecord = serde_json::from_value(round_trip(Schema::Result, &json)).expect("deserializes");
     assert_eq!(decoded, fields);
 }
 

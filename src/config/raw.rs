@@ -57,8 +57,8 @@ pub(super) struct RawInstance {
     /// How long the instance may still commit a request after its connection was cut: the transaction quota of the
     /// instance. Default `60s`.
     pub max_transaction_time: Option<String>,
-    /// Most concurrent requests of this process. The bridge starts with 4 and adapts to the instance's response times.
-    /// Default 8.
+    /// Maximum number of concurrent requests of this process. The bridge starts with 4 and adapts to the instance's
+    /// response times. Default 8.
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: Option<u32>,
     /// Limit of requests of all processes of the bridge together, such as `1000/hour`, `300/minute` or `50/second`.

@@ -42,7 +42,7 @@ pub struct Instance {
     pub request_deadline: Duration,
     /// How long the instance may still commit a request after its connection was cut: its transaction quota.
     pub max_transaction_time: Duration,
-    /// Most concurrent requests of all routes of this instance in this process.
+    /// Maximum number of concurrent requests of all routes of this instance in this process.
     pub concurrency: usize,
     /// Limit of requests of all routes of this instance in all processes; `None`: unlimited.
     pub rate: Option<Rate>,
@@ -202,7 +202,7 @@ pub enum Write {
     Table,
     /// Many Table API requests in one Batch API request.
     Batch {
-        /// Most requests in one batch.
+        /// Maximum number of requests in one batch.
         size: usize,
         /// How long a request waits for others to share its batch.
         linger: Duration,
@@ -222,7 +222,7 @@ pub enum Write {
         source: String,
         /// `event_class` of the events; empty: none.
         class: String,
-        /// Most events in one request.
+        /// Maximum number of events in one request.
         size: usize,
         /// How long an event waits for others to share its request.
         linger: Duration,

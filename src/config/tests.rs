@@ -182,7 +182,7 @@ fn debug_shows_no_password_of_a_proxy_or_a_property() {
 #[test]
 fn the_published_schema_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/config.schema.json");
-    let text = format!("{}\n", serde_json::to_string_pretty(&schema()).expect("serialises"));
+    let text = format!("{}\n", serde_json::to_string_pretty(&schema()).expect("serializes"));
     if std::env::var_os("NOWBRIDGE_BLESS").is_some() {
         std::fs::write(&path, &text).expect("written");
     }

@@ -75,7 +75,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     }
 }
 
-/// Any value, as deserialised by serde; children still contain the parser's locations.
+/// Any value, as deserialized by serde; children still contain the parser's locations.
 enum AnyValue {
     Null,
     Bool(bool),

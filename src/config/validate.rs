@@ -1,5 +1,5 @@
 //! Validates the tree of the file against the JSON schema of the raw configuration, and returns plain JSON that serde
-//! can always deserialise.
+//! can always deserialize.
 //!
 //! The schema is derived from the structs of `raw.rs`, so this validation, serde and the editor schema
 //! (`schemas/config.schema.json`) always agree. Invalid values are reported and omitted, so that later checks can run

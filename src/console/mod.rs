@@ -44,7 +44,7 @@ pub struct Console {
     pub sources: Vec<(String, source::StatusHandle)>,
     /// From [`install_metrics`].
     pub metrics: PrometheusHandle,
-    /// Cancelled when the bridge begins to shut down; from then on it is not ready.
+    /// Canceled when the bridge begins to shut down; from then on it is not ready.
     pub stopping: CancellationToken,
 }
 
@@ -53,21 +53,21 @@ pub struct Console {
 pub struct RunningConsole {
     /// The listening address with the actual port.
     pub address: SocketAddr,
-    /// Ends after `shutdown` is cancelled and the requests in progress are complete.
+    /// Ends after `shutdown` is canceled and the requests in progress are complete.
     pub task: JoinHandle<()>,
 }
 
 /// Why the admin server or the metrics recorder could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {address}; choose another address with `admin.listen`")]
+    #[error("can't listen on {address}; choose another address with `admin.listen`")]
     Listen {
         address: SocketAddr,
         #[source]
         source: std::io::Error,
     },
     /// A process can have only one recorder.
-    #[error("cannot install the metrics recorder")]
+    #[error("can't install the metrics recorder")]
     Metrics(#[source] BuildError),
 }
 
@@ -88,7 +88,7 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(PrometheusBuilder::new().set_buckets_for_metric(latency, LATENCY_BUCKETS)?.build_recorder())
 }
 
-/// Starts the admin server. It runs until `shutdown` is cancelled.
+/// Starts the admin server. It runs until `shutdown` is canceled.
 ///
 /// # Errors
 /// The address is not available.

@@ -71,7 +71,7 @@ pub fn reasons(console: &Console) -> Vec<Reason> {
         reasons.extend(found.into_iter().map(|r| Reason { kind: "sink", route: name.clone(), reason: one_line(&r) }));
     }
     for (name, handle) in &console.sources {
-        let reason = match handle.snapshot().state {
+        let reason = match handle.get().state {
             State::Standby | State::Polling => continue,
             State::Starting => "loading its topics".to_owned(),
             State::Waiting { reason, .. } => one_line(&reason),
@@ -102,7 +102,7 @@ pub fn status(console: &Console, now: Now) -> Value {
         sink
     };
     let sinks: Vec<Value> = console.sinks.iter().map(with_stages).collect();
-    let sources: Vec<Value> = console.sources.iter().map(|(name, h)| source_json(name, &h.snapshot())).collect();
+    let sources: Vec<Value> = console.sources.iter().map(|(name, h)| source_json(name, &h.get())).collect();
     let mut status = readiness(&reasons(console));
     if let Some(status) = status.as_object_mut() {
         status.insert("version".into(), env!("CARGO_PKG_VERSION").into());

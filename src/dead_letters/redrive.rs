@@ -45,7 +45,7 @@ pub enum RedriveProgress {
 pub struct RedriveLimits {
     /// Dead letters per second.
     pub rate: u32,
-    /// Keys of which a dead letter was redriven this often already are left out.
+    /// Keys with a dead letter that was already redriven this many times are left out.
     pub max_redrives: u32,
     /// Rounds, at most.
     pub rounds: u32,

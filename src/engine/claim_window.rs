@@ -6,8 +6,8 @@
 //! (an instance that answers faster than the ledger), the number grows; it shrinks again as soon as claims wait for
 //! permits.
 
-/// Most lanes added, as a multiple of the configured number. The ack of a claim takes about 35 ms, so that 500 pending
-/// claims allow 14,000 creates per second.
+/// Maximum number of lanes added, as a multiple of the configured number. The ack of a claim takes about 35 ms, so that
+/// 500 pending claims allow 14,000 creates per second.
 const MAX_EXTRA_FACTOR: usize = 64;
 
 /// Milliseconds. Acks of claims come in bursts, so that many claims wait for permits now and then. Too many are claimed

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::entries::Entries;
-pub use super::request::{MarkedNote, RequestBody};
+pub use super::request::{InstanceRequest, MarkedNote};
 use crate::model::{
     Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethodSet, Intent, Key, Mark, Park, Position,
     PreviousOwner, Record, RecordOrigin, RedriveId, Token,
@@ -255,7 +255,7 @@ pub enum Effect {
         epoch: Epoch,
         /// End of the lease on the mono clock; `u64::MAX` for reads and verifications, which change nothing.
         lease_until: u64,
-        body: RequestBody,
+        body: InstanceRequest,
     },
     /// Commit this offset at the next opportunity, which also renews the lease. Only the newest one per partition
     /// matters.

@@ -62,7 +62,7 @@ pub fn one_unsettled_write(writes: usize) -> Result<(), Violation> {
 ///
 /// # Errors
 /// If it is above.
-pub fn watermark(watermark: i64, lowest_unresolved: Option<i64>) -> Result<(), Violation> {
+pub fn watermark_not_past_unresolved(watermark: i64, lowest_unresolved: Option<i64>) -> Result<(), Violation> {
     match lowest_unresolved {
         Some(unresolved) if watermark > unresolved => Err(Violation::Watermark { watermark, unresolved }),
         _ => Ok(()),
@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn a_watermark_may_equal_an_unresolved_offset_but_not_exceed_it() {
-        assert_eq!(watermark(5, Some(5)), Ok(()));
-        assert_eq!(watermark(5, None), Ok(()));
-        assert!(watermark(6, Some(5)).is_err());
+        assert_eq!(watermark_not_past_unresolved(5, Some(5)), Ok(()));
+        assert_eq!(watermark_not_past_unresolved(5, None), Ok(()));
+        assert!(watermark_not_past_unresolved(6, Some(5)).is_err());
     }
 
     #[test]

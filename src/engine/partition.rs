@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::tracker::Tracker;
 use crate::model::{Entry, Epoch, FastMap, Key, Park, PreviousOwner, Token};
 
-/// Most previous owners that are remembered.
+/// Maximum number of previous owners that are remembered.
 const MAX_PREVIOUS_OWNERS: usize = 32;
 
 /// How long a previous owner is remembered, milliseconds. No record that a member handed to its Kafka client lands

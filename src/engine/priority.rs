@@ -19,7 +19,7 @@ const CRITICAL_PRIORITY: u8 = 0;
 /// Steps of urgency between urgent events and plain updates of the same priority.
 const PLAIN_UPDATE_STEPS: u64 = 3;
 
-/// Most steps that count: lower priorities are equal.
+/// Maximum number of steps that count: lower priorities are equal.
 const MAX_STEPS: u64 = 8;
 
 /// Number of critical lanes that get a turn in a row while others wait.

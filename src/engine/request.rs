@@ -4,7 +4,7 @@ use crate::model::{Column, HttpMethod, Key, entry::AttemptId};
 
 /// A request to the instance, independent of its API.
 #[derive(Debug, Clone, PartialEq)]
-pub enum RequestBody {
+pub enum InstanceRequest {
     /// Create a ticket.
     Create {
         /// The key whose correlation is written to the row.
@@ -44,7 +44,7 @@ pub enum RequestBody {
     },
 }
 
-impl RequestBody {
+impl InstanceRequest {
     /// The HTTP method of the request.
     pub fn method(&self) -> HttpMethod {
         match self {

@@ -47,9 +47,9 @@ pub struct Settings {
     pub retry: RetryDelays,
     /// Delays between requests with credentials that were rejected.
     pub auth_retry: RetryDelays,
-    /// Most unresolved events, and most bytes of their records, before fetching pauses.
+    /// Maximum number of unresolved events, and of bytes of their records, before fetching pauses.
     pub budget: BufferSize,
-    /// Most characters of work notes in one write. Longer notes are split.
+    /// Maximum number of characters of work notes in one write. Longer notes are split.
     pub note_limit: usize,
     /// Columns that the bridge overwrites even if a user edited them.
     pub overwrite_columns: BTreeSet<Column>,

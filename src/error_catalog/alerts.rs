@@ -19,7 +19,7 @@ pub(super) const PAGES: &[ErrorPage] = &[
         codes: &["oversized"],
         title: "the record is too large",
         message: "the record has N bytes, and the limit is M; there are N alerts",
-        cause: "The size of a record is limited, so that one record cannot use all memory.",
+        cause: "The size of a record is limited, so that one record can't use all memory.",
         bridge_action: "Writes a dead letter.",
         resolution: "Publish smaller records, without attachments or dashboards.",
     },
@@ -80,6 +80,7 @@ pub(super) const PAGES: &[ErrorPage] = &[
         bridge_action: "Writes dead letters in the order of the events. An opening event is still tried if the alert \
                         has no open ticket; if it succeeds, the key is no longer parked.",
         resolution: "Fix the error of the key's first dead letter (`nowbridge dead-letters list --key …`), then \
-                     redrive. The redrive returns the dead letters in their order and unparks the key.",
+                     redrive. The redrive puts the dead letters back into the input in order and releases \
+                     the key.",
     },
 ];

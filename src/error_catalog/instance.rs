@@ -7,7 +7,7 @@ pub(super) const PAGES: &[ErrorPage] = &[
         number: 1,
         codes: &["connect", "http_client"],
         title: "no connection to the instance",
-        message: "cannot connect: (DNS, refused, TLS)",
+        message: "can't connect: … (DNS, connection refused, TLS)",
         cause: "No request left this machine, so nothing was written.",
         bridge_action: "Retries with increasing backoff, first with a single request. Partitions are paused and stay \
                         assigned.",
@@ -23,8 +23,8 @@ pub(super) const PAGES: &[ErrorPage] = &[
         cause: "The instance may have applied the write, and may still do so until its transaction quota ends. \
                 Retrying without verification is how duplicate tickets are created.",
         bridge_action: "Holds the alert and verifies in the instance whether the ticket, the values or the note's \
-                        marker are there: at once, and again when the write can no longer commit. Only then it \
-                        retries. This neither duplicates nor loses writes.",
+                        marker are there: at once, and again when the write can no longer commit. Only then does \
+                        it retry. This neither duplicates nor loses writes.",
         resolution: "None if it is rare. Otherwise look for slow business rules on the table (`Server-Timing` in the \
                      instance's transaction log), or for a proxy with a timeout below `instances.*.request_deadline`.",
     },
@@ -36,8 +36,9 @@ pub(super) const PAGES: &[ErrorPage] = &[
         cause: "Wrong user, password, client or token; or the account is locked, which happens automatically after a \
                 few wrong logins.",
         bridge_action: "Stops all routes of the instance and retries the password after one, two and four minutes, \
-                        once for all routes. After four consecutive rejections it waits, because a fifth attempt may \
-                        lock the account. New credentials in their files are tried at once. Nothing is lost.",
+                        once for all routes. After four consecutive rejections it waits for new credentials or \
+                        `nowbridge resume`, because a fifth attempt may lock the account. New credentials in their \
+                        files are tried at once. Nothing is lost.",
         resolution: "Put the right credentials into the file or variable that the configuration names. In ServiceNow, \
                      check that the user is active and not locked out, whether `web_service_access_only` is set, and \
                      that the password does not have to be reset. If you fixed the account in ServiceNow, run \
@@ -225,7 +226,8 @@ pub(super) const PAGES: &[ErrorPage] = &[
         number: 20,
         codes: &["query_ignored", "query_rejected"],
         title: "the instance ignores part of the query",
-        message: "queried one correlation_id, but the instance returned others; a query that cannot be encoded",
+        message: "the instance ignored the query: it returned rows with N other values of correlation_id; a query \
+                  that can't be encoded",
         cause: "An instance ignores conditions on columns that do not exist or may not be read, and returns other \
                 rows.",
         bridge_action: "Discards these rows, and retries later.",

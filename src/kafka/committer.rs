@@ -22,7 +22,7 @@ use super::rebalance::{Context, Shared};
 use crate::model::Epoch;
 use crate::runtime::clock;
 
-/// Shortest time between two commits of changed offsets. Records that a restart therefore reads again are recognised by
+/// Shortest time between two commits of changed offsets. Records that a restart therefore reads again are recognized by
 /// the ledger, which contains the watermark, too. Each commit costs the coordinator a write, and wakes four threads.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 /// Delay before a failed commit is retried.

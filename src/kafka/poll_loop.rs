@@ -247,7 +247,8 @@ impl PollLoop {
         if !has_left {
             tracing::warn!(
                 group = self.shared.settings.group,
-                "the consumer could not leave its group in time; the group waits for the session timeout"
+                "the consumer could not leave its group in time; the broker removes this member after its session \
+                 timeout"
             );
             std::mem::forget(Arc::clone(&self.consumer));
         }

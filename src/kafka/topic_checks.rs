@@ -46,15 +46,15 @@ impl TopicCheck<'_> {
         }
         let durable = is_durable(self.spec.purpose);
         if state.settings.is_empty() {
-            let problem = "cannot read the topic's configuration";
+            let problem = "can't read the topic's configuration";
             self.add(durable, problem, "allow this user DescribeConfigs on the topic");
             return;
         }
         let setting = |name: &str| state.settings.get(name).map_or("", String::as_str);
         self.cleanup(setting("cleanup.policy"));
         if self.spec.purpose == Purpose::Ledger && setting("message.timestamp.type") != "LogAppendTime" {
-            let problem = "its records have the timestamps of the producers' clocks, but ambiguous writes wait by the \
-                           broker's clock";
+            let problem = "its records have the producers' timestamps, but the bridge measures how long it waits for \
+                           ambiguous writes by the broker's clock";
             self.add(true, problem, self.alter("message.timestamp.type=LogAppendTime"));
         }
         if self.spec.purpose == Purpose::Repartitioned {

@@ -2,8 +2,8 @@
 //!
 //! Positions of a recreated topic, or tickets of another instance, must never be taken for those of this route. So the
 //! header is written when a partition is first taken over, and compared at every later load. The client library does
-//! not expose topic ids, so a topic that was deleted and recreated under its name is recognised by its offsets (a mark
-//! above the end of the log), not by the header.
+//! not expose topic ids, so a topic that was deleted and recreated under its name is recognized by its offsets (a
+//! watermark above the end of the log), not by the header.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct Header {
     /// What the partition belongs to.
     pub identity: Identity,
     /// True if the ledger was lost or rebuilt, so it may lack keys.
-    #[serde(default)]
+    #[serde(rename = "unproven", default)]
     pub incomplete: bool,
 }
 

@@ -9,7 +9,8 @@ use super::rules::{ActionRule, JOURNAL_COLUMNS, RESERVED_COLUMNS, RuleError, Rul
 use super::template::{Template, Templates};
 use crate::model::{Action, AlertEvent, Column, Intent, Position};
 
-/// Most characters of a note; longer ones are truncated. The engine splits long notes, and no sensible text is longer.
+/// Maximum number of characters of a note; longer ones are truncated. The engine splits long notes, and no sensible
+/// text is longer.
 const MAX_NOTE_LENGTH: usize = 200_000;
 
 /// Length of a column in characters if it is not known.

@@ -14,7 +14,7 @@ pub struct AlertEvent {
     pub event_id_native: bool,
     /// The system that raised the alert, such as `alertmanager`.
     pub system: String,
-    /// Account, organisation or server of that system.
+    /// Account, organization or server of that system.
     pub instance: Option<String>,
     /// incident, alert, alert_group, finding or follow_up.
     pub kind: String,

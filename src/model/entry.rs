@@ -289,7 +289,7 @@ impl Park {
 
     /// Whether a dead letter of an event at this position may be in the topic already, so that the event must not be
     /// applied.
-    pub fn may_be_dead_lettered(&self, at: Position) -> bool {
+    pub fn dead_letter_may_exist(&self, at: Position) -> bool {
         self.announced && at <= self.position
     }
 

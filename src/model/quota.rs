@@ -6,7 +6,7 @@
 pub struct QuotaStatus {
     /// Requests per second that sink routes may send in the long run; `None` without a configured rate or a known rule.
     pub requests_per_second: Option<f64>,
-    /// Most writes that one request carries; `None` if requests are not batches.
+    /// Maximum number of writes that one request carries; `None` if requests are not batches.
     pub batch_size: Option<usize>,
     /// Requests that may be in flight at present. Follows the load of the instance.
     pub concurrency_limit: usize,

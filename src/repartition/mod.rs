@@ -62,7 +62,7 @@ pub enum Error {
         source: kafka::Error,
     },
     /// The poller ended without a request to end.
-    #[error("the consumer that repartitions {0} ended unexpectedly; this is a defect of nowbridge, please report it")]
+    #[error("the consumer that repartitions {0} ended unexpectedly; this is a bug in nowbridge, please report it")]
     Ended(String),
 }
 

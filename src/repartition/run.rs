@@ -50,7 +50,7 @@ const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the loop sleeps without events.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// Runs the stage until `stop` is cancelled.
+/// Runs the stage until `stop` is canceled.
 ///
 /// # Errors
 /// The consumer cannot be created, or has ended. Errors of the cluster are retried.
@@ -81,7 +81,7 @@ pub async fn run(stage: Stage, status: StatusHandle, stop: CancellationToken) ->
     if !runner.handle.leave(events, TIMEOUT).await {
         tracing::warn!(
             route = %runner.stage.name,
-            "leaving the consumer group timed out; the group waits for the session timeout"
+            "leaving the consumer group timed out; the broker removes this member after its session timeout"
         );
     }
     result
@@ -272,9 +272,10 @@ impl Runner {
             if self.handle.epoch_of(partition) != Some(epoch) {
                 continue;
             }
-            let (lookup, step) = (self.lookup(), self.stage.step.clone());
+            let (lookup, step, route) = (self.lookup(), self.stage.step.clone(), self.stage.name.clone());
             // The memory is loaded after the offset, when the transaction that committed it is settled.
-            let load = move || Ok((lookup.find(partition)?, step.load(&lookup.options, &lookup.group, partition)?));
+            let load =
+                move || Ok((lookup.find(partition)?, step.load(&route, &lookup.options, &lookup.group, partition)?));
             let (from, memory) = match blocking(load).await {
                 Ok((StartOffset::Committed(offset), memory)) => (offset, memory),
                 Ok((StartOffset::New(offset), memory)) => {
@@ -367,7 +368,7 @@ impl Runner {
         self.not_before = Instant::now() + delay;
         if self.waiting_reason.as_ref() != Some(&reason) {
             let (route, stage) = (&*self.stage.name, self.stage.step.name());
-            tracing::warn!(route, stage, reason, "repartitioning failed, retrying");
+            tracing::warn!(route, stage, reason, "stage failed, retrying");
             self.waiting_reason = Some(reason.clone());
             self.status.update(|s| s.waiting_reason = Some(reason));
         }

@@ -63,7 +63,7 @@ pub enum StartError {
     UnreadableState(String, #[source] crate::repartition::grouping::RowError),
     /// The next record to read does not exist.
     #[error(
-        "the group {group} is to read offset {wanted} of {input}/{partition} next, which does not exist: the partition \
+        "the next offset of group {group} in {input}/{partition} is {wanted}, which does not exist: the partition \
          contains {low} to {high}, {reason}. Stop all bridges, set the group's offset with `kafka-consumer-groups \
          --group {group} --topic {input}:{partition} --reset-offsets`, and start again"
     )]

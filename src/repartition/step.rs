@@ -84,8 +84,8 @@ impl Step {
         }
     }
 
-    /// Loads the memory of a partition, and waits for open transactions. Blocks.
-    pub fn load(&self, options: &KafkaOptions, group: &str, partition: i32) -> Result<Memory, StartError> {
+    /// Loads the memory of a partition, and waits for open transactions. `route` is for logs. Blocks.
+    pub fn load(&self, route: &str, options: &KafkaOptions, group: &str, partition: i32) -> Result<Memory, StartError> {
         let Self::Grouping(grouping) = self else { return Ok(Memory::default()) };
         let request = TableRead {
             topic: Arc::clone(&grouping.state_topic),
@@ -113,7 +113,7 @@ impl Step {
                 new_rule: grouping.group_by.to_string(),
             });
         }
-        tracing::info!(partition, groups = groups.len(), "loaded group state");
+        tracing::info!(route, partition, groups = groups.len(), "group state loaded");
         Ok(Memory(groups))
     }
 

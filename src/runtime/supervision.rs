@@ -23,7 +23,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Creates a set without tasks. `stop` is cancelled when the first task ends.
+    /// Creates a set without tasks. `stop` is canceled when the first task ends.
     pub fn new(stop: CancellationToken) -> Self {
         Self { tasks: JoinSet::new(), stop }
     }

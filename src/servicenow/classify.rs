@@ -6,7 +6,7 @@
 //! possibly still running: a lost connection, a timeout, a front end's 502 to 504, a redirect, an HTML page, malformed
 //! or spliced JSON. For a read, the same failures are `Transient` or `Unavailable`: a read changes nothing.
 //!
-//! The class depends on the status and the shape of the body. The instance's texts are localised and change with its
+//! The class depends on the status and the shape of the body. The instance's texts are localized and change with its
 //! release; they determine the code for users, and the class only for a unique key (that text comes from the database).
 
 use serde::Deserialize;
@@ -168,13 +168,13 @@ fn classify_forbidden(api_error: Option<&ApiError>, text: &str) -> Failure {
 pub fn transport_error(kind: RequestKind, error: &reqwest::Error) -> Failure {
     let reason = error_sources(error);
     if error.is_connect() {
-        failure(FailureClass::Unavailable, "connect", &format!("cannot connect: {reason}"))
+        failure(FailureClass::Unavailable, "connect", &format!("can't connect: {reason}"))
     } else if error.is_builder() {
-        failure(FailureClass::Rejected, "request", &format!("cannot build the request: {reason}"))
+        failure(FailureClass::Rejected, "request", &format!("can't build the request: {reason}"))
     } else if error.is_timeout() {
         ambiguous(kind, false, FailureClass::Transient, "timeout", "no response before the deadline")
     } else if error.is_decode() {
-        let reason = format!("cannot read the response: {reason}");
+        let reason = format!("can't read the response: {reason}");
         ambiguous(kind, false, FailureClass::Transient, "broken_response", &reason)
     } else {
         ambiguous(kind, false, FailureClass::Transient, "connection_lost", &format!("connection lost: {reason}"))

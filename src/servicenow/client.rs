@@ -353,6 +353,7 @@ pub(super) enum BodyError {
 }
 
 impl BodyError {
+    /// The failure to report for it; `limit` is the maximum size in bytes.
     pub fn failure(&self, kind: RequestKind, limit: usize) -> Failure {
         match self {
             BodyError::TooLarge => classify::response_too_large(kind, limit),

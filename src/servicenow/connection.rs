@@ -136,13 +136,13 @@ pub enum Error {
     #[error("{setting} must be at least {minimum}")]
     Range { setting: &'static str, minimum: &'static str },
     /// A credential cannot be sent in a header.
-    #[error("the {credential} contains characters that cannot be sent in an HTTP header")]
+    #[error("the {credential} contains characters that can't be sent in an HTTP header")]
     Credential {
         /// `user name`, `password` and so on.
         credential: &'static str,
     },
     /// The CA file could not be read.
-    #[error("cannot read the CA file {path:?}")]
+    #[error("can't read the CA file {path:?}")]
     CaFile {
         path: PathBuf,
         #[source]
@@ -156,7 +156,7 @@ pub enum Error {
         source: rustls::pki_types::pem::Error,
     },
     /// TLS cannot be set up: the machine has no certificate authorities, or `ca_file` contains an invalid certificate.
-    #[error("cannot set up TLS for the instance; check that the machine's CA certificates are installed")]
+    #[error("can't set up TLS for the instance; check that the machine's CA certificates are installed")]
     Tls(#[source] rustls::Error),
     /// The CA file contains no certificate.
     #[error("the CA file {path:?} contains no PEM certificate")]
@@ -165,6 +165,6 @@ pub enum Error {
     #[error("invalid proxy URL; use the form http://proxy.example.com:3128")]
     Proxy,
     /// The HTTP client could not be built.
-    #[error("cannot build the HTTP client")]
+    #[error("can't build the HTTP client")]
     Build(#[source] reqwest::Error),
 }

@@ -84,15 +84,15 @@ pub(super) fn matching_rows(column: &str, correlation: &str, found: Vec<RawRow>)
         return Err(failure(FailureClass::Transient, "correlation_unreadable", &reason));
     }
     if !other_values.is_empty() {
-        let values = other_values.len();
-        tracing::warn!(column, values, "look-up returned records with other correlations; ignoring them");
+        let other_values = other_values.len();
+        tracing::warn!(column, other_values, "look-up returned rows with another correlation, ignored");
     }
     // A single other value can be one that the database considers equal (case, accents, trailing spaces). Several, or a
     // full page with any, mean that the query was ignored, and the ticket may be missing from the page.
     if !other_values.is_empty() && (full || (rows.is_empty() && count_different(correlation, &other_values) > 1)) {
         let example = other_values.first().map(|s| bounded(s, 60)).unwrap_or_default();
         let reason = format!(
-            "queried one {column}, but the instance returned {} others, such as {example:?}",
+            "the instance ignored the query: it returned rows with {} other values of {column}, such as {example:?}",
             other_values.len()
         );
         return Err(failure(FailureClass::Transient, "query_ignored", &reason));
@@ -102,9 +102,9 @@ pub(super) fn matching_rows(column: &str, correlation: &str, found: Vec<RawRow>)
 
 /// Counts the values that differ by more than case and trailing spaces.
 fn count_different(correlation: &str, other_values: &BTreeSet<String>) -> usize {
-    let normalise = |text: &str| text.trim_end().to_lowercase();
-    let normalised = normalise(correlation);
-    other_values.iter().filter(|value| normalise(value) != normalised).count()
+    let normalize = |text: &str| text.trim_end().to_lowercase();
+    let normalized = normalize(correlation);
+    other_values.iter().filter(|value| normalize(value) != normalized).count()
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn classify_token_error(head: &ResponseHead, body: &[u8]) -> Failure {
 /// The `Authorization` header for a token.
 pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, Failure> {
     let unusable =
-        || failure(FailureClass::Unavailable, "oauth", "the token contains characters that cannot be sent in a header");
+        || failure(FailureClass::Unavailable, "oauth", "the token contains characters that can't be sent in a header");
     let mut header = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(|_| unusable())?;
     header.set_sensitive(true);
     Ok(header)

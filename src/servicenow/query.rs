@@ -27,10 +27,10 @@ pub enum QueryError {
     Control(String),
     /// The value ends with a caret. The separator would follow it, and how ServiceNow reads three carets is not
     /// documented.
-    #[error("the value for {0} ends with a caret, which cannot be distinguished from a separator")]
+    #[error("the value for {0} ends with a caret, which can't be distinguished from a separator")]
     Caret(String),
     /// An element of a list contains a comma.
-    #[error("an element of the list for {0} contains a comma, which cannot be escaped there")]
+    #[error("an element of the list for {0} contains a comma, which can't be escaped there")]
     Comma(String),
     /// `or` or `new_query` without a preceding condition.
     #[error("`or` needs a preceding condition")]

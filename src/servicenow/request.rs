@@ -165,6 +165,7 @@ pub(super) struct Urls {
 const MAX_CACHED_URLS: usize = 64;
 
 impl Urls {
+    /// Builds the URLs of the connection's table.
     pub fn new(connection: &Connection) -> Result<Self, Error> {
         let invalid = |reason: &str| {
             let url = redact_credentials(&connection.base_url);

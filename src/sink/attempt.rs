@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::ownership::LoadGenerations;
-use crate::engine::event::{Event, RequestBody, RequestId};
+use crate::engine::event::{Event, InstanceRequest, RequestId};
 use crate::kafka::PollerHandle;
 use crate::mapping::correlation;
 use crate::model::{Answer, Epoch, Failure, HttpMethod, answer::FailureClass};
@@ -22,7 +22,7 @@ pub struct Attempt {
     /// Checked immediately before sending.
     pub check: SendCheck,
     /// The request.
-    pub body: RequestBody,
+    pub body: InstanceRequest,
     /// Concurrency slot; released with the answer.
     pub slot: usize,
     /// Class of the permit.
@@ -152,37 +152,37 @@ impl Drop for AnswerGuard {
 }
 
 /// Translates a request of the engine for the client.
-pub(super) fn to_client_request(body: RequestBody, client: &Client, correlation_display: &str) -> Request {
+pub(super) fn to_client_request(body: InstanceRequest, client: &Client, correlation_display: &str) -> Request {
     let notes = |notes: Vec<crate::engine::event::MarkedNote>| {
         notes.into_iter().map(|n| Note { text: n.text, marker: n.marker }).collect()
     };
     if client.connection().events.is_some() {
         return match body {
-            RequestBody::Create { key, fields, notes: list, .. } => {
+            InstanceRequest::Create { key, fields, notes: list, .. } => {
                 Request::SendEvent { correlation: correlation(&key), ticket: None, fields, notes: notes(list) }
             }
-            RequestBody::Update { key, sys_id, fields, notes: list, .. } => {
+            InstanceRequest::Update { key, sys_id, fields, notes: list, .. } => {
                 Request::SendEvent { correlation: correlation(&key), ticket: Some(sys_id), fields, notes: notes(list) }
             }
-            RequestBody::Read { key, sys_id, markers, .. } => {
+            InstanceRequest::Read { key, sys_id, markers, .. } => {
                 Request::FindEvents { correlation: correlation(&key), ticket: Some(sys_id), markers }
             }
-            RequestBody::Find { key, .. } => {
+            InstanceRequest::Find { key, .. } => {
                 Request::FindEvents { correlation: correlation(&key), ticket: None, markers: Vec::new() }
             }
         };
     }
     match body {
-        RequestBody::Create { key, fields, notes: list, .. } => Request::Create {
+        InstanceRequest::Create { key, fields, notes: list, .. } => Request::Create {
             correlation: correlation(&key),
             correlation_display: correlation_display.to_owned(),
             fields,
             notes: notes(list),
         },
-        RequestBody::Update { sys_id, fields, notes: list, .. } => {
+        InstanceRequest::Update { sys_id, fields, notes: list, .. } => {
             Request::Update { sys_id, fields, notes: notes(list) }
         }
-        RequestBody::Read { sys_id, columns, markers, .. } => Request::Read { sys_id, columns, markers },
-        RequestBody::Find { key, columns } => Request::Find { correlation: correlation(&key), columns },
+        InstanceRequest::Read { sys_id, columns, markers, .. } => Request::Read { sys_id, columns, markers },
+        InstanceRequest::Find { key, columns } => Request::Find { correlation: correlation(&key), columns },
     }
 }

@@ -28,7 +28,7 @@ use crate::servicenow::{Client, Request, RequestResult};
 /// Configuration of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSettings {
-    /// Most requests in one batch.
+    /// Maximum number of requests in one batch.
     pub size: usize,
     /// How long a request waits for further ones.
     pub linger: Duration,

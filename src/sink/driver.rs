@@ -181,11 +181,11 @@ impl Driver {
         let Some(auth) = (self.route.new_credentials)() else { return };
         match self.route.client.replace_credentials(auth) {
             Ok(()) => {
-                tracing::info!(route = %self.route.name, "credentials reloaded, retrying");
+                tracing::info!(route = %self.route.name, "credentials changed, retrying");
                 self.apply(Event::ResumeRequested, effects);
             }
             Err(error) => {
-                tracing::error!(route = %self.route.name, error = error_chain::chain(&error), "can't use the reloaded credentials");
+                tracing::error!(route = %self.route.name, error = error_chain::chain(&error), "can't use the new credentials");
             }
         }
     }
@@ -264,7 +264,7 @@ impl Driver {
         if delivery.tag == UNTRACKED {
             if let Outcome::Rejected(error) | Outcome::Unknown(error) = delivery.outcome {
                 metrics::result_lost(&self.route.name);
-                tracing::warn!(route = %self.route.name, error, "record of the results topic lost");
+                tracing::warn!(route = %self.route.name, error, "result record not acknowledged");
             }
             return;
         }
@@ -275,7 +275,7 @@ impl Driver {
                 ProduceOutcome::NotWritten
             }
             Outcome::Unknown(error) => {
-                tracing::warn!(route = %self.route.name, error, "delivery of a record unknown");
+                tracing::warn!(route = %self.route.name, error, "unknown whether Kafka stored a record");
                 ProduceOutcome::Unknown
             }
         };
@@ -312,7 +312,7 @@ impl Driver {
         let producer = self.producer.clone();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(LEDGER_PRODUCE_TIMEOUT)).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::warn!(route = %self.route.name, "some records were not acknowledged before shutdown; the next owner settles their writes");
+            tracing::warn!(route = %self.route.name, "Kafka did not acknowledge all records before shutdown; the next owner of each partition verifies the affected writes");
         }
         tracing::info!(route = %self.route.name, "drained, left the consumer group");
         Ok(())
@@ -323,8 +323,9 @@ impl Driver {
         let (status, name) = (self.status.clone(), Arc::clone(&self.route.name));
         tokio::spawn(async move {
             let route = Arc::clone(&name);
-            let progress =
-                Arc::new(move |records: u64| tracing::info!(route = %route, partition, records, "loading ledger"));
+            let progress = Arc::new(
+                move |records: u64| tracing::info!(route = %route, partition, records_read = records, "loading ledger"),
+            );
             while poller.epoch_of(partition) == Some(epoch) {
                 match loader.take_over(partition, progress.clone()).await {
                     Ok(ledger) => {

@@ -38,7 +38,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Longest interval between two ticks of the dispatcher, milliseconds. Bounds the delay of its maintenance.
 const TICK_INTERVAL: u64 = 100;
 
-/// Most events received from one channel per iteration of the loop.
+/// Maximum number of events received from one channel per iteration of the loop.
 const MAX_EVENTS: usize = 256;
 
 /// The channels that the loop receives from.
@@ -51,7 +51,7 @@ pub struct Inputs {
     pub events: mpsc::UnboundedReceiver<Event>,
 }
 
-/// Runs a route until `stop` is cancelled and its work is drained, or until a permanent error.
+/// Runs a route until `stop` is canceled and its work is drained, or until a permanent error.
 ///
 /// # Errors
 /// The Kafka clients cannot run. Failures of the instance are never an error here.

@@ -50,7 +50,7 @@ pub enum StoredStateError {
         found: u32,
     },
     /// The value is not valid JSON of the expected shape.
-    #[error("cannot decode the record with key {key:?}: {source}")]
+    #[error("can't decode the record with key {key:?}: {source}")]
     Damaged {
         /// The key, shortened to 60 characters.
         key: String,

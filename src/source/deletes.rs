@@ -23,8 +23,8 @@ impl ChangeDetector {
         let keys = insert_only_keys("sys_audit_delete", page)?;
         let hidden = page.rows.is_empty() && page.total.is_some_and(|t| t > 0);
         if hidden {
-            let reason = "sys_audit_delete has a row count but returns no rows: grant the account read access to it; until \
-                          then deletes are not published";
+            let reason = "the instance counts rows in sys_audit_delete but returns none: let the bridge's user read the \
+                          table; until then deletes are not published";
             self.findings.insert("deletes", reason.into());
         } else {
             self.findings.remove("deletes");

@@ -47,8 +47,8 @@ impl ChangeDetector {
         let keys = insert_only_keys("sys_journal_field", page)?;
         let hidden = page.rows.is_empty() && page.total.is_some_and(|t| t > 0);
         if hidden {
-            let reason = "sys_journal_field has a row count but returns no rows: grant the account read access to it; until \
-                          then work notes and comments are not published";
+            let reason = "the instance counts rows in sys_journal_field but returns none: let the bridge's user read the \
+                          table; until then work notes and comments are not published";
             self.findings.insert("journal", reason.into());
         } else if !page.rows.is_empty() {
             self.findings.remove("journal");

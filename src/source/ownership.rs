@@ -39,7 +39,7 @@ pub struct OwnershipSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The topic's partitions could not be read, or the consumer could not be created.
-    #[error("cannot distribute the source routes over topic {topic}")]
+    #[error("can't distribute the source routes over topic {topic}")]
     Kafka {
         topic: String,
         #[source]
@@ -62,7 +62,7 @@ pub enum Error {
     Ended { group: String },
 }
 
-/// Runs the routes that the group assigns to this process until the token is cancelled. All processes must have the
+/// Runs the routes that the group assigns to this process until the token is canceled. All processes must have the
 /// same routes: a route's partition is its index in the order of names.
 ///
 /// # Errors

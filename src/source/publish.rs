@@ -48,13 +48,13 @@ pub struct SourceTopics {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Initializing the transactional id failed.
-    #[error("cannot initialize transactions with transactional id {id}")]
+    #[error("can't initialize transactions with transactional id {id}")]
     Init {
         id: String,
         #[source]
         source: TransactionError,
     },
-    #[error("cannot read topic {topic}")]
+    #[error("can't read topic {topic}")]
     Read {
         topic: String,
         #[source]
@@ -64,13 +64,13 @@ pub enum OpenError {
     #[error("topic {topic} does not exist; create it with `nowbridge topics create`")]
     Missing { topic: String },
     /// A record cannot be used.
-    #[error("topic {topic} contains a record that this release cannot use")]
+    #[error("topic {topic} contains a record that this release can't use")]
     StoredState {
         topic: String,
         #[source]
         source: StoredStateError,
     },
-    /// The reading thread panicked or was cancelled.
+    /// The reading thread panicked or was canceled.
     #[error("the thread that reads topic {topic} ended unexpectedly")]
     Thread { topic: String },
 }

@@ -16,7 +16,7 @@ const MAX_SLEEP_MS: u64 = 1_000;
 
 /// Grants permits for requests.
 pub trait PermitProvider: Send + Sync + 'static {
-    /// Waits until one request to read this table may be sent. Cancelling the wait loses no permit.
+    /// Waits until one request to read this table may be sent. Canceling the wait loses no permit.
     fn acquire<'a>(&'a self, table: &'a str) -> Pin<Box<dyn Future<Output = Permit> + Send + 'a>>;
 
     /// Records what the response to a request for this table says about the instance's load and quota.

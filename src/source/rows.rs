@@ -35,7 +35,7 @@ pub struct Version {
 /// A row that lacks a column that decisions depend on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a row of {table} has no usable {column} ({value:?}): grant the account read access to the sys_ columns of the table"
+    "a row of {table} has no usable {column} ({value:?}): let the bridge's user read the sys_ columns of the table"
 )]
 pub struct UnusableRow {
     pub table: String,

@@ -76,15 +76,15 @@ pub struct SourceRoute {
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
-    #[error("cannot load the route")]
+    #[error("can't load the route")]
     Open(#[from] OpenError),
-    #[error("cannot continue from the stored checkpoint")]
+    #[error("can't continue from the stored checkpoint")]
     ChangeDetector(#[from] DetectionError),
-    #[error("cannot publish")]
+    #[error("can't publish")]
     Publish(#[from] TransactionError),
 }
 
-/// Runs the route until the token is cancelled. Cancellation takes effect between two steps: a transaction that is in
+/// Runs the route until the token is canceled. Cancellation takes effect between two steps: a transaction that is in
 /// progress is finished first, which `timing.transaction_timeout` limits. `owned` returns whether this process still
 /// owns the route; it is called before each session and each transaction.
 pub async fn run_owned(
@@ -95,13 +95,13 @@ pub async fn run_owned(
 ) {
     let mut delays = Backoff::new(route.timing.retry);
     while !stop.is_cancelled() && owned() {
-        let polls = route.status.snapshot().stats.polls;
+        let polls = route.status.get().stats.polls;
         match session(route, options, owned, stop).await {
             Ok(()) => break,
             Err(error) => {
                 let reason = error_chain::chain(&error);
                 tracing::warn!(route = %route.settings.route, reason, "source session failed, restarting");
-                if route.status.snapshot().stats.polls > polls {
+                if route.status.get().stats.polls > polls {
                     delays.reset();
                 }
                 wait(route, reason, delays.next(), stop).await;
@@ -131,7 +131,7 @@ async fn session(
     );
     let mut detector = ChangeDetector::new((*route.settings).clone(), published_state, checkpoint)?;
     loop {
-        let before = route.status.snapshot().stats.requests;
+        let before = route.status.get().stats.requests;
         detector.start_poll();
         while let Some(request) = detector.next_request() {
             let Some(batch) = fetch_page(route, &mut detector, &request, stop).await else { return Ok(()) };
@@ -141,7 +141,7 @@ async fn session(
             publish(route, &publisher, &batch).await?;
             update_status(route, &detector, &batch);
         }
-        let cost = route.status.snapshot().stats.requests - before;
+        let cost = route.status.get().stats.requests - before;
         let poll_delay = poll_delay(&route.timing, cost);
         route.status.update(|s| {
             s.state = State::Polling;
@@ -300,7 +300,7 @@ async fn wait_for_credentials(route: &SourceRoute, reason: String, delay: Durati
             let Some(auth) = (route.new_credentials)() else { continue };
             if let Err(error) = route.client.replace_credentials(auth) {
                 let error = error_chain::chain(&error);
-                tracing::error!(route = %route.settings.route, error, "cannot use the new credentials");
+                tracing::error!(route = %route.settings.route, error, "can't use the new credentials");
             }
         }
     };

@@ -32,7 +32,7 @@ pub struct Settings {
     pub watched: Vec<String>,
     /// The state column and its values.
     pub states: StateModel,
-    /// The values of `states.closed` that mean cancelled.
+    /// The values of `states.closed` that mean canceled.
     pub canceled: BTreeSet<String>,
     /// User name as which the bridge writes.
     pub bridge_user: String,

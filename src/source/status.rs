@@ -75,8 +75,8 @@ pub struct Status {
 pub struct StatusHandle(Arc<Mutex<Status>>);
 
 impl StatusHandle {
-    /// The current status.
-    pub fn snapshot(&self) -> Status {
+    /// Returns a copy of the status.
+    pub fn get(&self) -> Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

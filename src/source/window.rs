@@ -68,7 +68,7 @@ pub enum PagingError {
     /// A row before the start of the page.
     #[error(
         "the instance returned a row that the query excludes ({column} {found} instead of {expected} or \
-         later): the account may not read {column}, or the filter has a column that the table does not have"
+         later): the bridge's user may not read {column}, or the filter has a column that the table does not have"
     )]
     OutOfWindow {
         column: &'static str,

@@ -7,8 +7,8 @@ use crate::model::{AlertEvent, Record};
 pub(super) fn check(record: &Record, events: &[AlertEvent]) -> Result<(), DecodeError> {
     let Some(event) = events.iter().find(|e| record.key.as_deref() != Some(e.key.as_bytes())) else { return Ok(()) };
     const REMEDY: &str = "publish each alert with its own key, use a topic with one partition, or set `repartition: \
-                          true` on a new route (or `keyed_by_alert: true` if all records of an alert certainly share a \
-                          partition)";
+                          true` on a new route (or `keyed_by_alert: true` if something else guarantees that all records \
+                          of an alert share a partition)";
     Err(match &record.key {
         None => DecodeError {
             code: "missing_key",

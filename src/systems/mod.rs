@@ -18,16 +18,16 @@ pub use alertmanager::TicketPer;
 /// Size limit of a record value, bytes: above the broker's default `message.max.bytes`, and far below a harmful size.
 pub const MAX_BODY: usize = 8 << 20;
 
-/// Most alert events in one record.
+/// Maximum number of alert events in one record.
 pub const MAX_EVENTS: usize = 10_000;
 
-/// Most characters of a text of an event; longer ones are truncated.
+/// Maximum number of characters of a text of an event; longer ones are truncated.
 pub const MAX_TEXT: usize = 64 << 10;
 
-/// Most labels of one alert.
+/// Maximum number of labels of one alert.
 pub const MAX_LABELS: usize = 1_000;
 
-/// Most bytes of an alert key.
+/// Maximum number of bytes of an alert key.
 pub const MAX_KEY: usize = 1_024;
 
 /// A record that can't be decoded, now or later.

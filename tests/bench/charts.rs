@@ -36,12 +36,12 @@ pub fn draw(report: &Report) -> Vec<(String, String)> {
     files
 }
 
-fn colour(result: &SystemResult) -> usize {
+fn color(result: &SystemResult) -> usize {
     System::ALL.iter().position(|system| system.name() == result.system).unwrap_or(0)
 }
 
 fn legend(canvas: &mut Canvas, results: &[(&ScenarioResult, &Scenario)]) {
-    let present = |at: &usize| results.iter().any(|(result, _)| result.results.iter().any(|r| colour(r) == *at));
+    let present = |at: &usize| results.iter().any(|(result, _)| result.results.iter().any(|r| color(r) == *at));
     let names: Vec<(usize, &str)> = (0..4).filter(present).map(|at| (at, System::ALL[at].title())).collect();
     canvas.legend(70.0, &names);
 }
@@ -85,7 +85,7 @@ fn bars(results: &[(&ScenarioResult, &Scenario)], bars: &Bars<'_>) -> String {
             let x = left + 10.0 + f64::from(place) * each;
             let (value, label) = (bars.value)(result);
             let y = bars.axis.at(value);
-            canvas.bar(x + 3.0, y, each - 6.0, bars.axis.bottom - y, &format!("f{}", colour(result)));
+            canvas.bar(x + 3.0, y, each - 6.0, bars.axis.bottom - y, &format!("f{}", color(result)));
             canvas.text(x + each / 2.0, y - 5.0, Anchor::Middle, "small", &label);
         }
         if let Some(limit) = bars.limit {
@@ -173,7 +173,7 @@ fn critical(results: &[(&ScenarioResult, &Scenario)]) -> String {
         canvas.line((left + 8.0, axis.at(limit)), (left + width - 8.0, axis.at(limit)), "limit");
         canvas.text(left + width - 8.0, axis.at(limit) + 13.0, Anchor::End, "small limit-text", &short(limit));
         for (place, result) in (0_u32..).zip(&result.results) {
-            let (x, at) = (left + 15.0 + (f64::from(place) + 0.5) * each, colour(result));
+            let (x, at) = (left + 15.0 + (f64::from(place) + 0.5) * each, color(result));
             let (class, line) = (format!("f{at}"), format!("l{at}"));
             if let (Some(median), Some(worst)) = (result.critical_latency(0.5), result.critical_latencies.last()) {
                 canvas.path(&[(x, axis.at(median)), (x, axis.at(*worst))], &line);
@@ -226,10 +226,10 @@ fn outdated(result: &ScenarioResult, scenario: &Scenario) -> String {
     for result in result.results.iter().rev() {
         let points: Vec<(f64, f64)> =
             result.samples.iter().map(|(at, wrong)| (x(*at), axis.at(*wrong as f64))).collect();
-        canvas.path(&points, &format!("l{}", colour(result)));
+        canvas.path(&points, &format!("l{}", color(result)));
         let Some(end) = points.last() else { continue };
         if result.correct_after.is_some() {
-            canvas.dot(end.0, end.1, 4.0, &format!("f{}", colour(result)));
+            canvas.dot(end.0, end.1, 4.0, &format!("f{}", color(result)));
         } else {
             wrong_at_end.push((end.1, end.0, result));
         }
@@ -240,7 +240,7 @@ fn outdated(result: &ScenarioResult, scenario: &Scenario) -> String {
     for (y, x, result) in wrong_at_end {
         let y = y.max(free);
         free = y + 13.0;
-        let class = format!("small f{}", colour(result));
+        let class = format!("small f{}", color(result));
         canvas.text(x + 5.0, y + 4.0, Anchor::Start, &class, &result.errors.alerts.to_string());
     }
     canvas.line((LEFT, axis.bottom), (WIDTH - 20.0, axis.bottom), "axis");

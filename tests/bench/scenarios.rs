@@ -25,7 +25,7 @@ pub struct Scenario {
     pub timeout: Duration,
 }
 
-/// Most concurrent requests of a system.
+/// Maximum number of concurrent requests of a system.
 pub const CONCURRENCY: u32 = 8;
 /// Longest delay of a ghost write's commit.
 const GHOST_DELAY_MS: u64 = 3_000;

@@ -1,11 +1,11 @@
-//! Simple SVG charts without a library: a canvas, two kinds of axis, a legend. Colours follow the reader's light or
-//! dark setting, and important values are also written as text, so that a chart can be read without its colours.
+//! Simple SVG charts without a library: a canvas, two kinds of axis, a legend. Colors follow the reader's light or
+//! dark setting, and important values are also written as text, so that a chart can be read without its colors.
 
 use std::fmt::Write as _;
 
 pub const WIDTH: f64 = 860.0;
 
-/// Colours in light and dark mode, by class: the four systems, text, grid and limits.
+/// Colors in light and dark mode, by class: the four systems, text, grid and limits.
 const STYLE: &str = "
 text { font: 13px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #24292f }
 .title { font-size: 16px; font-weight: 600 } .small { font-size: 11px } .soft { fill: #57606a }
@@ -87,11 +87,11 @@ impl Canvas {
         let _ = writeln!(self.body, "<polyline points=\"{}\" class=\"line {class}\"/>", coordinates.trim_end());
     }
 
-    /// Draws the names of systems with their colours.
+    /// Draws the names of systems with their colors.
     pub fn legend(&mut self, y: f64, names: &[(usize, &str)]) {
         let mut x = 20.0;
-        for (colour, name) in names {
-            self.bar(x, y - 10.0, 12.0, 12.0, &format!("f{colour}"));
+        for (color, name) in names {
+            self.bar(x, y - 10.0, 12.0, 12.0, &format!("f{color}"));
             self.text(x + 18.0, y, Anchor::Start, "", name);
             x += 150.0;
         }

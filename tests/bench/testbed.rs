@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 pub struct Setup {
     /// Milliseconds that the instance takes for a request.
     pub latency_ms: u32,
-    /// Most concurrent requests.
+    /// Maximum number of concurrent requests.
     pub concurrency: u32,
     /// Partitions of the input topic.
     pub partitions: i32,

@@ -1,4 +1,4 @@
-//! The Kafka clients with a real broker: the behaviour on which the delivery guarantees depend.
+//! The Kafka clients with a real broker: the behavior on which the delivery guarantees depend.
 
 mod embedded;
 mod ledger;

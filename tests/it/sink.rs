@@ -257,7 +257,7 @@ async fn a_wrong_password_never_locks_the_account_and_the_corrected_one_is_reloa
     std::fs::write(scene.folder.path().join("password"), "wrong").expect("a password");
     scene.run();
     scene.alert("one", "open", json!({}));
-    scene.wait_for("the bridge to stop using the password", |s| s.log().contains("refusal 4 in a row"));
+    scene.wait_for("the bridge to stop using the password", |s| s.log().contains("rejected 4 times in a row"));
     let rejected = |scene: &Scene| -> u64 {
         let state = scene.simulator.state();
         let lines = state["requests"].as_array().into_iter().flatten().filter(|line| line["status"] == 401);

@@ -377,7 +377,7 @@ impl Member {
     }
 
     fn polling(&self) -> Vec<bool> {
-        self.statuses.iter().map(|s| s.snapshot().state == State::Polling).collect()
+        self.statuses.iter().map(|s| s.get().state == State::Polling).collect()
     }
 }
 

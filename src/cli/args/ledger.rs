@@ -90,7 +90,7 @@ pub struct ListArgs {
     /// Last written before this time (2026-11-25T10:00:00Z) or age (90m, 2h, 3d).
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
-    /// Most keys to list; the counts include all.
+    /// Maximum number of keys to list; the counts include all.
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub limit: usize,
     /// Print one JSON object per key, and nothing else.

@@ -4,12 +4,12 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::super::args::DeadLetterArgs;
-use super::super::instant;
+use super::super::time_arguments;
 use super::{parse_filter, shorten};
 use crate::dead_letters::{DeadLetter, DeadLetterStore, histogram};
 use crate::error_catalog;
 
-/// Most reasons that are printed.
+/// Maximum number of reasons that are printed.
 const MAX_REASONS: usize = 20;
 
 /// Prints the letters that match, as a table or as one JSON object per line.
@@ -30,7 +30,7 @@ pub async fn list(store: &DeadLetterStore, args: DeadLetterArgs, limit: usize, j
 
 fn as_json(letter: &DeadLetter) -> serde_json::Value {
     json!({
-        "letter": letter.id.to_string(), "time": instant::show(letter.time), "code": letter.code,
+        "letter": letter.id.to_string(), "time": time_arguments::show(letter.time), "code": letter.code,
         "explain": error_catalog::error_number(&letter.code), "key": letter.key, "position": letter.position.to_string(),
         "origin": letter.origin, "redrives": letter.redrives, "reason": letter.reason,
     })
@@ -57,7 +57,7 @@ fn print_table(letters: &[DeadLetter], limit: usize) {
         println!(
             "{:<12} {:<20} {:<14} {:>8}  {key}: {}",
             letter.id.to_string(),
-            instant::show(letter.time),
+            time_arguments::show(letter.time),
             letter.code,
             letter.redrives,
             shorten(&letter.reason, 120)

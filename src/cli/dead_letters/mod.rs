@@ -8,8 +8,8 @@ mod show;
 use anyhow::Result;
 
 use super::args::{DeadLetterArgs, DeadLetters, RouteArgs};
-use super::instant;
 use super::route_change::{self, Target};
+use super::time_arguments;
 use crate::bridge::stores;
 use crate::dead_letters::{DeadLetterStore, Filter, Selection};
 use crate::error_catalog;
@@ -46,13 +46,13 @@ fn parse_filter(args: DeadLetterArgs) -> Result<Filter> {
         Some(page) if !page.codes.contains(&code.as_str()) => page.codes.iter().map(|&code| code.to_owned()).collect(),
         _ => vec![code],
     });
-    let instant = |text: Option<String>| text.map(|text| instant::parse(&text)).transpose();
+    let parse_time = |text: Option<String>| text.map(|text| time_arguments::parse(&text)).transpose();
     Ok(Filter {
         codes: codes.collect(),
         reason: args.reason,
         key: args.key,
-        since: instant(args.since)?,
-        until: instant(args.until)?,
+        since: parse_time(args.since)?,
+        until: parse_time(args.until)?,
     })
 }
 

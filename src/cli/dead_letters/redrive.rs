@@ -11,16 +11,16 @@ use super::{parse_filter, print_selection, shorten};
 use crate::bridge::stores;
 use crate::dead_letters::{RedriveLimits, RedriveProgress, RoundOutcome, select};
 
-/// Most rejected keys that are printed per round.
+/// Maximum number of rejected keys that are printed per round.
 const MAX_PRINTED: usize = 20;
 
 /// The limits of a redrive.
 pub(super) struct Limits {
     /// Letters per second.
     pub rate: u32,
-    /// Keys with a letter that was already redriven this often are skipped.
+    /// Keys with a letter that was already redriven this many times are skipped.
     pub max_redrives: u32,
-    /// Most rounds.
+    /// Maximum number of rounds.
     pub rounds: u32,
     /// Seconds without progress of the bridge before giving up.
     pub timeout: u64,

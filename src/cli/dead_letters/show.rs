@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::dead_letters::{DeadLetterId, DeadLetterStore};
 
-/// Most bytes of a value that are printed.
+/// Maximum number of bytes of a value that are printed.
 const MAX_PRINTED: usize = 64 << 10;
 
 /// Prints a letter. Its id is `PARTITION/OFFSET`.

@@ -12,7 +12,7 @@ use crate::simulators::servicenow::RunningSimulator;
 /// Time between two tickets.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Most tickets that the user edits.
+/// Maximum number of tickets that the user edits.
 const MAX_TICKETS: usize = 200;
 
 /// The edits of the user.

@@ -7,8 +7,8 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::super::args::{KeyState as StateArg, ListArgs, RouteArgs};
-use super::super::instant;
 use super::super::route_change::Target;
+use super::super::time_arguments;
 use crate::bridge::stores;
 use crate::ledger::admin::{self, KeyFilter, KeyState, ListedKey, RouteLedger, Summary};
 
@@ -64,7 +64,7 @@ fn filter(args: &ListArgs) -> Result<KeyFilter> {
             StateArg::Parked => KeyState::Parked,
             StateArg::Ambiguous => KeyState::Ambiguous,
         }),
-        before: args.before.as_deref().map(instant::parse).transpose()?,
+        before: args.before.as_deref().map(time_arguments::parse).transpose()?,
     })
 }
 
@@ -72,12 +72,12 @@ fn as_json(line: &ListedKey) -> serde_json::Value {
     json!({
         "key": &*line.key, "partition": line.partition, "state": line.state.name(), "number": line.number,
         "sys_id": line.sys_id, "generation": line.generation, "ticket_state": line.ticket_state,
-        "written": (line.written_at > 0).then(|| instant::show(line.written_at)), "reason": line.reason,
+        "written": (line.written_at > 0).then(|| time_arguments::show(line.written_at)), "reason": line.reason,
     })
 }
 
 fn as_text(line: &ListedKey) -> String {
-    let written = if line.written_at > 0 { instant::show(line.written_at) } else { String::new() };
+    let written = if line.written_at > 0 { time_arguments::show(line.written_at) } else { String::new() };
     let reason = line.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("{:<9} {:<12} {written:<20} {:>9}  {}{reason}", line.state.name(), line.number, line.partition, line.key)
 }

@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
-use super::super::instant;
 use super::super::route_change::{RouteChange, Target, announce_wait_for_late_writes, require_stopped};
+use super::super::time_arguments;
 use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
 use crate::kafka::topics::Topics;
 use crate::ledger::ReadError;
@@ -20,8 +20,12 @@ impl RouteChange for Rebuild {
     type Preview = RebuildFrom;
 
     async fn preview(&self, target: &Target) -> Result<Option<RebuildFrom>> {
-        let from =
-            self.from.as_deref().map(instant::start_at).transpose()?.map_or(RebuildFrom::Committed, RebuildFrom::At);
+        let from = self
+            .from
+            .as_deref()
+            .map(time_arguments::start_at)
+            .transpose()?
+            .map_or(RebuildFrom::Committed, RebuildFrom::At);
         let sink = target.sink()?;
         let cluster = Topics::new(&clients::kafka(&target.config.kafka), KAFKA_TIMEOUT);
         if cluster.partitions(&sink.ledger).await?.is_none() {

@@ -64,8 +64,8 @@ pub(in super::super) struct RawSink {
     pub reopen_window: Option<String>,
     /// A row that was last read longer ago than this is read before it is written; `0`: always. Default `5m`.
     pub max_row_age: Option<String>,
-    /// All records of an alert certainly share a partition, although the record key is not the alert's key. Default
-    /// false.
+    /// Something else guarantees that all records of an alert share a partition, although the record key is not the
+    /// alert's key. Default false.
     pub keyed_by_alert: Option<bool>,
     /// Copy the topic to an internal topic that is partitioned by the alert's key, for topics whose record key is not
     /// the alert's key. Default false.
@@ -82,7 +82,7 @@ pub(in super::super) struct RawSink {
     pub on_missing_ledger: Option<RawOnMissingLedger>,
     /// Limit of unresolved events. Above it, reading pauses.
     pub budget: Option<RawBudget>,
-    /// Most characters of work notes in one write. Longer notes are split. Default 16000.
+    /// Maximum number of characters of work notes in one write. Longer notes are split. Default 16000.
     #[schemars(range(min = 200, max = 1_000_000))]
     pub note_limit: Option<u32>,
     /// Consecutive rejected writes that stop the route. Default 20.
@@ -133,7 +133,7 @@ pub(in super::super) struct RawEvent {
     pub source: Option<String>,
     /// `event_class` of the events, the instance of the source. Default: the route's name.
     pub class: Option<String>,
-    /// Most events in one request. Default 50.
+    /// Maximum number of events in one request. Default 50.
     #[schemars(range(min = 1, max = 1000))]
     pub size: Option<u32>,
     /// How long an event waits for others to share its request. Critical alerts do not wait. Default `100ms`.
@@ -160,7 +160,8 @@ pub(in super::super) struct RawImportSet {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RawBatch {
-    /// Most requests in one batch. The instance runs them one after the other and ends a batch after 30 s. Default 20.
+    /// Maximum number of requests in one batch. The instance runs them one after the other and ends a batch after
+    /// 30 s. Default 20.
     #[schemars(range(min = 2, max = 100))]
     pub size: Option<u32>,
     /// How long a request waits for others to share its batch. Critical alerts do not wait. Default `100ms`.
@@ -249,7 +250,7 @@ pub(in super::super) struct RawStates {
     pub on_hold: Option<Vec<String>>,
     /// A resolved ticket. Default 6.
     pub resolved: Option<String>,
-    /// A closed or cancelled ticket; never written again. Default [7, 8].
+    /// A closed or canceled ticket; never written again. Default [7, 8].
     pub closed: Option<Vec<String>>,
 }
 

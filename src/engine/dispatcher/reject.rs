@@ -63,7 +63,7 @@ impl Dispatcher {
         // Events of an announced park were rejected under a previous owner, and keep that code and reason.
         let announced = park.as_ref().zip(lane.in_flight.events().next());
         let announced =
-            announced.filter(|(park, first)| park.may_be_dead_lettered(first.position)).map(|(park, _)| park);
+            announced.filter(|(park, first)| park.dead_letter_may_exist(first.position)).map(|(park, _)| park);
         let (code, reason) = announced.map_or(("parked", PARKED_REASON), |park| (park.code(), &park.reason));
         let dead_letters = dead_letters(&lane.in_flight, key, code, reason);
         // The park contains the position up to which dead letters exist.

@@ -1,7 +1,7 @@
 //! From the permit to the request: which lane gets the permit, and what it sends (protocol rules 5, 7, 13).
 
 use super::{Dispatcher, PendingRequest};
-use crate::engine::event::{Effect, RequestBody, RequestId};
+use crate::engine::event::{Effect, InstanceRequest, RequestId};
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
@@ -84,9 +84,9 @@ impl Dispatcher {
         let lease_until = self.lease_until(p);
         let (fields, notes) = (plan.fields.clone(), plan.notes.clone());
         let body = match &plan.kind {
-            ClaimKind::Create { .. } => RequestBody::Create { key: key.clone(), fields, notes, attempt },
+            ClaimKind::Create { .. } => InstanceRequest::Create { key: key.clone(), fields, notes, attempt },
             ClaimKind::Update { sys_id } => {
-                RequestBody::Update { key: key.clone(), sys_id: sys_id.clone(), fields, notes, attempt }
+                InstanceRequest::Update { key: key.clone(), sys_id: sys_id.clone(), fields, notes, attempt }
             }
         };
         let id = self.request(partition, key, lease_until, body, out);
@@ -103,18 +103,18 @@ impl Dispatcher {
                 let conclusive = self.is_conclusive(write, now);
                 let columns = claim.fields.iter().map(|(c, _)| c.clone()).collect();
                 let body = match &claim.kind {
-                    ClaimKind::Create { .. } => RequestBody::Find { key: request_key, columns },
+                    ClaimKind::Create { .. } => InstanceRequest::Find { key: request_key, columns },
                     ClaimKind::Update { sys_id } => {
                         let markers = claim.markers.clone();
-                        RequestBody::Read { key: request_key, sys_id: sys_id.clone(), columns, markers }
+                        InstanceRequest::Read { key: request_key, sys_id: sys_id.clone(), columns, markers }
                     }
                 };
                 (ReadPurpose::Verify { write, conclusive }, body)
             }
             (ReadPurpose::RefreshRow, _, Some(sys_id)) => {
-                (purpose, RequestBody::Read { key: request_key, sys_id, columns, markers: Vec::new() })
+                (purpose, InstanceRequest::Read { key: request_key, sys_id, columns, markers: Vec::new() })
             }
-            (purpose, ..) => (purpose, RequestBody::Find { key: request_key, columns }),
+            (purpose, ..) => (purpose, InstanceRequest::Find { key: request_key, columns }),
         };
         let id = self.request(partition, key, u64::MAX, body, out);
         self.stage(partition, key, Stage::Reading(id, purpose));
@@ -133,7 +133,7 @@ impl Dispatcher {
         partition: i32,
         key: &Key,
         lease_until: u64,
-        body: RequestBody,
+        body: InstanceRequest,
         out: &mut Vec<Effect>,
     ) -> RequestId {
         let id = RequestId(self.new_id());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::engine::event::{
-    LedgerKey, LedgerState, LoadedClaim, MappedRecord, MarkedNote, ProduceOutcome, RecordContent, RequestBody,
+    InstanceRequest, LedgerKey, LedgerState, LoadedClaim, MappedRecord, MarkedNote, ProduceOutcome, RecordContent,
 };
 use crate::model::{
     Action, Answer, AttemptId, Entry, Failure, FailureClass, Intent, LastSeen, Park, Position, PreviousOwner, Record,
@@ -114,7 +114,7 @@ impl Harness {
     }
 
     /// Sends the next write, answers it as applied, and acks all that follows.
-    fn apply_next_write(&mut self) -> (RequestBody, Vec<Effect>) {
+    fn apply_next_write(&mut self) -> (InstanceRequest, Vec<Effect>) {
         let (id, body) = self.use_permit();
         let mut answer = applied();
         if let Answer::Applied { row, .. } = &mut answer {
@@ -142,7 +142,7 @@ impl Harness {
         out
     }
 
-    fn use_permit(&mut self) -> (RequestId, RequestBody) {
+    fn use_permit(&mut self) -> (RequestId, InstanceRequest) {
         assert!(self.dispatcher.wants_permit(self.now), "a permit is wanted");
         let effects = self.apply(Event::PermitGranted { without: HttpMethodSet::NONE });
         let request = effects.into_iter().find_map(|e| match e {
@@ -197,7 +197,7 @@ fn a_write_is_claimed_before_it_is_sent_and_its_entry_is_acked_before_it_is_reso
     assert!(!h.dispatcher.wants_permit(h.now), "nothing is sent before the claim is acked");
     h.ack(&claimed);
     let (id, body) = h.use_permit();
-    assert!(matches!(body, RequestBody::Create { .. }));
+    assert!(matches!(body, InstanceRequest::Create { .. }));
     let settled = h.complete(id, applied());
     assert_eq!(entries(&settled), 1);
     assert_eq!(h.watermark(), 0, "nothing is resolved before the entry is acked");
@@ -222,7 +222,7 @@ fn events_that_arrive_during_a_write_are_folded_into_one() {
     assert_eq!(claims(&next), 1);
     h.ack(&next);
     let (id, body) = h.use_permit();
-    let RequestBody::Update { fields, .. } = body else { panic!("an update") };
+    let InstanceRequest::Update { fields, .. } = body else { panic!("an update") };
     assert_eq!(fields, [("short_description".into(), "title 99".to_owned())]);
     let settled = h.complete(id, applied());
     h.ack(&settled);
@@ -239,7 +239,7 @@ fn a_lost_answer_is_verified_until_the_instance_can_no_longer_commit() {
     h.complete(id, failed(FailureClass::Ambiguous { transaction_ended: false }));
     h.receive(1, Action::Update, "two");
     let (verification, body) = h.use_permit();
-    assert!(matches!(body, RequestBody::Find { .. }), "a create is verified by its correlation");
+    assert!(matches!(body, InstanceRequest::Find { .. }), "a create is verified by its correlation");
     h.complete(verification, Answer::Rows { rows: Vec::new(), journal: None });
     assert!(!h.dispatcher.wants_permit(h.now), "the lane waits: the write may still be committed");
     let span = Settings::default().request_deadline + Settings::default().max_transaction_time;
@@ -252,7 +252,7 @@ fn a_lost_answer_is_verified_until_the_instance_can_no_longer_commit() {
     assert_eq!(claims(&again), 1, "certainly not applied: it is folded with the later event and claimed again");
     h.ack(&again);
     let (_, body) = h.use_permit();
-    let RequestBody::Create { fields, .. } = body else { panic!("a create") };
+    let InstanceRequest::Create { fields, .. } = body else { panic!("a create") };
     assert!(fields.contains(&("short_description".into(), "two".to_owned())));
 }
 
@@ -385,8 +385,8 @@ fn release(upto: i64) -> RecordOrigin {
     RecordOrigin::Release(RedriveId(1), Position::new(0, upto, 0))
 }
 
-fn title(body: &RequestBody) -> &str {
-    let RequestBody::Update { fields, .. } = body else { panic!("an update: {body:?}") };
+fn title(body: &InstanceRequest) -> &str {
+    let InstanceRequest::Update { fields, .. } = body else { panic!("an update: {body:?}") };
     &fields.iter().find(|(column, _)| &**column == "short_description").expect("a title").1
 }
 
@@ -627,11 +627,11 @@ fn a_tombstone_that_was_not_written_is_produced_again() {
     assert_eq!(expired_tokens(&again), [5], "the next owner must not load what was removed here");
 }
 
-fn key_of(body: &RequestBody) -> String {
-    let (RequestBody::Create { key, .. }
-    | RequestBody::Update { key, .. }
-    | RequestBody::Read { key, .. }
-    | RequestBody::Find { key, .. }) = body;
+fn key_of(body: &InstanceRequest) -> String {
+    let (InstanceRequest::Create { key, .. }
+    | InstanceRequest::Update { key, .. }
+    | InstanceRequest::Read { key, .. }
+    | InstanceRequest::Find { key, .. }) = body;
     key.to_string()
 }
 
@@ -859,7 +859,7 @@ fn a_flapping_alert_is_written_once_per_hold_with_one_note_about_it() {
         while h.dispatcher.wants_permit(h.now) {
             let (id, body) = h.use_permit();
             let (state, more) = match &body {
-                RequestBody::Create { fields, notes, .. } | RequestBody::Update { fields, notes, .. } => {
+                InstanceRequest::Create { fields, notes, .. } | InstanceRequest::Update { fields, notes, .. } => {
                     let state = fields.iter().find(|(column, _)| &**column == "state").map(|(_, v)| v.clone());
                     (state.unwrap_or("1".into()), notes.clone())
                 }
@@ -1040,7 +1040,8 @@ impl SnapshotHarness {
     /// Sends the next write. Returns the row after it, its columns, and its notes, with the attempt's marker last.
     fn send_next_write(&mut self) -> (RequestId, Row, Vec<String>, Vec<MarkedNote>) {
         let (id, body) = self.0.use_permit();
-        let (RequestBody::Create { fields, notes, .. } | RequestBody::Update { fields, notes, .. }) = body else {
+        let (InstanceRequest::Create { fields, notes, .. } | InstanceRequest::Update { fields, notes, .. }) = body
+        else {
             panic!("not a write: {body:?}")
         };
         let state = fields.iter().find(|(c, _)| &**c == "severity").expect("every write has a severity").1.clone();
@@ -1092,7 +1093,7 @@ fn an_ambiguous_full_snapshot_is_verified_by_the_marker_of_its_attempt() {
         let effects = h.0.complete(id, failed(FailureClass::Ambiguous { transaction_ended: true }));
         h.0.ack_all(&effects);
         let (verification, body) = h.0.use_permit();
-        let RequestBody::Read { markers, .. } = body else { panic!("not a verification: {body:?}") };
+        let InstanceRequest::Read { markers, .. } = body else { panic!("not a verification: {body:?}") };
         assert_eq!(markers, [notes.last().expect("a marker").marker.clone()]);
         let journal = Some(crate::model::answer::Journal::Read(if applied { markers } else { Vec::new() }));
         let effects = h.0.complete(verification, Answer::Rows { rows: vec![row], journal });

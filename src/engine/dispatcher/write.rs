@@ -18,7 +18,7 @@ use crate::engine::priority::{LaneClass, LaneRank};
 use crate::model::entry::ClaimKind;
 use crate::model::{AttemptId, Claim, Entry, Key, Now, PartialNote, Position, RecordOrigin};
 
-/// Most critical lanes that are prepared, in addition to the claim window.
+/// Maximum number of critical lanes that are prepared, in addition to the claim window.
 const MAX_CRITICAL_PREPARED: usize = 16;
 
 impl Dispatcher {
@@ -148,7 +148,7 @@ impl Dispatcher {
     fn must_dead_letter(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
         let Some(p) = self.partitions.get(&partition) else { return false };
         let park = p.parks.get(key);
-        if park.zip(segment.first_position()).is_some_and(|(park, first)| park.may_be_dead_lettered(first)) {
+        if park.zip(segment.first_position()).is_some_and(|(park, first)| park.dead_letter_may_exist(first)) {
             return true;
         }
         if !self.is_parked_for(partition, key, segment.origin) {

@@ -9,7 +9,7 @@ use super::varint::{Reader, put_number};
 /// A record's chunk in the upper 16 bits, its offset in the chunk in the lower 16.
 pub(super) type Address = u32;
 
-/// Most bytes of a chunk: the offset after the last byte must fit into 16 bits, too.
+/// Maximum number of bytes of a chunk: the offset after the last byte must fit into 16 bits, too.
 const CHUNK: usize = 0xffff;
 
 /// Records, each preceded by its length.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::model::{Column, FastMap, FieldHash};
 
-/// Most words, and most column values.
+/// Maximum number of words, and of column values.
 const MAX_INTERNED: usize = 2_048;
 
 /// Longer texts are not interned, in bytes.

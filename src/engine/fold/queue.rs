@@ -23,9 +23,9 @@ pub struct InvalidEvent {
 pub struct FoldLimits {
     /// Milliseconds.
     pub reopen_window: i64,
-    /// Most characters of notes in one write. Further notes start a new segment, because the fields and the state of a
-    /// write must not be newer than the last event that it contains completely. A note that is longer by itself is the
-    /// only one at the end of its segment.
+    /// Maximum number of characters of notes in one write. Further notes start a new segment, because the fields and
+    /// the state of a write must not be newer than the last event that it contains completely. A note that is longer by
+    /// itself is the only one at the end of its segment.
     pub max_note_chars: usize,
     /// Events up to this position are not folded with later ones: a previous owner claimed them, and may have written
     /// dead letters of them, so later events must not change their result.

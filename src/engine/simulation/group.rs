@@ -1,4 +1,4 @@
-//! The consumer group: a coordinator, and each member's client. Modelled after a real broker: it checks member and
+//! The consumer group: a coordinator, and each member's client. Modeled after a real broker: it checks member and
 //! generation of a commit, but not the ownership; commits fail during a rebalance; a blocked callback blocks the
 //! whole member; a client that is not polled leaves the group.
 

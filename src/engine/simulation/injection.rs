@@ -92,7 +92,7 @@ pub(super) enum WriteOutcome {
     /// 429.
     Throttled,
     /// 401.
-    Unauthorised,
+    Unauthorized,
     /// No connection.
     NotConnected,
     /// A unique key rejects the write because the same write was committed before (a proxy that repeats requests).

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::event::{RequestBody, RequestId};
+use super::super::event::{InstanceRequest, RequestId};
 use super::super::{Dispatcher, Effect, Event};
 use crate::model::Epoch;
 
@@ -65,7 +65,7 @@ pub(super) struct OutgoingRequest {
     pub(super) epoch: Epoch,
     pub(super) load_generation: u32,
     pub(super) lease_until: u64,
-    pub(super) body: RequestBody,
+    pub(super) body: InstanceRequest,
 }
 
 /// An offset commit with its stamp.

@@ -1,7 +1,7 @@
 //! Requests: the check before sending, the way to the instance, their processing, and the response.
 
 use super::super::Event;
-use super::super::event::RequestBody;
+use super::super::event::InstanceRequest;
 use super::super::invariants;
 use super::injection::{InjectionPoint, WriteOutcome, key_index};
 use super::instance::BridgeWrite;
@@ -13,12 +13,12 @@ use crate::model::answer::Journal;
 use crate::model::{Answer, Failure, FailureClass, Position};
 
 /// The key of a request.
-fn key_of(body: &RequestBody) -> usize {
+fn key_of(body: &InstanceRequest) -> usize {
     match body {
-        RequestBody::Create { key, .. }
-        | RequestBody::Update { key, .. }
-        | RequestBody::Read { key, .. }
-        | RequestBody::Find { key, .. } => key_index(key),
+        InstanceRequest::Create { key, .. }
+        | InstanceRequest::Update { key, .. }
+        | InstanceRequest::Read { key, .. }
+        | InstanceRequest::Find { key, .. } => key_index(key),
     }
 }
 
@@ -45,7 +45,7 @@ impl World {
     pub(super) fn check(&mut self, member: usize, outgoing: OutgoingRequest) {
         let OutgoingRequest { id, partition, epoch, load_generation, lease_until, body } = outgoing;
         let attempt = match &body {
-            RequestBody::Create { attempt, .. } | RequestBody::Update { attempt, .. } => Some(*attempt),
+            InstanceRequest::Create { attempt, .. } | InstanceRequest::Update { attempt, .. } => Some(*attempt),
             _ => None,
         };
         let current = self.members[member].client_partitions[partition].epoch;
@@ -66,7 +66,7 @@ impl World {
             return;
         }
         let row_read_at = match &body {
-            RequestBody::Update { sys_id, .. } => {
+            InstanceRequest::Update { sys_id, .. } => {
                 self.instance.find(sys_id).map_or(0, |at| self.instance.tickets[at].row_read_at[member])
             }
             _ => 0,
@@ -191,7 +191,7 @@ impl World {
         let member = request.member;
         let now = self.now;
         match &request.body {
-            RequestBody::Read { sys_id, markers, .. } => {
+            InstanceRequest::Read { sys_id, markers, .. } => {
                 let Some(at) = self.instance.find(sys_id) else { return failed(FailureClass::Gone, "http_404") };
                 let ticket = &mut self.instance.tickets[at];
                 ticket.row_read_at[member] = now;
@@ -317,7 +317,7 @@ impl World {
                 self.end_write(number);
                 self.reply(number, 10, failed(FailureClass::Throttled { retry_after: Some(1_000) }, "http_429"));
             }
-            WriteOutcome::Unauthorised => {
+            WriteOutcome::Unauthorized => {
                 self.coverage.unauthorized += 1;
                 self.end_write(number);
                 self.reply(number, 10, failed(FailureClass::Unauthorized, "http_401"));
@@ -447,8 +447,8 @@ impl World {
     fn write_of(&self, number: u32) -> BridgeWrite {
         let request = &self.requests[number as usize];
         let (sys_id, fields, notes) = match &request.body {
-            RequestBody::Create { fields, notes, .. } => (None, fields, notes),
-            RequestBody::Update { sys_id, fields, notes, .. } => (Some(sys_id.clone()), fields, notes),
+            InstanceRequest::Create { fields, notes, .. } => (None, fields, notes),
+            InstanceRequest::Update { sys_id, fields, notes, .. } => (Some(sys_id.clone()), fields, notes),
             _ => return BridgeWrite::empty(),
         };
         BridgeWrite {
@@ -486,9 +486,9 @@ fn ghost_suffix(outcome: WriteOutcome) -> &'static str {
     if matches!(outcome, WriteOutcome::Ghost(_)) { ", a ghost" } else { "" }
 }
 
-fn is_rejected(body: &RequestBody) -> bool {
+fn is_rejected(body: &InstanceRequest) -> bool {
     match body {
-        RequestBody::Create { fields, .. } | RequestBody::Update { fields, .. } => {
+        InstanceRequest::Create { fields, .. } | InstanceRequest::Update { fields, .. } => {
             fields.iter().any(|(_, v)| v == REJECTED_VALUE)
         }
         _ => false,

@@ -1,6 +1,6 @@
 //! Formats the trace of a history, short enough to read.
 
-use super::super::event::{LedgerKey, LedgerWrite, RequestBody};
+use super::super::event::{InstanceRequest, LedgerKey, LedgerWrite};
 use super::super::{Effect, Event, RecordContent};
 use crate::model::{Answer, Claim, Entry, Intent};
 
@@ -84,14 +84,16 @@ pub(super) fn effect(effect: &Effect) -> String {
         }
         Effect::SendRequest { id, body, lease_until, .. } => {
             let text = match body {
-                RequestBody::Create { key, fields, notes, attempt } => {
+                InstanceRequest::Create { key, fields, notes, attempt } => {
                     format!("create {key} {attempt} {fields:?} {notes:?}")
                 }
-                RequestBody::Update { key, sys_id, fields, notes, attempt } => {
+                InstanceRequest::Update { key, sys_id, fields, notes, attempt } => {
                     format!("update {key} {attempt} {} {fields:?} {notes:?}", tail(sys_id))
                 }
-                RequestBody::Read { key, sys_id, markers, .. } => format!("read {key} {} {markers:?}", tail(sys_id)),
-                RequestBody::Find { key, .. } => format!("find {key}"),
+                InstanceRequest::Read { key, sys_id, markers, .. } => {
+                    format!("read {key} {} {markers:?}", tail(sys_id))
+                }
+                InstanceRequest::Find { key, .. } => format!("find {key}"),
             };
             format!("request {} (lease {lease_until}): {text}", id.0)
         }

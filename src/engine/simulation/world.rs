@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::super::event::{DeadLetter, MappedRecord, RequestBody};
+use super::super::event::{DeadLetter, InstanceRequest, MappedRecord};
 use super::super::flap_detection::FlapSettings;
 use super::super::retry::RetryDelays;
 use super::super::{Dispatcher, Effect, Event, Settings};
@@ -88,7 +88,7 @@ pub(super) struct Request {
     pub(super) pid: u32,
     pub(super) id: super::super::event::RequestId,
     pub(super) partition: usize,
-    pub(super) body: RequestBody,
+    pub(super) body: InstanceRequest,
     pub(super) attempt: Option<AttemptId>,
     pub(super) lease_until: u64,
     pub(super) checked_at: u64,

@@ -29,7 +29,7 @@ use crate::ledger::header::IdentityMismatch;
 use crate::ledger::{Header, Identity, LedgerContent, LedgerPartition, ReadError};
 use crate::model::StateModel;
 
-/// Most records in flight to Kafka.
+/// Maximum number of records in flight to Kafka.
 const MAX_IN_FLIGHT: usize = 500;
 
 /// The ledger of a route, and what it must belong to.

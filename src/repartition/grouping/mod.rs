@@ -5,7 +5,7 @@
 //! Guarantees: a group is open exactly as long as one of its alerts is open. Each change of that, and each note, is
 //! emitted at once and in order; all other changes of a batch become one event. The rows contain the whole state, so
 //! that grouping can continue from them. An event that is older than the newest event of its alert changes nothing. Not
-//! guaranteed: that an event is recognised as a repetition more than a day after its alert was over.
+//! guaranteed: that an event is recognized as a repetition more than a day after its alert was over.
 
 mod group;
 mod text;
@@ -178,7 +178,7 @@ impl Groups {
 }
 
 fn row<T: Serialize>(key: &RowKey, value: Option<&T>) -> Output {
-    // Plain structures of texts and numbers can always be serialised.
+    // Plain structures of texts and numbers can always be serialized.
     let bytes = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
     Output::Row(bytes(serde_json::to_vec(key)), value.map(|value| bytes(serde_json::to_vec(value))))
 }

@@ -1,8 +1,8 @@
 //! The alert event of a group, with the text of its ticket.
 //!
 //! It contains a title, counts, and a list of the alerts: open alerts first, the highest severity first, and then in
-//! the order in which they opened. The list is limited; the counts are of all alerts. Templates find the same as
-//! `event.grouping`.
+//! the order in which they opened. The list is limited; the counts are of all alerts. In templates the same data is
+//! available as `event.grouping`.
 
 use serde_json::{Value, json};
 

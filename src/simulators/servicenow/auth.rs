@@ -16,7 +16,7 @@ use super::time;
 /// An account.
 pub(super) struct Account {
     pub user: User,
-    /// Its index in [`super::storage::Actors`].
+    /// Its index in [`super::table_storage::Actors`].
     pub actor: u32,
     pub zone: TimeZone,
 }
@@ -104,7 +104,7 @@ impl Auth {
     }
 
     /// Returns the account of an `Authorization` header's value.
-    pub fn authorise(&mut self, header: &str, settings: &Settings) -> Option<Arc<Account>> {
+    pub fn authorize(&mut self, header: &str, settings: &Settings) -> Option<Arc<Account>> {
         let (scheme, rest) = header.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("bearer") {
             let (account, expires) = self.by_token.get(rest.trim())?;

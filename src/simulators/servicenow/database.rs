@@ -11,7 +11,7 @@ use super::columns::{ColumnType, TABLES};
 use super::faults::{CloseCodes, Faults};
 use super::options::{Options, User};
 use super::schema::{Col, Schema, dictionary_type, sys};
-use super::storage::{Actors, Row, Store, collation_key, hex, parse_sys_id, raw, set};
+use super::table_storage::{Actors, Row, Store, collation_key, hex, parse_sys_id, raw, set};
 use super::time;
 use super::write_log::LogEntry;
 

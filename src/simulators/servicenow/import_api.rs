@@ -15,8 +15,8 @@ use super::faults::Faults;
 use super::instance::{Instance, lock};
 use super::reply::Reply;
 use super::schema::sys;
-use super::storage::{hex, parse_sys_id};
 use super::table_api::{TableRequest, fields_of};
+use super::table_storage::{hex, parse_sys_id};
 use super::write::{Op, Write, execute};
 use super::write_log::Via;
 

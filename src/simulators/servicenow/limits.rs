@@ -12,7 +12,7 @@ use super::faults::Faults;
 use super::instance::{Instance, lock};
 use super::options::{ApiInt, RateLimit};
 use super::reply::Reply;
-use super::storage::hex;
+use super::table_storage::hex;
 use super::time;
 
 /// A session. It runs one transaction at a time.
@@ -65,7 +65,7 @@ impl Sessions {
         self.open.get(cookie).cloned()
     }
 
-    pub fn open(&mut self, account: Arc<Account>) -> Arc<Session> {
+    pub fn open_session(&mut self, account: Arc<Account>) -> Arc<Session> {
         if self.open.len() >= self.prune_at {
             // An integration's session expires a minute after its last request.
             let oldest = time::now_ms() - 60_000;

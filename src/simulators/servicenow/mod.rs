@@ -1,7 +1,7 @@
 //! A simulated ServiceNow instance in memory, for trying out a mapping and for tests.
 //!
 //! It implements the Table API, the Batch API, the Import Set API, Event Management's inbound events, and Basic and
-//! OAuth authentication (client credentials, password) like a real instance, as far as its behaviour is known. That
+//! OAuth authentication (client credentials, password) like a real instance, as far as its behavior is known. That
 //! includes the surprising parts: unknown query terms are dropped, journal columns read back blank, values that are no
 //! choice are ignored, long text is cut silently. It shares no code with the ServiceNow client of this project, so that
 //! the two do not share a misunderstanding. It stores nothing on disk and does not replace a test against a real
@@ -50,12 +50,12 @@ mod query;
 mod render;
 mod reply;
 mod router;
+mod row_selection;
 mod rules;
 mod schema;
-mod select;
 mod serve;
-mod storage;
 mod table_api;
+mod table_storage;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -77,7 +77,7 @@ pub use options::{ApiInt, ExtraColumn, Latency, OauthClient, Options, RateLimit,
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the simulator cannot listen on {address}; choose another address or port 0")]
+    #[error("the simulator can't listen on {address}; choose another address or port 0")]
     Listen {
         /// The configured address.
         address: SocketAddr,

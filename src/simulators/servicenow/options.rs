@@ -1,6 +1,6 @@
 //! The options of a simulated instance: address, accounts, limits, settings and initial faults.
 //!
-//! All options deserialise with defaults, so that a YAML file can describe an instance. The simulator uses the values
+//! All options deserialize with defaults, so that a YAML file can describe an instance. The simulator uses the values
 //! as they are and does not check whether a real instance could have them.
 
 use std::fmt;
@@ -136,7 +136,7 @@ impl fmt::Debug for OauthClient {
     }
 }
 
-/// Behaviour that differs between real instances, by release or by system property.
+/// Behavior that differs between real instances, by release or by system property.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one independent setting of an instance")]
@@ -148,7 +148,7 @@ pub struct Settings {
     pub admin_only_sys_fields: bool,
     /// The error `Invalid table` has a sentence in `detail` instead of null.
     pub invalid_table_detail: bool,
-    /// The instance rejects updates of closed or cancelled tasks (403 `ACL Exception Update Failed ...`).
+    /// The instance rejects updates of closed or canceled tasks (403 `ACL Exception Update Failed ...`).
     pub reject_closed_writes: bool,
     /// Resolving or closing an incident needs a resolution code and notes.
     pub data_policy: bool,

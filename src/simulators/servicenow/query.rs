@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use super::columns::ColumnType;
 use super::database::Database;
 use super::schema::{Col, Schema, sys};
-use super::storage::{collation_key, parse_sys_id, raw};
+use super::table_storage::{collation_key, parse_sys_id, raw};
 use super::time;
 
 /// The condition of a term.
@@ -204,7 +204,7 @@ fn evaluate(value: &str, zone: &jiff::tz::TimeZone) -> String {
 
 impl Query {
     /// Whether a row version matches.
-    pub fn matches(&self, database: &Database, store: usize, row: &super::storage::Row) -> bool {
+    pub fn matches(&self, database: &Database, store: usize, row: &super::table_storage::Row) -> bool {
         self.groups
             .iter()
             .any(|group| group.iter().all(|clause| clause.iter().any(|term| term.matches(database, store, row))))
@@ -215,8 +215,8 @@ impl Query {
         &self,
         database: &Database,
         store: usize,
-        a: &super::storage::Row,
-        b: &super::storage::Row,
+        a: &super::table_storage::Row,
+        b: &super::table_storage::Row,
     ) -> Ordering {
         for (path, descending) in &self.order {
             let order = match path.as_slice() {
@@ -248,7 +248,7 @@ fn compare(a: &str, b: &str, numeric: bool) -> Ordering {
 }
 
 impl Term {
-    fn matches(&self, database: &Database, store: usize, row: &super::storage::Row) -> bool {
+    fn matches(&self, database: &Database, store: usize, row: &super::table_storage::Row) -> bool {
         // The two columns of every poll are compared without converting them to text.
         match (self.path.as_slice(), &self.condition) {
             ([sys::UPDATED_ON], Condition::Compare { greater, or_equal, value }) => {
@@ -313,7 +313,7 @@ mod tests {
 
     use super::*;
     use crate::simulators::servicenow::options::Options;
-    use crate::simulators::servicenow::storage::{Row, set};
+    use crate::simulators::servicenow::table_storage::{Row, set};
 
     fn database() -> Database {
         Database::new(&Options::default()).expect("a database")
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn dot_walked_fields_follow_references() {
-        let beth = super::super::storage::hex(super::super::database::sys_id_of("sys_user", "beth.anglin"));
+        let beth = super::super::table_storage::hex(super::super::database::sys_id_of("sys_user", "beth.anglin"));
         let row = [("assigned_to", beth.as_str())];
         assert!(matches("assigned_to.email=beth.anglin@example.com", &row));
         assert!(!matches("caller_id.email=beth.anglin@example.com", &row));

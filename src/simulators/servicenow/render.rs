@@ -8,7 +8,7 @@ use super::columns::ColumnType;
 use super::database::Database;
 use super::query;
 use super::schema::{Col, sys};
-use super::storage::Row;
+use super::table_storage::Row;
 use super::time;
 
 /// `sysparm_display_value`.

@@ -87,11 +87,11 @@ fn authenticate(instance: &Instance, headers: &HeaderMap, faults: &Faults) -> Op
     if let Some(session) = session {
         return Some(Caller { account: session.account.clone(), session: Some(session), is_new_session: false });
     }
-    let account = lock(&instance.auth).authorise(header(headers, "authorization"), settings)?;
+    let account = lock(&instance.auth).authorize(header(headers, "authorization"), settings)?;
     if !settings.sessions {
         return Some(Caller { account, session: None, is_new_session: false });
     }
-    let session = lock(&instance.sessions).open(account.clone());
+    let session = lock(&instance.sessions).open_session(account.clone());
     Some(Caller { account, session: Some(session), is_new_session: true })
 }
 

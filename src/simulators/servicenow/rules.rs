@@ -4,7 +4,7 @@
 use super::database::Database;
 use super::faults::{BusinessRule, Faults};
 use super::schema::Col;
-use super::storage::{Row, collation_key, hex, set};
+use super::table_storage::{Row, collation_key, hex, set};
 use super::time;
 use super::write_log::Via;
 

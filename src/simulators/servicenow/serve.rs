@@ -129,7 +129,7 @@ pub(super) async fn run(instance: Arc<Instance>, listener: TcpListener) {
     let accepting = ResettableListener::new(listener, stop.clone());
     let router = axum::Router::new().fallback(handle).with_state(instance);
     let service = router.into_make_service_with_connect_info::<ResetFlag>();
-    // It ends only when `stop` is cancelled, without an error.
+    // It ends only when `stop` is canceled, without an error.
     let _ = axum::serve(accepting, service).with_graceful_shutdown(stop.cancelled_owned()).await;
 }
 

@@ -14,10 +14,10 @@ use super::instance::{Instance, lock};
 use super::query::{self, Condition, Query, Term};
 use super::render::{self, DisplayMode, View};
 use super::reply::Reply;
+use super::row_selection::{PageBounds, select};
 use super::rules::WriteError;
 use super::schema::sys;
-use super::select::{PageBounds, select};
-use super::storage::{collation_key, parse_sys_id};
+use super::table_storage::{collation_key, parse_sys_id};
 use super::write::{Op, Write, execute};
 use super::write_log::Via;
 
@@ -169,9 +169,9 @@ fn list_query(database: &Database, request: &TableRequest) -> Query {
         let mut clause = vec![Term { path: path.clone(), condition: Condition::Equal(collation_key(value)) }];
         if let [col] = *path.as_slice() {
             let list = database.schema.choices(request.table, col).unwrap_or_default();
-            let labelled = list.iter().filter(|(_, label)| collation_key(label) == collation_key(value));
+            let labeled = list.iter().filter(|(_, label)| collation_key(label) == collation_key(value));
             clause.extend(
-                labelled.map(|(known, _)| Term { path: vec![col], condition: Condition::Equal(collation_key(known)) }),
+                labeled.map(|(known, _)| Term { path: vec![col], condition: Condition::Equal(collation_key(known)) }),
             );
         }
         group.push(clause);

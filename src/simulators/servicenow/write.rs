@@ -11,7 +11,7 @@ use super::faults::Faults;
 use super::options::Settings;
 use super::rules::{self, Change, WriteError};
 use super::schema::{Col, sys};
-use super::storage::{DelayedVersion, Row, collation_key, hex, parse_sys_id, set};
+use super::table_storage::{DelayedVersion, Row, collation_key, hex, parse_sys_id, set};
 use super::time;
 use super::write_log::{LogEntry, Via};
 

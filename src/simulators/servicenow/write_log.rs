@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::storage::hex;
+use super::table_storage::hex;
 use super::time;
 
 /// The way by which a write reached the instance.

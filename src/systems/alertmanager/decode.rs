@@ -40,7 +40,7 @@ pub enum TicketPer {
     Alert,
 }
 
-/// Most alerts of a group that its description lists.
+/// Maximum number of alerts of a group that its description lists.
 const MAX_LISTED: usize = 20;
 
 type Labels = BTreeMap<String, String>;

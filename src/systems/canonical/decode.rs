@@ -32,7 +32,7 @@ use crate::systems::{DecodeError, MAX_KEY, names, time};
 /// The supported schema.
 const SCHEMA: &str = "alert-lifecycle/1";
 
-/// Most characters of an event id.
+/// Maximum number of characters of an event id.
 const MAX_EVENT_ID: usize = 255;
 
 pub(in crate::systems) fn decode(record: &Record) -> Result<Vec<AlertEvent>, DecodeError> {

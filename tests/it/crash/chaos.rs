@@ -246,7 +246,7 @@ async fn run(broker: &'static Broker, run: ChaosRun) -> RunResult {
     }
     publishing.await.expect("the events are published");
     let expected = expected_tickets(&events);
-    harness.await_expected(&expected, Duration::from_secs(90)).await;
+    harness.await_expected(&expected, Duration::from_secs(180)).await;
     let checked = harness.check(&expected).await;
     if run.parks_keys() {
         assert_eq!(open_letters(&harness), Vec::<Value>::new());
@@ -309,7 +309,7 @@ async fn reject_credentials(harness: &Harness, duration: Duration) {
 /// Waits until exactly the expected keys are parked, and returns the number of their dead letters.
 async fn await_parked(harness: &Harness, bridge: &Bridge) -> usize {
     let expected: BTreeSet<String> = (0..PARKED_KEYS).map(|number| format!("test:alert:{number}")).collect();
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         let letters = open_letters(harness);
         let keys: BTreeSet<String> = keys_of(&letters).into_iter().map(str::to_owned).collect();

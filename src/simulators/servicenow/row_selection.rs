@@ -4,7 +4,7 @@
 use super::database::Database;
 use super::query::{Condition, Query};
 use super::schema::sys;
-use super::storage::{Row, Store, parse_sys_id};
+use super::table_storage::{Row, Store, parse_sys_id};
 use super::time;
 
 /// One page of a query's result.
