@@ -20,45 +20,55 @@ pub(super) struct Resync {
     pub rate: u32,
 }
 
-/// The tickets to update, by partition.
+/// Where there are stale tickets. Their events are read again to be written, one partition at a time: those of all
+/// tickets may not fit in memory.
 pub(super) struct Preview {
     ledger: RouteLedger,
-    stale: Vec<Vec<StaleTicket>>,
+    partitions: Vec<i32>,
+}
+
+impl Resync {
+    /// Finds the stale tickets of a partition, with the progress of its reading on a terminal.
+    async fn find(
+        &self,
+        target: &Target,
+        ledger: &RouteLedger,
+        partition: i32,
+        counts: &mut ResyncCounts,
+    ) -> Result<Vec<StaleTicket>> {
+        let mapping = routes::record_mapping(target.sink()?, ledger.identity.partitions);
+        let spinner = ProgressBar::new_spinner();
+        spinner.enable_steady_tick(Duration::from_millis(200));
+        let (bar, partitions, input) = (spinner.clone(), ledger.partitions, ledger.input.clone());
+        let progress = move |read| {
+            let partition = partition + 1;
+            bar.set_message(format!("reading {input}: partition {partition} of {partitions}, {read} records"));
+        };
+        let tickets = admin::find_stale(ledger, &mapping, partition, self.key.as_deref(), counts, progress).await?;
+        spinner.finish_and_clear();
+        Ok(tickets)
+    }
 }
 
 impl RouteChange for Resync {
     type Preview = Preview;
 
     async fn preview(&self, target: &Target) -> Result<Option<Preview>> {
-        let sink = target.sink()?;
-        let ledger = stores::ledger(&target.config, sink, false).await?;
-        let mapping = routes::record_mapping(sink, ledger.identity.partitions);
-        let (mut counts, mut stale) = (ResyncCounts::default(), Vec::new());
-        let spinner = ProgressBar::new_spinner();
-        spinner.enable_steady_tick(Duration::from_millis(200));
+        let ledger = stores::ledger(&target.config, target.sink()?, false).await?;
+        let (mut counts, mut stale, mut partitions) = (ResyncCounts::default(), 0, Vec::new());
         for partition in 0..ledger.partitions {
-            let (bar, partitions, input) = (spinner.clone(), ledger.partitions, ledger.input.clone());
-            let progress = move |read| {
-                let partition = partition + 1;
-                bar.set_message(format!("reading {input}: partition {partition} of {partitions}, {read} records"));
-            };
-            let key = self.key.as_deref();
-            let tickets = admin::find_stale(&ledger, &mapping, partition, key, &mut counts, progress).await?;
-            let printed: usize = stale.iter().map(Vec::len).sum();
-            for ticket in tickets.iter().take(MAX_PRINTED.saturating_sub(printed)) {
-                spinner.suspend(|| print_ticket(ticket));
-            }
-            stale.push(tickets);
+            let tickets = self.find(target, &ledger, partition, &mut counts).await?;
+            tickets.iter().take(MAX_PRINTED.saturating_sub(stale)).for_each(print_ticket);
+            stale += tickets.len();
+            partitions.extend((!tickets.is_empty()).then_some(partition));
         }
-        spinner.finish_and_clear();
-        let count = stale.iter().map(Vec::len).sum();
-        print_summary(&counts, count);
-        Ok((count > 0).then_some(Preview { ledger, stale }))
+        print_summary(&counts, stale);
+        Ok((stale > 0).then_some(Preview { ledger, partitions }))
     }
 
-    async fn apply(&self, _: &Target, preview: Preview) -> Result<()> {
-        let Preview { ledger, stale } = preview;
-        for tickets in stale.into_iter().filter(|tickets| !tickets.is_empty()) {
+    async fn apply(&self, target: &Target, Preview { ledger, partitions }: Preview) -> Result<()> {
+        for partition in partitions {
+            let tickets = self.find(target, &ledger, partition, &mut ResyncCounts::default()).await?;
             let bar = ProgressBar::new(tickets.len() as u64);
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} events written to the input, {eta} left");
             style.map(|style| bar.set_style(style)).unwrap_or_default();

@@ -7,8 +7,8 @@ use super::super::route_change::{RouteChange, Target, announce_wait_for_late_wri
 use super::super::time_arguments;
 use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
 use crate::kafka::topics::Topics;
-use crate::ledger::ReadError;
 use crate::ledger::admin::{self, RebuildFrom};
+use crate::runtime::error_chain;
 
 /// The arguments.
 pub(super) struct Rebuild {
@@ -36,12 +36,11 @@ impl RouteChange for Rebuild {
         let ledger = stores::ledger(&target.config, sink, false).await?;
         let mut keys = 0;
         for partition in 0..ledger.partitions {
-            keys += match ledger.read_partition(partition, |_| ()).await {
-                Ok(content) => content.state.entries.len(),
-                // Unreadable records are removed too.
-                Err(admin::Error::Read(ReadError::Unreadable { .. })) => 0,
-                Err(error) => return Err(error.into()),
-            };
+            match ledger.read_partition(partition, |_| ()).await {
+                Ok(content) => keys += content.state.entries.len(),
+                // A damaged ledger is what this command repairs.
+                Err(error) => println!("partition {partition} can't be read: {}", error_chain::chain(&error)),
+            }
         }
         println!(
             "{keys} keys of the ledger {} will be removed. The bridge looks up each key in the instance",
