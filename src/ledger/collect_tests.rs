@@ -227,12 +227,13 @@ fn the_age_of_an_ambiguous_claim_counts_from_the_first_record_that_a_higher_toke
 }
 
 #[test]
-fn a_million_entries_load_in_seconds() {
+fn a_hundred_thousand_entries_load_in_seconds() {
     let mut log = Log::default();
     let owner = log.owner();
     let (_, value) = wire::encode(&LedgerWrite::Entry("k".into(), Box::new(entry(owner.0, attempt(owner.0, 1), 7))));
     let value = value.expect("a value");
-    let started = std::time::Instant::now();
+    // Processor time of this thread, so that other tests on the same cores do not count.
+    let started = thread_time();
     let count = 100_000;
     for number in 0..count {
         log.put(format!("entry:host-{number}:disk:{}", owner.0).as_bytes(), Some(&value));
@@ -240,6 +241,14 @@ fn a_million_entries_load_in_seconds() {
     let ours = log.owner();
     let loaded = log.collector.finish(ours);
     assert_eq!(loaded.entries.len(), count);
-    let each = started.elapsed() / 100_000;
+    let each = thread_time().saturating_sub(started) / 100_000;
     assert!(each < std::time::Duration::from_micros(50), "{each:?} per entry");
+}
+
+fn thread_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::new(
+        u64::try_from(time.tv_sec).expect("positive"),
+        u32::try_from(time.tv_nsec).expect("below 1e9"),
+    )
 }

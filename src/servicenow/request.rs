@@ -158,7 +158,7 @@ pub(super) struct Urls {
     common_query: String,
     /// Cached URLs of creates, by the columns that they write. A route writes few sets of columns, and parsing a URL
     /// costs a good part of the time that the rest of a request takes.
-    create_urls: Mutex<Vec<(Vec<Column>, Url)>>,
+    cached_for_creates: Mutex<Vec<(Vec<Column>, Url)>>,
 }
 
 /// Maximum number of cached create URLs.
@@ -192,13 +192,13 @@ impl Urls {
             common_query.push_str("%2C");
             common_query.push_str(column);
         }
-        Ok(Self { root, table, common_query, create_urls: Mutex::default() })
+        Ok(Self { root, table, common_query, cached_for_creates: Mutex::default() })
     }
 
     /// The URL to POST a row with these columns; the response returns them.
     pub fn create_url(&self, fields: &[(Column, String)]) -> Result<Url, Failure> {
         let columns = || fields.iter().map(|(column, _)| column);
-        let mut cached = self.create_urls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached_for_creates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, url)) = cached.iter().find(|(known, _)| known.iter().eq(columns())) {
             return Ok(url.clone());
         }

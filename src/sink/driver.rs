@@ -357,7 +357,7 @@ impl Driver {
 pub(super) fn perform(driver: &mut Driver, effect: Effect) {
     match effect {
         Effect::ProduceLedgerRecord { produce_id, partition, write } => {
-            driver.produce_ledger_record(produce_id, partition, &write)
+            driver.produce_ledger_record(produce_id, partition, &write);
         }
         Effect::CommitOffset { partition, epoch, offset } => {
             failpoint::hit(Failpoint::Commit);

@@ -135,7 +135,7 @@ impl RouteOwner {
                     }
                 }
                 Some(PollerEvent::Error { error, .. }) => {
-                    tracing::warn!(error, "Kafka error in the consumer group of the source routes")
+                    tracing::warn!(error, "Kafka error in the consumer group of the source routes");
                 }
                 Some(_) => {}
             }

@@ -136,7 +136,7 @@ impl Publisher {
         for _ in 1..MAX_ATTEMPTS {
             match self.producer.send_all(records.clone()).await {
                 Err(TransactionError::Retriable(reason)) => {
-                    tracing::info!(route = %self.settings.route, reason, "transaction aborted, retrying")
+                    tracing::info!(route = %self.settings.route, reason, "transaction aborted, retrying");
                 }
                 done => return done,
             }

@@ -60,7 +60,7 @@ impl PermitProvider for Arc<RequestLimiter> {
                 match self.try_acquire(permit_request(table), clock::mono()) {
                     PermitDecision::Granted { slot } => return Permit { slot, limiter: Some(Arc::clone(self)) },
                     PermitDecision::RateLimited(ms) | PermitDecision::RuleLimited(ms) => {
-                        tokio::time::sleep(Duration::from_millis(ms.min(MAX_SLEEP_MS))).await
+                        tokio::time::sleep(Duration::from_millis(ms.min(MAX_SLEEP_MS))).await;
                     }
                     PermitDecision::AtConcurrencyLimit => tokio::time::sleep(CONCURRENCY_RETRY_DELAY).await,
                 }

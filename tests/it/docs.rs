@@ -54,8 +54,9 @@ fn commands_of_the_documents_parse() {
             for command in shell_commands(line) {
                 if let Some(arguments) = nowbridge_arguments(&command) {
                     count += 1;
-                    let parsed = Cli::try_parse_from(arguments);
-                    assert!(parsed.is_ok(), "{document}: `{line}`: {}", parsed.err().expect("an error"));
+                    if let Err(error) = Cli::try_parse_from(arguments) {
+                        panic!("{document}: `{line}`: {error}");
+                    }
                 } else {
                     let command = command.join(" ");
                     let known = OTHER_COMMANDS.iter().any(|start| command.starts_with(start));
@@ -94,7 +95,7 @@ fn configuration_files_load() {
     let mut files: Vec<String> = fs::read_dir(root().join("examples"))
         .expect("the folder of examples")
         .map(|entry| format!("examples/{}", entry.expect("an entry").file_name().to_string_lossy()))
-        .filter(|file| file.ends_with(".yaml"))
+        .filter(|file| has_extension(file, "yaml"))
         .collect();
     assert!(files.len() >= 5, "{files:?}");
     files.extend(["deploy/nowbridge.yaml", "src/config/minimal.yaml", "src/config/example.yaml"].map(str::to_owned));
@@ -170,7 +171,7 @@ fn error_pages_name_existing_documents() {
     let text = error_catalog::markdown();
     let is_separator = |c: char| !(c.is_ascii_alphanumeric() || "/._#-".contains(c));
     for word in text.split(is_separator).map(|word| word.trim_end_matches(['.', '-'])) {
-        if word.split('#').next().is_some_and(|file| file.ends_with(".md")) {
+        if word.split('#').next().is_some_and(|file| has_extension(file, "md")) {
             check_link("README.md", word);
         }
     }
@@ -473,4 +474,8 @@ pub fn read(name: &str) -> String {
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn has_extension(file: &str, extension: &str) -> bool {
+    Path::new(file).extension().is_some_and(|found| found == extension)
 }

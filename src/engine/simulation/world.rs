@@ -490,7 +490,7 @@ impl World {
                 } else {
                     let point = InjectionPoint::ALL[self.rng.usize(0..InjectionPoint::COUNT)];
                     let nth = self.rng.u32(1..25);
-                    self.armed.push(ArmedInjection { point, nth, injection: injection });
+                    self.armed.push(ArmedInjection { point, nth, injection });
                 }
             }
             for _ in 0..self.rng.usize(0..3) {

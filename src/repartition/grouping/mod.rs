@@ -54,7 +54,7 @@ enum RowKey {
 /// The groups of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
-    groups: BTreeMap<String, Group>,
+    by_key: BTreeMap<String, Group>,
     /// Keys of the groups that may have events or rows to emit.
     touched: BTreeSet<String>,
     /// The rule of the rows; `None` if there are none yet.
@@ -80,16 +80,16 @@ impl Groups {
             (RowKey::Rule, None) => self.rule = None,
             (RowKey::Group(name), Some(value)) => {
                 let state: GroupState = serde_json::from_slice(value).map_err(row_error)?;
-                self.groups.entry(name).or_default().state = state;
+                self.by_key.entry(name).or_default().state = state;
             }
             // The rows of its alerts are removed before it.
-            (RowKey::Group(name), None) => drop(self.groups.remove(&name)),
+            (RowKey::Group(name), None) => drop(self.by_key.remove(&name)),
             (RowKey::Alert(name, key), Some(value)) => {
                 let alert: MemberAlert = serde_json::from_slice(value).map_err(row_error)?;
-                self.groups.entry(name).or_default().alerts.insert(key, alert);
+                self.by_key.entry(name).or_default().alerts.insert(key, alert);
             }
             (RowKey::Alert(name, key), None) => {
-                if let Some(group) = self.groups.get_mut(&name) {
+                if let Some(group) = self.by_key.get_mut(&name) {
                     group.alerts.remove(&key);
                 }
             }
@@ -104,12 +104,12 @@ impl Groups {
 
     /// Returns the number of groups.
     pub fn len(&self) -> usize {
-        self.groups.len()
+        self.by_key.len()
     }
 
     /// Whether there are no groups.
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.by_key.is_empty()
     }
 
     /// Applies an event of an alert to its group. `written_at` is the timestamp of its record, Unix milliseconds, if
@@ -125,7 +125,7 @@ impl Groups {
     ) {
         let time = written_at.map_or(event.occurred_at, |written_at| written_at.min(event.occurred_at));
         self.newest = self.newest.max(time);
-        let group = self.groups.entry(key.to_owned()).or_default();
+        let group = self.by_key.entry(key.to_owned()).or_default();
         if let Some(action) = group.apply(event) {
             out.push(Output::Event(text::body(key, group, action, Some(event), max_listed)));
             // The values of a note are not written to the ticket.
@@ -149,11 +149,11 @@ impl Groups {
             self.expired_at = self.newest;
             let newest = self.newest;
             let is_expired = |(name, group): (&String, &mut Group)| group.forget_expired(newest).then(|| name.clone());
-            expired = self.groups.iter_mut().filter_map(is_expired).collect();
-            self.touched = self.groups.keys().cloned().collect();
+            expired = self.by_key.iter_mut().filter_map(is_expired).collect();
+            self.touched = self.by_key.keys().cloned().collect();
         }
         for name in std::mem::take(&mut self.touched) {
-            let Some(group) = self.groups.get_mut(&name) else { continue };
+            let Some(group) = self.by_key.get_mut(&name) else { continue };
             if std::mem::take(&mut group.needs_update) && group.is_open() {
                 out.push(Output::Event(text::body(&name, group, Action::Update, None, max_listed)));
             }
@@ -165,11 +165,11 @@ impl Groups {
                 out.push(row(&RowKey::Group(name), Some(&group.state)));
             } else if group.alerts.is_empty() && group.state == GroupState::default() {
                 // An update or a note of an unknown alert leaves no state.
-                self.groups.remove(&name);
+                self.by_key.remove(&name);
             }
         }
         for name in expired {
-            let group = self.groups.remove(&name).unwrap_or_default();
+            let group = self.by_key.remove(&name).unwrap_or_default();
             let alerts = group.alerts.into_keys();
             out.extend(alerts.map(|key| row::<MemberAlert>(&RowKey::Alert(name.clone(), key), None)));
             out.push(row::<GroupState>(&RowKey::Group(name), None));

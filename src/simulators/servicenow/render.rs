@@ -113,7 +113,7 @@ fn value(database: &Database, out: &mut Vec<u8>, store: usize, row: &Row, col: C
     match view.mode {
         DisplayMode::Raw => write_value(out, &raw, "", target, view),
         DisplayMode::Display | DisplayMode::Both => {
-            write_value(out, &raw, &display(database, store, row, col, &view.zone), target, view)
+            write_value(out, &raw, &display(database, store, row, col, &view.zone), target, view);
         }
     }
 }
