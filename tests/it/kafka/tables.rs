@@ -160,6 +160,6 @@ async fn topics_are_created_and_checked() {
     let as_ledger = TopicSpec::new(&foreign.name, Purpose::Ledger).partitions(3);
     let findings = topics.check(&[as_ledger], lax).await.expect("a response");
     let is_fatal = |word: &str| findings.iter().any(|finding| finding.fatal && finding.problem.contains(word));
-    assert!(is_fatal("2 partitions") && is_fatal("cleanup.policy") && is_fatal("clocks"), "{findings:?}");
+    assert!(is_fatal("2 partitions") && is_fatal("cleanup.policy") && is_fatal("timestamps"), "{findings:?}");
     assert!(topics.cluster_id().await.expect("a response").is_some());
 }
