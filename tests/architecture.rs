@@ -286,8 +286,7 @@ fn is_public(source: &Source) -> bool {
             parent => vec![format!("src/{parent}.rs"), format!("src/{parent}/mod.rs")],
         };
         let declaration = format!("\npub mod {name};");
-        let text =
-            files.iter().filter_map(|file| fs::read_to_string(root().join(file)).ok()).next().unwrap_or_default();
+        let text = files.iter().find_map(|file| fs::read_to_string(root().join(file)).ok()).unwrap_or_default();
         if !text.contains(&declaration) {
             return false;
         }

@@ -31,7 +31,9 @@ pub async fn simulate(args: Simulate) -> Result<()> {
     supervision::cancel_on_signals(stop.clone())?;
     let running = Simulator::start(options).await?;
     println!("simulated ServiceNow instance at {}", running.url());
-    println!("open it in a browser to see the incidents; user nowbridge, password nowbridge; Ctrl-C stops it");
+    println!(
+        "open it in a browser to see the incidents; users nowbridge/nowbridge (the bridge) and admin/admin; Ctrl-C stops it"
+    );
     stop.cancelled().await;
     running.shutdown().await;
     Ok(())

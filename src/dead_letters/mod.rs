@@ -42,7 +42,7 @@ pub enum Error {
     Transaction(#[from] kafka::TransactionError),
     /// The bridge does not read the redriven records.
     #[error(
-        "redrove {letters} letters, but the bridge has read none of them for {seconds} s: check that it runs and that \
+        "put back {letters} letters, but the bridge has read none of them for {seconds} s: check that it runs and that \
          the instance is up. The letters are in the input and will be applied; `dead-letters list` then shows which of \
          them were rejected again"
     )]

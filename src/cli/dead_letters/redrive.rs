@@ -96,7 +96,7 @@ fn letters_bar(letters: usize) -> ProgressBar {
 
 fn print_round(round: u32, outcome: &RoundOutcome) {
     println!(
-        "round {round}: redrove {} letters; {} keys released, {} rejected again, {} with newer letters",
+        "round {round}: put back {} letters; {} keys released, {} rejected again, {} with newer letters",
         outcome.letters,
         outcome.released.len(),
         outcome.rejected.len(),
@@ -106,6 +106,6 @@ fn print_round(round: u32, outcome: &RoundOutcome) {
         println!("  rejected again: {key}: {}", shorten(reason, 160));
     }
     if outcome.keyless > 0 {
-        println!("  redrove {} letters without a key; `list` shows those that were rejected again", outcome.keyless);
+        println!("  put back {} letters without a key; `list` shows those that were rejected again", outcome.keyless);
     }
 }

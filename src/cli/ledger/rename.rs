@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target, require_stopped};
-use crate::bridge::stores;
+use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
+use crate::kafka::topics::Topics;
 use crate::ledger::admin::{self, OldNames};
 
 /// The arguments.
@@ -27,6 +28,10 @@ impl RouteChange for Rename {
             ledger: self.from_ledger.clone().unwrap_or_else(|| format!("{prefix}.{from}.ledger")),
             group: self.from_group.clone().unwrap_or_else(|| format!("{prefix}.{from}")),
         };
+        let cluster = Topics::new(&clients::kafka(&target.config.kafka), KAFKA_TIMEOUT);
+        if cluster.partitions(&old.ledger).await?.is_none() {
+            return Err(admin::Error::NoLedger(old.ledger).into());
+        }
         println!("from ledger {} and group {}", old.ledger, old.group);
         println!("to   ledger {} and group {}", sink.ledger, sink.group);
         println!("\nThe old topics are kept. Open dead letters of {from} are not migrated: redrive them first.");
