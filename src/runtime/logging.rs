@@ -26,7 +26,10 @@ pub fn init(filter: &str, format: Format) -> anyhow::Result<()> {
             "--log {filter}: {error}; use a level (info) or target=level pairs (nowbridge::sink=debug,warn)"
         )
     })?;
-    let filter = targets.and(filter_fn(|metadata| !is_double_close(metadata)));
+    // Without this hint the maximum level of the whole filter is unknown, and every trace record of every library gets
+    // as far as the filter: a tenth of the CPU of a busy bridge.
+    let no_double_close = filter_fn(|metadata| !is_double_close(metadata)).with_max_level_hint(Level::TRACE);
+    let filter = targets.and(no_double_close);
     // A log line that cannot be written is dropped. By default the library would print an error, which panics on a
     // closed pipe.
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
