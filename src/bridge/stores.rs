@@ -26,6 +26,14 @@ pub fn select_sink<'a>(config: &'a Config, route: Option<&str>) -> Result<&'a Si
     }
 }
 
+/// Returns the number of partitions of a topic; `None` if it does not exist.
+///
+/// # Errors
+/// The cluster does not respond.
+pub async fn partitions(config: &Config, topic: &str) -> Result<Option<i32>> {
+    Ok(Topics::new(&clients::kafka(&config.kafka), KAFKA_TIMEOUT).partitions(topic).await?)
+}
+
 /// Opens the ledger of a route. `create`: creates the ledger topic if it does not exist.
 ///
 /// # Errors

@@ -86,8 +86,7 @@ impl DeadLetterStore {
         let mut all_accepted = true;
         for _ in 0..limits.rounds {
             report(RedriveProgress::Started { letters: selection.len() });
-            let id = RedriveId(fastrand::u64(..));
-            let letters = self.redrive_round(&selection, id, limits.rate, report).await?;
+            let letters = self.redrive_round(&selection, limits.rate, report).await?;
             if !self.wait_for_bridge(limits.timeout, report).await? {
                 return Err(Error::NoProgress { letters, seconds: limits.timeout.as_secs() });
             }
@@ -110,11 +109,10 @@ impl DeadLetterStore {
     async fn redrive_round(
         &self,
         selection: &Selection,
-        id: RedriveId,
         rate: u32,
         report: &mut (dyn FnMut(RedriveProgress) + Send),
     ) -> Result<usize, Error> {
-        self.process(selection, Operation::Redrive, id, rate, report).await
+        self.process(selection, Operation::Redrive, rate, report).await
     }
 
     /// Discards the selected dead letters: they stay in the topic until its retention ends, and no redrive selects
@@ -125,23 +123,21 @@ impl DeadLetterStore {
     pub async fn discard(
         &self,
         selection: &Selection,
-        id: RedriveId,
         report: &mut (dyn FnMut(RedriveProgress) + Send),
     ) -> Result<usize, Error> {
-        self.process(selection, Operation::Discard, id, u32::MAX, report).await
+        self.process(selection, Operation::Discard, u32::MAX, report).await
     }
 
     async fn process(
         &self,
         selection: &Selection,
         operation: Operation,
-        id: RedriveId,
         rate: u32,
         report: &mut (dyn FnMut(RedriveProgress) + Send),
     ) -> Result<usize, Error> {
         let partitions = Topics::new(&self.options, self.timeout).partitions(&self.input).await?.unwrap_or(0);
         let producer = TransactionalProducer::init(&self.options, &self.transactional_id, self.timeout * 4).await?;
-        let round = Round { store: self, operation, id, partitions };
+        let round = Round { store: self, operation, id: RedriveId(fastrand::u64(..)), partitions };
         let max_batch = usize::try_from(rate).unwrap_or(usize::MAX).clamp(1, BATCH);
         let started = Instant::now();
         let mut done = 0;
@@ -217,8 +213,7 @@ impl DeadLetterStore {
                 open.entry(key).or_default().push(letter);
             }
         }
-        let keyless = selection.groups.len() - selection.keys().count();
-        let mut outcome = RoundOutcome { letters, keyless, ..RoundOutcome::default() };
+        let mut outcome = RoundOutcome { letters, keyless: selection.keyless(), ..RoundOutcome::default() };
         for key in selection.keys().map(str::to_owned) {
             let of_key = open.remove(&key).unwrap_or_default();
             match of_key.iter().find(|letter| letter.code != "parked" || letter.redrives > 0) {

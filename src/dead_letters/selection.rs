@@ -132,6 +132,11 @@ impl Selection {
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().filter_map(|group| group.key.as_deref())
     }
+
+    /// Number of selected dead letters without a key: each is a group of its own.
+    pub fn keyless(&self) -> usize {
+        self.groups.len() - self.keys().count()
+    }
 }
 
 /// Selects among open dead letters. Keys of which a dead letter was redriven `max_redrives` times already are left out.

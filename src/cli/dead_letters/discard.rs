@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target};
-use super::{new_id, print_selection};
+use super::print_selection;
 use crate::bridge::stores;
 use crate::dead_letters::{Filter, Selection, select};
 
@@ -29,7 +29,7 @@ impl RouteChange for Discard {
     async fn apply(&self, target: &Target, selection: Selection) -> Result<()> {
         let store = stores::dead_letters(&target.config, target.sink()?);
         stores::create_redrives_topic(&target.config, &store).await?;
-        let discarded = store.discard(&selection, new_id(), &mut |_| {}).await?;
+        let discarded = store.discard(&selection, &mut |_| {}).await?;
         println!("discarded {discarded} letters; released {} keys", selection.keys().count());
         Ok(())
     }

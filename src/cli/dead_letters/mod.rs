@@ -5,15 +5,16 @@ mod list;
 mod redrive;
 mod show;
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::args::{DeadLetterArgs, DeadLetters, RouteArgs};
 use super::route_change::{self, Target};
 use super::time_arguments;
 use crate::bridge::stores;
-use crate::dead_letters::{DeadLetterStore, Filter, Selection};
+use crate::dead_letters::{DeadLetterStore, Filter, RedriveLimits, Selection};
 use crate::error_catalog;
-use crate::model::RedriveId;
 
 /// Runs a dead-letter command. Returns false if redriven letters were rejected again.
 ///
@@ -24,7 +25,7 @@ pub(super) async fn run(command: DeadLetters) -> Result<bool> {
         DeadLetters::List { route, filter, limit, json } => list::list(&open(&route)?, filter, limit, json).await?,
         DeadLetters::Show { route, letter } => show::show(&open(&route)?, &letter).await?,
         DeadLetters::Redrive { route, filter, dry_run, rate, max_redrives, rounds, timeout } => {
-            let limits = redrive::Limits { rate, max_redrives, rounds, timeout };
+            let limits = RedriveLimits { rate, max_redrives, rounds, timeout: Duration::from_secs(timeout) };
             return redrive::redrive(&Target::load(&route)?, filter, dry_run, limits).await;
         }
         DeadLetters::Discard { route, filter, yes } => {
@@ -56,14 +57,9 @@ fn parse_filter(args: DeadLetterArgs) -> Result<Filter> {
     })
 }
 
-fn new_id() -> RedriveId {
-    RedriveId(fastrand::u64(..))
-}
-
 /// Prints how many letters are selected.
 fn print_selection(selection: &Selection) {
-    let keys = selection.keys().count();
-    let keyless = selection.groups.len() - keys;
+    let (keys, keyless) = (selection.keys().count(), selection.keyless());
     println!("{} letters selected: those of {keys} keys, and {keyless} without a key", selection.len());
 }
 

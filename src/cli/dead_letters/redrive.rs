@@ -1,7 +1,5 @@
 //! `nowbridge dead-letters redrive`: puts dead letters back into the input, round by round, with progress.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,23 +12,11 @@ use crate::dead_letters::{RedriveLimits, RedriveProgress, RoundOutcome, select};
 /// Maximum number of rejected keys that are printed per round.
 const MAX_PRINTED: usize = 20;
 
-/// The limits of a redrive.
-pub(super) struct Limits {
-    /// Letters per second.
-    pub rate: u32,
-    /// Keys with a letter that was already redriven this many times are skipped.
-    pub max_redrives: u32,
-    /// Maximum number of rounds.
-    pub rounds: u32,
-    /// Seconds without progress of the bridge before giving up.
-    pub timeout: u64,
-}
-
 /// Redrives the selected letters. Returns false if some were rejected again.
 ///
 /// # Errors
 /// The bridge makes no progress, newer letters arrive faster than they are redriven, or the cluster does not respond.
-pub async fn redrive(target: &Target, args: DeadLetterArgs, dry_run: bool, limits: Limits) -> Result<bool> {
+pub async fn redrive(target: &Target, args: DeadLetterArgs, dry_run: bool, limits: RedriveLimits) -> Result<bool> {
     let store = stores::dead_letters(&target.config, target.sink()?);
     let selection = select(&store.open_letters().await?, &parse_filter(args)?, limits.max_redrives);
     for (key, times) in &selection.exhausted {
@@ -47,12 +33,6 @@ pub async fn redrive(target: &Target, args: DeadLetterArgs, dry_run: bool, limit
         return Ok(true);
     }
     stores::create_redrives_topic(&target.config, &store).await?;
-    let limits = RedriveLimits {
-        rate: limits.rate,
-        max_redrives: limits.max_redrives,
-        rounds: limits.rounds,
-        timeout: Duration::from_secs(limits.timeout),
-    };
     let mut display = Display::new(selection.len());
     Ok(store.redrive(selection, &limits, &mut |progress| display.show(&progress)).await?)
 }

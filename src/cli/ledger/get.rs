@@ -5,8 +5,7 @@ use serde_json::json;
 
 use super::super::args::RouteArgs;
 use super::super::route_change::Target;
-use crate::bridge::{KAFKA_TIMEOUT, clients};
-use crate::kafka::topics::Topics;
+use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
 use crate::ledger::{self, LedgerPartition};
 
 /// Prints the records of a key as JSON.
@@ -17,7 +16,7 @@ pub async fn get(route: &RouteArgs, key: &str) -> Result<()> {
     let target = Target::load(route)?;
     let sink = target.sink()?;
     let options = clients::kafka(&target.config.kafka);
-    let partitions = Topics::new(&options, KAFKA_TIMEOUT).partitions(&sink.ledger).await?;
+    let partitions = stores::partitions(&target.config, &sink.ledger).await?;
     let partitions = partitions.with_context(|| format!("the ledger {} does not exist yet", sink.ledger))?;
     let mut found = Vec::new();
     for partition in 0..partitions {

@@ -5,8 +5,7 @@ use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target, announce_wait_for_late_writes, require_stopped};
 use super::super::time_arguments;
-use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
-use crate::kafka::topics::Topics;
+use crate::bridge::stores;
 use crate::ledger::admin::{self, RebuildFrom};
 use crate::runtime::error_chain;
 
@@ -27,8 +26,7 @@ impl RouteChange for Rebuild {
             .transpose()?
             .map_or(RebuildFrom::Committed, RebuildFrom::At);
         let sink = target.sink()?;
-        let cluster = Topics::new(&clients::kafka(&target.config.kafka), KAFKA_TIMEOUT);
-        if cluster.partitions(&sink.ledger).await?.is_none() {
+        if stores::partitions(&target.config, &sink.ledger).await?.is_none() {
             println!("The ledger {} does not exist, and will be created. The bridge looks up each key in", sink.ledger);
             println!("the instance at its next event, with one request per key.");
             return Ok(Some(from));

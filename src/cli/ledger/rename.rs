@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use super::super::route_change::{RouteChange, Target, require_stopped};
-use crate::bridge::{KAFKA_TIMEOUT, clients, stores};
-use crate::kafka::topics::Topics;
+use crate::bridge::stores;
 use crate::ledger::admin::{self, OldNames};
 
 /// The arguments.
@@ -28,8 +27,7 @@ impl RouteChange for Rename {
             ledger: self.from_ledger.clone().unwrap_or_else(|| format!("{prefix}.{from}.ledger")),
             group: self.from_group.clone().unwrap_or_else(|| format!("{prefix}.{from}")),
         };
-        let cluster = Topics::new(&clients::kafka(&target.config.kafka), KAFKA_TIMEOUT);
-        if cluster.partitions(&old.ledger).await?.is_none() {
+        if stores::partitions(&target.config, &old.ledger).await?.is_none() {
             return Err(admin::Error::NoLedger(old.ledger).into());
         }
         println!("from ledger {} and group {}", old.ledger, old.group);
