@@ -3,10 +3,9 @@
 //! Joins no group. A list of members is true only at the moment of the response, so a command that relies on it tells
 //! the user not to start any members meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::options::{Isolation, Logging};
@@ -41,31 +40,4 @@ pub fn set_offsets(options: &KafkaOptions, group: &str, topic: &str, offsets: &[
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(fail)?;
     }
     consumer.commit(&list, CommitMode::Sync).map_err(fail)
-}
-
-/// Returns the group's committed offsets, and waits up to `timeout` for a coordinator. Blocks.
-///
-/// A cluster without any groups creates the topic `__consumer_offsets` on the first request, and has no coordinator
-/// until then.
-pub(super) fn committed_offsets<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    partitions: &TopicPartitionList,
-    timeout: Duration,
-) -> KafkaResult<TopicPartitionList> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        match consumer.committed_offsets(partitions.clone(), timeout) {
-            Err(error) if is_coordinator_unavailable(&error) && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Whether the group has no coordinator yet, or a new one.
-fn is_coordinator_unavailable(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    let codes = [Code::NotCoordinator, Code::CoordinatorNotAvailable, Code::CoordinatorLoadInProgress];
-    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }

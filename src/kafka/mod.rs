@@ -8,6 +8,7 @@
 mod committer;
 mod event_channel;
 pub mod groups;
+mod lookups;
 pub mod options;
 mod ownership;
 mod poll_loop;

@@ -20,7 +20,7 @@ use super::committer::Committer;
 use super::event_channel::EventChannel;
 use super::ownership::Ownership;
 use super::rebalance::{Command, Context, Shared};
-use super::{ConsumedOffset, Error, KafkaOptions, poll_loop};
+use super::{ConsumedOffset, Error, KafkaOptions, lookups, poll_loop};
 use crate::model::{Epoch, Record};
 use crate::runtime::clock;
 
@@ -228,10 +228,9 @@ impl PollerHandle {
         let action = || format!("can't read the committed offset of {}/{partition}", self.inner.topic);
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.inner.topic, partition);
-        let found =
-            self.inner.consumer.committed_offsets(list, timeout).map_err(|error| Error::call(action(), error))?;
+        let found = lookups::committed_offsets(&self.inner.consumer, &list, timeout)
+            .map_err(|error| Error::call(action(), error))?;
         let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(action()))?;
-        element.error().map_err(|error| Error::call(action(), error))?;
         Ok(match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -246,8 +245,8 @@ impl PollerHandle {
         let action =
             || format!("the coordinator does not confirm this member of the group that reads {}", self.inner.topic);
         // The end of the partition, so that monitoring shows no lag for a topic that the group does not read.
-        let end =
-            self.inner.consumer.fetch_watermarks(topic, 0, timeout).map_err(|error| Error::call(action(), error))?.1;
+        let (_, end) = lookups::watermarks(&self.inner.consumer, topic, 0, timeout)
+            .map_err(|error| Error::call(action(), error))?;
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(topic, 0, Offset::Offset(end)).map_err(|error| Error::call(action(), error))?;
         let sent_at = clock::mono();
@@ -272,7 +271,7 @@ impl PollerHandle {
 
     /// Returns the first offset, and one above the last offset. Blocks.
     pub fn watermarks(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), Error> {
-        self.inner.consumer.fetch_watermarks(&self.inner.topic, partition, timeout).map_err(|error| {
+        lookups::watermarks(&self.inner.consumer, &self.inner.topic, partition, timeout).map_err(|error| {
             Error::call(format!("can't read the first and last offset of {}/{partition}", self.inner.topic), error)
         })
     }
@@ -280,18 +279,9 @@ impl PollerHandle {
     /// Returns the first offset whose record is not older than a Unix time in milliseconds; the partition's end if all
     /// are older. Blocks.
     pub fn offset_for_time(&self, partition: i32, time: i64, timeout: Duration) -> Result<i64, Error> {
-        let action = || format!("can't find the offset of a time in {}/{partition}", self.inner.topic);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.inner.topic, partition, Offset::Offset(time))
-            .map_err(|error| Error::call(action(), error))?;
-        let found =
-            self.inner.consumer.offsets_for_times(list, timeout).map_err(|error| Error::call(action(), error))?;
-        let element = found.find_partition(&self.inner.topic, partition).ok_or_else(|| Error::Unexpected(action()))?;
-        element.error().map_err(|error| Error::call(action(), error))?;
-        match element.offset() {
-            Offset::Offset(offset) => Ok(offset),
-            _ => Ok(self.watermarks(partition, timeout)?.1),
-        }
+        lookups::offset_for_time(&self.inner.consumer, &self.inner.topic, partition, time, timeout).map_err(|error| {
+            Error::call(format!("can't find the offset of a time in {}/{partition}", self.inner.topic), error)
+        })
     }
 
     /// Returns the number of the topic's partitions. Blocks.

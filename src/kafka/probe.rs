@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Error, KafkaOptions, groups};
+use super::{Error, KafkaOptions, lookups};
 
 /// Timeout of one request, after which the collected errors are checked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -154,9 +154,8 @@ pub async fn group_offset(
         let mut list = TopicPartitionList::new();
         list.add_partition(&topic, 0);
         let found =
-            groups::committed_offsets(&client, &list, timeout).map_err(|error| Error::call(action.clone(), error))?;
+            lookups::committed_offsets(&client, &list, timeout).map_err(|error| Error::call(action.clone(), error))?;
         let Some(element) = found.elements().into_iter().next() else { return Ok(None) };
-        element.error().map_err(|error| Error::call(action, error))?;
         Ok(match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,

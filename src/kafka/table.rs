@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::options::{Isolation, Logging};
 use super::poll_loop::to_record;
-use super::{Error, KafkaOptions, groups};
+use super::{Error, KafkaOptions, lookups};
 use crate::model::Record;
 
 /// Where a read stops.
@@ -121,10 +121,10 @@ pub fn group_progress(
     for partition in 0..partitions {
         list.add_partition(topic, partition);
     }
-    let committed = groups::committed_offsets(&consumer, &list, timeout).map_err(fail)?;
+    let committed = lookups::committed_offsets(&consumer, &list, timeout).map_err(fail)?;
     let mut progress = Vec::new();
     for partition in 0..partitions {
-        let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(fail)?;
+        let (_, end) = lookups::watermarks(&consumer, topic, partition, timeout).map_err(fail)?;
         let committed = committed.find_partition(topic, partition).and_then(|element| match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -138,7 +138,7 @@ pub fn group_progress(
 pub fn log_start_offset(options: &KafkaOptions, topic: &str, partition: i32, timeout: Duration) -> Result<i64, Error> {
     let fail = |error| Error::call(format!("can't read the first and last offset of {topic}/{partition}"), error);
     let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
-    lookup.fetch_watermarks(topic, partition, timeout).map(|(low, _)| low).map_err(fail)
+    lookups::watermarks(&lookup, topic, partition, timeout).map(|(low, _)| low).map_err(fail)
 }
 
 /// Returns the first offset whose record is not older than a Unix time in milliseconds; the partition's end if all are
@@ -152,13 +152,7 @@ pub fn offset_for_time(
 ) -> Result<i64, Error> {
     let fail = |error| Error::call(format!("can't find the offset of a time in {topic}/{partition}"), error);
     let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(time)).map_err(fail)?;
-    let found = lookup.offsets_for_times(list, timeout).map_err(fail)?;
-    match found.find_partition(topic, partition).map(|element| element.offset()) {
-        Some(Offset::Offset(offset)) => Ok(offset),
-        _ => lookup.fetch_watermarks(topic, partition, timeout).map(|(_, high)| high).map_err(fail),
-    }
+    lookups::offset_for_time(&lookup, topic, partition, time, timeout).map_err(fail)
 }
 
 struct Reader<'a> {
@@ -178,7 +172,7 @@ impl<'a> Reader<'a> {
         let fail = |error| Error::call(format!("can't read {}/{}", request.topic, request.partition), error);
         let lookup: BaseConsumer<Logging> = options.lookup().create_with_context(Logging).map_err(fail)?;
         let (low, high) =
-            lookup.fetch_watermarks(&request.topic, request.partition, request.idle_timeout).map_err(fail)?;
+            lookups::watermarks(&lookup, &request.topic, request.partition, request.idle_timeout).map_err(fail)?;
         let target = match request.stop_at {
             StopAt::End => high,
             StopAt::Including(offset) => offset.saturating_add(1),
@@ -249,7 +243,7 @@ impl<'a> Reader<'a> {
     /// last stable offset.
     fn check_stable(&self) -> Result<bool, Error> {
         let TableRead { topic, partition, idle_timeout, .. } = self.request;
-        let watermarks = self.consumer.fetch_watermarks(topic, *partition, *idle_timeout);
+        let watermarks = lookups::watermarks(&self.consumer, topic, *partition, *idle_timeout);
         watermarks.map(|(_, stable)| stable >= self.target).map_err(|error| self.read_error(error))
     }
 
