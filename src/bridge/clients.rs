@@ -100,6 +100,7 @@ impl Clients {
 fn sink_connection(sink: &Sink) -> Connection {
     let mut connection = connection(&sink.instance, &sink.table, &sink.settings.states.column);
     check::apply_write_method(&mut connection, &sink.write);
+    connection.columns = sink.mapping.columns();
     connection
 }
 

@@ -253,7 +253,8 @@ pub enum Effect {
         partition: i32,
         /// The epoch whose lease is checked.
         epoch: Epoch,
-        /// End of the lease on the mono clock; `u64::MAX` for reads and verifications, which change nothing.
+        /// End of the lease on the mono clock, or the instant from which the row on which the write was decided is too
+        /// old, if that is earlier; `u64::MAX` for reads and verifications, which change nothing.
         lease_until: u64,
         body: InstanceRequest,
     },

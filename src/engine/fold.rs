@@ -350,6 +350,11 @@ impl Segment {
         }
     }
 
+    /// When its newest opening event was received, else its first event; on the mono clock.
+    pub fn newest_open_received_at(&self) -> u64 {
+        self.hold_down.received_at.max(self.received_at)
+    }
+
     /// True if the segment opens an alert that is over again within its hold-down.
     pub fn is_short_lived(&self) -> bool {
         let Some(from_open) = &self.from_open else { return false };

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use super::event::{DeadLetter, ProduceId, RequestId};
 use super::fold::Queue;
+use super::freshness::SeenVersion;
 use super::plan::WritePlan;
 use super::priority::{LaneClass, LaneRank, PermitRank};
 use super::retry::Backoff;
 use crate::model::entry::Entry;
-use crate::model::{Claim, Park, Position, Row, Token};
+use crate::model::{Claim, Park, Position, Token};
 
 /// The present work for one key. A lane exists only while there is work.
 #[derive(Debug, Default)]
@@ -29,10 +30,19 @@ pub struct Lane {
     /// May be taken out while a step changes it; `counts` contains what the partition counts of it.
     pub stage: Stage,
     pub counts: LaneCounts,
-    /// The row, if it was read for the next plan.
-    pub row: Option<Box<Row>>,
+    /// The row on which the present claim was decided; `None` for a key without a ticket.
+    pub decided_on: Option<SeenVersion>,
+    /// Number of looks for the lane since its last write: more than one if the row was too old when its turn or its
+    /// permit came.
+    pub looks: u8,
+    /// Until when the lane's look may wait to share a request, on the mono clock.
+    pub look_due: Option<u64>,
     /// Rank of the lane, if it waits for a turn or a permit.
     pub queue_position: Option<QueuePosition>,
+    /// Since when it has been waiting for a permit, on the mono clock.
+    pub waiting_since: u64,
+    /// When its last request was sent, on the mono clock.
+    pub sent_at: u64,
     /// As of the last computed rank.
     pub class: LaneClass,
     /// Delays between the retries of the current failure; `None` if the last attempt did not fail.
@@ -69,6 +79,9 @@ pub enum Stage {
     Ready,
     /// Waits for a permit to read.
     WaitingToRead(ReadPurpose),
+    /// The row must be read, but probably nothing has to be written: waits until this instant, or until other lanes
+    /// read theirs, and shares their request.
+    WaitingToShare(u64),
     /// A read or a verification is in flight.
     Reading(RequestId, ReadPurpose),
     /// The claim was produced and is not acked yet.
@@ -106,8 +119,11 @@ pub enum ReadPurpose {
         /// True if not finding the write settles it as well. Determined when the request is sent.
         conclusive: bool,
     },
-    /// To find out whether a ticket that answered 404 is really missing.
-    ConfirmMissing,
+    /// To find out whether a ticket that a read or a write did not find is really missing.
+    ConfirmMissing {
+        /// True if a write did not find it.
+        by_write: bool,
+    },
 }
 
 /// A write that may or may not have been applied.
@@ -149,7 +165,10 @@ impl Lane {
     /// True while the lane waits for a turn, a permit or an instant, so that it will send a request later.
     pub fn is_waiting(&self) -> bool {
         self.queue_position.is_some()
-            || matches!(self.stage, Stage::Waiting(_) | Stage::Ambiguous(..) | Stage::Claiming(..))
+            || matches!(
+                self.stage,
+                Stage::Waiting(_) | Stage::WaitingToShare(_) | Stage::Ambiguous(..) | Stage::Claiming(..)
+            )
     }
 
     /// True while the lane counts as prepared: it is claimed, or reads for a plan, before the permit to write.

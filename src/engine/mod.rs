@@ -9,6 +9,7 @@ pub mod event;
 pub mod field_hash;
 pub mod flap_detection;
 pub mod fold;
+pub mod freshness;
 pub mod invariants;
 pub mod lane;
 pub mod mutation;

@@ -26,6 +26,12 @@ pub enum Mutation {
     NoNoteMarkers,
     /// A verification at the end of the span is conclusive, not only one after it.
     VerifyAtSpanEnd,
+    /// A write is decided on a row of any age.
+    NoRowAgeLimit,
+    /// That nothing has to be done for an opening event is decided without a look.
+    NoLookBeforeNothing,
+    /// A value of a user is known only as long as the row is.
+    NoKeptValues,
     /// A resync is applied even if newer events of the key have arrived.
     NoResyncCheck,
 }

@@ -1,10 +1,11 @@
 //! One assigned partition: its epoch, token and lease, its ledger contents, its tracker and its lanes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entries::Entries;
 use super::event::{LedgerKey, LedgerState, LoadedClaim};
 use super::flap_detection::FlapState;
+use super::freshness::SeenRows;
 use super::lane::{Lane, LaneCounts};
 use super::priority::{LaneClass, LaneRank, PermitRank};
 use super::settings::Settings;
@@ -112,6 +113,10 @@ pub struct Partition {
     /// Keys whose claim has tombstones that are not acked yet, and how many: a tombstone that lands late would remove
     /// the next claim.
     pub pending_claim_tombstones: FastMap<Key, usize>,
+    /// Rows that were seen lately.
+    pub rows: SeenRows,
+    /// Lanes whose look waits to share a request, and until when on the mono clock.
+    pub shared_looks: BTreeSet<(u64, Key)>,
     /// Lanes that wait for a turn.
     pub ready: BTreeMap<LaneRank, Key>,
     /// Lanes that wait for a permit.
@@ -162,6 +167,8 @@ impl Partition {
             lanes: FastMap::default(),
             flaps: FastMap::default(),
             pending_claim_tombstones: FastMap::default(),
+            rows: SeenRows::default(),
+            shared_looks: BTreeSet::new(),
             ready: BTreeMap::new(),
             permit_queue: BTreeMap::new(),
             waiting_for_lease: Vec::new(),

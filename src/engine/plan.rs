@@ -4,12 +4,16 @@
 //! Guarantees: a closed ticket is never written; a value that a user set is kept unless the configuration says
 //! otherwise; a write that would change nothing is not made (protocol rules 7, 16).
 
+mod notes;
+
+pub use self::notes::attempt_marker;
+use self::notes::{marker, select_notes};
 use super::event::MarkedNote;
 use super::field_hash::field_hash;
-use super::fold::{FoldedChange, PendingNote, Segment};
+use super::fold::{FoldedChange, Segment};
 use super::settings::Settings;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Column, Entry, FieldHash, Phase, Position, Row};
+use crate::model::{Column, Entry, FieldHash, Phase, Row};
 
 /// What to do with a segment.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +27,11 @@ pub enum Decision {
         /// When the ticket was resolved. It may be new although nothing is written to the ticket.
         resolved_at: Option<i64>,
     },
-    /// The row was last seen too long ago: read it, then plan again.
-    Read,
+    /// The decision needs the row as it is now: read it, then plan again.
+    Read {
+        /// True if the row will probably be written; false if a look will probably show that there is nothing to do.
+        will_write: bool,
+    },
     Write(Box<WritePlan>),
 }
 
@@ -68,10 +75,10 @@ pub enum Remainder {
 pub struct PlanContext<'a> {
     /// The settled entry.
     pub entry: Option<&'a Entry>,
-    /// The row, if it was just read.
+    /// The row, if it was seen recently enough.
     pub row: Option<&'a Row>,
-    /// Unix milliseconds; determines whether the row was seen recently enough.
-    pub now: i64,
+    /// True if the row was seen after the segment's newest opening event was received.
+    pub seen_after_open: bool,
     /// See [`super::event::LedgerState::topic_generation`].
     pub topic_generation: u32,
 }
@@ -86,13 +93,15 @@ pub fn decide(ctx: PlanContext<'_>, segment: &Segment, settings: &Settings, pres
         };
     };
     let decision = decide_for_ticket(ctx, entry, segment, settings, preserved);
-    let fresh = ctx.row.is_some()
-        || (settings.max_row_age > 0 && ctx.now.saturating_sub(entry.last_seen.at) <= to_i64(settings.max_row_age));
-    // A closed or missing ticket stays so: the row need not be read before a new ticket is created.
-    let closed = settings.states.phase(&entry.last_seen.state) == Phase::Closed;
+    if settings.full_snapshot {
+        return decision;
+    }
+    // What was last seen may be outdated: users resolve, reopen, close and delete tickets. It only tells whether the
+    // look is urgent. A look before an alert opened again says nothing of what is to be done then.
     match decision {
-        Decision::Write(_) if !fresh && !closed => Decision::Read,
-        decision => decision,
+        Decision::Unchanged { .. } if segment.from_open.is_none() => decision,
+        _ if ctx.row.is_some() && (segment.from_open.is_none() || ctx.seen_after_open) => decision,
+        decision => Decision::Read { will_write: matches!(decision, Decision::Write(_)) },
     }
 }
 
@@ -103,12 +112,12 @@ fn decide_for_ticket(
     settings: &Settings,
     preserved: &mut Vec<Column>,
 ) -> Decision {
-    let phase = settings.states.phase(ctx.row.map_or(&entry.last_seen.state, |r| &r.state));
+    let phase = ctx.row.map_or_else(|| entry.phase(&settings.states), |row| row.phase(&settings.states));
     match (phase, &segment.from_open) {
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
         (Phase::Closed, Some(_)) if segment.is_short_lived() => Decision::SkipShortLived,
         (Phase::Closed, Some(from_open)) => Decision::Write(create(ctx, from_open, segment, settings)),
-        (Phase::Resolved, Some(from_open)) if needs_new_ticket(entry, ctx.row, segment, settings) => {
+        (Phase::Resolved, Some(from_open)) if needs_new_ticket(entry, segment, settings) => {
             match update(ctx, entry, &segment.before_open, false, phase, settings, preserved) {
                 // The events before the opening one still belong to the old ticket.
                 Decision::Write(mut plan) => {
@@ -122,7 +131,7 @@ fn decide_for_ticket(
                 _ => Decision::Write(create(ctx, from_open, segment, settings)),
             }
         }
-        (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, ctx.row, segment) => {
+        (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, segment) => {
             // The alert fired before the ticket was resolved: its values are applied, its opening is not.
             let mut change = merged_change(segment);
             change.transitions = Phase::ALL;
@@ -141,21 +150,22 @@ fn merged_change(segment: &Segment) -> FoldedChange {
     change
 }
 
-/// When the ticket was resolved, Unix milliseconds: by an event of ours, else when the row last changed.
-fn resolved_at(entry: &Entry, row: Option<&Row>) -> i64 {
-    entry.resolved_at.or(row.map(|r| r.updated_on.saturating_mul(1000))).unwrap_or(entry.last_seen.at)
+/// When the ticket was resolved, Unix milliseconds.
+fn resolved_at(entry: &Entry) -> i64 {
+    entry.resolved_at.unwrap_or(entry.last_seen.at)
 }
 
-fn needs_new_ticket(entry: &Entry, row: Option<&Row>, segment: &Segment, settings: &Settings) -> bool {
+fn needs_new_ticket(entry: &Entry, segment: &Segment, settings: &Settings) -> bool {
     if settings.full_snapshot {
         return false;
     }
-    let resolved = resolved_at(entry, row);
+    let resolved = resolved_at(entry);
     segment.first_open_at.is_some_and(|at| at.saturating_sub(resolved) > to_i64(settings.reopen_window))
 }
 
-fn is_older_than_resolution(entry: &Entry, row: Option<&Row>, segment: &Segment) -> bool {
-    segment.last_open_at.is_some_and(|at| at < resolved_at(entry, row))
+fn is_older_than_resolution(entry: &Entry, segment: &Segment) -> bool {
+    // If it is not known when the ticket was resolved, the alert is taken to have opened again.
+    segment.last_open_at.zip(entry.resolved_at).is_some_and(|(at, resolved)| at < resolved)
 }
 
 fn create(ctx: PlanContext<'_>, from_open: &FoldedChange, segment: &Segment, settings: &Settings) -> Box<WritePlan> {
@@ -216,14 +226,14 @@ fn update(
     };
     let resolves = after == Phase::Resolved && before != Phase::Resolved;
     if resolves {
-        set_fields(&mut fields, &change.closing);
+        set_fields(&mut fields, &closing_fields(&change.closing, entry, ctx.row, settings, preserved));
     }
     let (notes, remainder) = select_notes(ctx, &change.notes, settings);
     let resolved_at = match after {
         Phase::Resolved if resolves => change.closed_at,
         // Reopened and resolved again within the fold: the state stays the same, the time changes.
         Phase::Resolved if opened && change.closed_at.is_some() => change.closed_at,
-        Phase::Resolved => Some(resolved_at(entry, ctx.row)),
+        Phase::Resolved => Some(resolved_at(entry)),
         _ => None,
     };
     if fields.is_empty() && notes.is_empty() {
@@ -311,6 +321,32 @@ fn changed_fields(
     changed
 }
 
+/// The closing columns to write when a ticket is resolved. Each is written although the bridge may have written the
+/// same value before, because reopening may have emptied it; except where a user has set a value.
+fn closing_fields(
+    wanted: &[(Column, String)],
+    entry: &Entry,
+    row: Option<&Row>,
+    settings: &Settings,
+    preserved: &mut Vec<Column>,
+) -> Vec<(Column, String)> {
+    let mut fields = Vec::with_capacity(wanted.len());
+    for (column, value) in wanted {
+        let present = row.and_then(|row| row.values.get(&**column).map(|present| (row, present)));
+        if let Some((row, present)) = present
+            && !present.is_empty()
+            && present != value
+            && is_user_value(present, entry.field(column), row, settings)
+            && !settings.overwrite_columns.contains(column)
+        {
+            preserved.push(column.clone());
+            continue;
+        }
+        fields.push((column.clone(), value.clone()));
+    }
+    fields
+}
+
 /// True if someone other than the bridge set the row's present value, after the bridge or instead of it.
 fn is_user_value(present: &str, known: Option<FieldHash>, row: &Row, settings: &Settings) -> bool {
     match known {
@@ -333,54 +369,6 @@ fn set_fields(fields: &mut Vec<(Column, String)>, more: &[(Column, String)]) {
             Err(at) => fields.insert(at, (column.clone(), value.clone())),
         }
     }
-}
-
-/// As many notes as fit into one write, each with its marker. A note longer than the limit is split into parts.
-fn select_notes(ctx: PlanContext<'_>, notes: &[PendingNote], settings: &Settings) -> (Vec<MarkedNote>, Remainder) {
-    let mut taken = Vec::new();
-    let mut room = settings.note_limit;
-    for (at, note) in notes.iter().enumerate() {
-        let parts = split_text(&note.text, settings.note_limit);
-        for (number, text) in parts.iter().enumerate().skip(note.parts_written as usize) {
-            let size = text.chars().count();
-            if size > room && !taken.is_empty() {
-                let parts = u32::try_from(number).unwrap_or(u32::MAX);
-                return (taken, Remainder::Notes { whole_notes: at, parts, with_from_open: false });
-            }
-            room = room.saturating_sub(size);
-            let part = (parts.len() > 1).then(|| format!("{}/{}", number + 1, parts.len()));
-            taken.push(MarkedNote { text: (*text).to_owned(), marker: marker(ctx, settings, note.position, part) });
-        }
-    }
-    (taken, Remainder::None)
-}
-
-/// Splits a text into parts of at most `limit` characters.
-fn split_text(text: &str, limit: usize) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let mut remainder = text;
-    while let Some((at, _)) = remainder.char_indices().nth(limit.max(1)) {
-        let (part, tail) = remainder.split_at(at);
-        parts.push(part);
-        remainder = tail;
-    }
-    parts.push(remainder);
-    parts
-}
-
-/// The text by which a note is recognized in the journal. Tickets contain it: never change its form.
-fn marker(ctx: PlanContext<'_>, settings: &Settings, at: Position, part: Option<String>) -> String {
-    let part = part.map_or_else(String::new, |p| format!(" {p}"));
-    let topic_generation =
-        if ctx.topic_generation == 0 { String::new() } else { format!("@{:x}", ctx.topic_generation) };
-    format!("[{}{topic_generation}/{}/{}.{}{part}]", settings.marker_prefix, at.partition, at.offset, at.index)
-}
-
-/// The text by which an attempt is recognized, for full snapshots. Its time distinguishes it from attempts of an
-/// earlier ledger, which may have the same tokens.
-pub fn attempt_marker(settings: &Settings, partition: i32, attempt: AttemptId, time: i64) -> String {
-    let AttemptId { token, number } = attempt;
-    format!("[{}/{partition} {}.{number} {time}]", settings.marker_prefix, token.0)
 }
 
 fn to_i64(ms: u64) -> i64 {

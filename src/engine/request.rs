@@ -2,6 +2,9 @@
 
 use crate::model::{Column, HttpMethod, Key, entry::AttemptId};
 
+/// Maximum number of tickets in [`InstanceRequest::ReadMany`]: the length of a URL is limited.
+pub const MAX_READ_MANY: usize = 100;
+
 /// A request to the instance, independent of its API.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InstanceRequest {
@@ -20,6 +23,8 @@ pub enum InstanceRequest {
     Update {
         key: Key,
         sys_id: String,
+        /// `sys_mod_count` of the row on which the write was decided; `None` if no row was read for it.
+        decided_on: Option<u64>,
         /// Columns and values, sorted by column, including the state column.
         fields: Vec<(Column, String)>,
         /// Work notes in order.
@@ -36,6 +41,13 @@ pub enum InstanceRequest {
         /// Note markers to search for in the journal. If empty, the journal is not read.
         markers: Vec<String>,
     },
+    /// Read several tickets at once. The answer is `Rows`, in any order, without those that do not exist.
+    ReadMany {
+        /// Keys and sys_ids, at most [`MAX_READ_MANY`].
+        tickets: Vec<(Key, String)>,
+        /// Columns to read in addition to the standard ones.
+        columns: Vec<Column>,
+    },
     /// Find the tickets of a key, oldest first. Each is checked to carry the key's correlation.
     Find {
         key: Key,
@@ -50,7 +62,7 @@ impl InstanceRequest {
         match self {
             Self::Create { .. } => HttpMethod::Post,
             Self::Update { .. } => HttpMethod::Patch,
-            Self::Read { .. } | Self::Find { .. } => HttpMethod::Get,
+            Self::Read { .. } | Self::ReadMany { .. } | Self::Find { .. } => HttpMethod::Get,
         }
     }
 }

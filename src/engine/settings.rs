@@ -16,8 +16,13 @@ pub struct Settings {
     pub bridge_user: String,
     /// A resolved ticket is reopened by an event that occurred at most this long after its resolution.
     pub reopen_window: u64,
-    /// Rows that were last seen longer ago are read before they are written; 0 = always.
+    /// A decision about a ticket rests on a row that was seen at most this long ago; more while permits are scarce
+    /// ([`super::freshness`]). At least 1.
     pub max_row_age: u64,
+    /// How long a look that will probably change nothing waits for others, to share a request with them.
+    pub max_look_delay: u64,
+    /// The columns that the mapping may write, sorted: every row that is read shows them.
+    pub columns: Vec<Column>,
     /// Total deadline of one request.
     pub request_deadline: u64,
     /// How long the instance may continue with a request whose connection was cut: its transaction quota.
@@ -69,7 +74,9 @@ impl Default for Settings {
             states: StateModel::default(),
             bridge_user: "nowbridge".into(),
             reopen_window: 24 * 3_600_000,
-            max_row_age: 300_000,
+            max_row_age: 5_000,
+            max_look_delay: 60_000,
+            columns: Vec::new(),
             request_deadline: 70_000,
             max_transaction_time: 60_000,
             session_timeout: 45_000,

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::{Phase, StateModel};
+
 /// A row as the instance showed it: raw values, times in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row {
@@ -20,8 +22,32 @@ pub struct Row {
     pub updated_on: i64,
     /// `sys_created_on`, Unix seconds.
     pub created_on: i64,
+    /// True if `active` is false or `closed_at` is set; false if the table lacks these columns or the user may not read
+    /// them.
+    pub inactive: bool,
+    /// `resolved_at`, Unix seconds of the instance; `None` if it is empty or not readable.
+    pub resolved_at: Option<i64>,
+    /// `closed_at`, Unix seconds of the instance; `None` if it is empty or not readable.
+    pub closed_at: Option<i64>,
     /// Raw values of the requested columns; a column that the user may not read is absent.
     pub values: BTreeMap<String, String>,
+}
+
+impl Row {
+    /// The phase of the ticket.
+    pub fn phase(&self, states: &StateModel) -> Phase {
+        states.phase_of(&self.state, self.inactive)
+    }
+
+    /// When the ticket was resolved or closed, Unix seconds of the instance; `None` while it is open, or if the row does
+    /// not tell.
+    pub fn ended_at(&self, states: &StateModel) -> Option<i64> {
+        match self.phase(states) {
+            Phase::Resolved => self.resolved_at,
+            Phase::Closed => self.closed_at,
+            Phase::None | Phase::New | Phase::InProgress | Phase::OnHold => None,
+        }
+    }
 }
 
 /// The result of reading a row's journal.

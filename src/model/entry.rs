@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Position, RecordOrigin, RedriveId, Token};
+use super::{Column, Phase, Position, RecordOrigin, RedriveId, StateModel, Token};
 
 /// Identifies one attempt, for all time: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,7 +24,8 @@ impl std::fmt::Display for AttemptId {
 
 /// Hash of the value last written to a column.
 ///
-/// A row value that matches neither `sent` nor `stored` was written by somebody else.
+/// A row value that matches neither `sent` nor `stored` was written by somebody else. For a column that the bridge has
+/// not written, `sent` is the hash of the empty value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FieldHash {
     /// Hash of the value that the bridge sent.
@@ -34,6 +35,9 @@ pub struct FieldHash {
     /// a truncation).
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<u64>,
+    /// Hash of the value that somebody else set later, and that the bridge kept.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
 }
 
 /// The state of a row in the last response that showed it.
@@ -48,9 +52,17 @@ pub struct LastSeen {
     /// `sys_updated_by`.
     #[serde(rename = "by", default)]
     pub updated_by: String,
+    /// See [`super::Row::inactive`].
+    #[serde(rename = "in", default, skip_serializing_if = "is_false")]
+    pub inactive: bool,
     /// When the response came, Unix milliseconds of the bridge's host.
     #[serde(rename = "at")]
     pub at: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde needs")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How far a note is written that is split into several parts.
@@ -124,6 +136,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The phase of the ticket as last seen.
+    pub fn phase(&self, states: &StateModel) -> Phase {
+        states.phase_of(&self.last_seen.state, self.last_seen.inactive)
+    }
+
     /// Returns the hash of the value last written to a column.
     pub fn field(&self, column: &str) -> Option<FieldHash> {
         let at = self.fields.binary_search_by(|(known, _)| (**known).cmp(column)).ok()?;

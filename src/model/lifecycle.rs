@@ -144,6 +144,16 @@ impl StateModel {
         }
     }
 
+    /// Returns the phase of a row. An inactive row is closed, whatever states a customer has added; except a resolved
+    /// one of a table that has no state after that.
+    pub fn phase_of(&self, raw: &str, inactive: bool) -> Phase {
+        match self.phase(raw) {
+            Phase::Resolved if self.closed.is_empty() => Phase::Resolved,
+            _ if inactive => Phase::Closed,
+            phase => phase,
+        }
+    }
+
     /// Returns the raw value to write for a phase; `None` for phases that the bridge never writes.
     pub fn raw(&self, phase: Phase) -> Option<&str> {
         match phase {

@@ -171,6 +171,7 @@ impl Client {
                 (method, write.url.to_string(), Some(BASE64.encode(&write.body)))
             }
             Request::Read { sys_id, columns, .. } => ("GET", journal::url(self, sys_id, columns)?, None),
+            Request::ReadMany { sys_ids, columns } => ("GET", lookup::many_url(self, sys_ids, columns)?, None),
             Request::Find { correlation, columns } => ("GET", lookup::url(self, correlation, columns)?, None),
         };
         if !request.is_single_http_request() {
@@ -291,6 +292,7 @@ impl Client {
             Request::Create { .. } | Request::Update { .. } => self.write_answer(kind(request), request, &response),
             Request::Read { sys_id, columns, .. } => journal::parse_row(self, sys_id, columns, &response)
                 .map(|row| Answer::Rows { rows: vec![row], journal: None }),
+            Request::ReadMany { sys_ids, columns } => lookup::parse_many(self, sys_ids, columns, &response),
             Request::Find { correlation, columns } => lookup::parse_response(self, correlation, columns, &response),
         }
     }
@@ -301,7 +303,7 @@ fn kind(request: &Request) -> RequestKind {
         Request::Create { .. } | Request::SendEvent { .. } => RequestKind::Create,
         Request::Update { .. } => RequestKind::Update,
         Request::Read { .. } => RequestKind::Read,
-        Request::Find { .. } | Request::FindEvents { .. } => RequestKind::List,
+        Request::ReadMany { .. } | Request::Find { .. } | Request::FindEvents { .. } => RequestKind::List,
     }
 }
 

@@ -168,6 +168,9 @@ impl Client {
             Request::Read { sys_id, columns, markers } => {
                 journal::read(self, slot, sys_id, columns, markers, &mut may_send).await
             }
+            Request::ReadMany { sys_ids, columns } => {
+                lookup::read_many(self, slot, sys_ids, columns, &mut may_send).await
+            }
             Request::Find { correlation, columns } => {
                 lookup::find(self, slot, correlation, columns, &mut may_send).await
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Events, ImportSet};
+use crate::model::Column;
 
 /// How requests authenticate.
 #[derive(Debug, Clone)]
@@ -79,6 +80,8 @@ pub struct Connection {
     pub correlation_column: String,
     /// The column that contains the name of the bridge.
     pub correlation_display_column: String,
+    /// The columns that the route's mapping may write: every response shows them.
+    pub columns: Vec<Column>,
     /// User name of the bridge. The client itself does not use it.
     pub bridge_user: String,
     /// Maximum size of a response body in bytes, after decompression.
@@ -109,6 +112,7 @@ impl Connection {
             journal_column: "work_notes".into(),
             correlation_column: "correlation_id".into(),
             correlation_display_column: "correlation_display".into(),
+            columns: Vec::new(),
             bridge_user,
             max_response_bytes: 16 << 20,
         }

@@ -32,6 +32,46 @@ pub async fn find(
     answer.map(|answer| (answer, date)).map_err(|failure| RequestError::Failed(failure, date))
 }
 
+/// Reads the rows with these sys_ids, in any order. Rows that do not exist or that the user may not read are missing.
+pub async fn read_many(
+    client: &Client,
+    slot: usize,
+    sys_ids: &[String],
+    columns: &[Column],
+    may_send: &mut (dyn FnMut() -> Result<(), String> + Send),
+) -> Result<(Answer, Option<i64>), RequestError> {
+    let response = client.read(slot, RequestKind::List, many_url(client, sys_ids, columns)?, may_send).await?;
+    let date = response.head.date;
+    let answer = parse_many(client, sys_ids, columns, &response);
+    answer.map(|answer| (answer, date)).map_err(|failure| RequestError::Failed(failure, date))
+}
+
+/// The URL of the rows with these sys_ids.
+pub(super) fn many_url(client: &Client, sys_ids: &[String], columns: &[Column]) -> Result<String, Failure> {
+    let query = Query::new()
+        .in_list("sys_id", sys_ids)
+        .encoded()
+        .map_err(|error| failure(FailureClass::Rejected, "query_rejected", &error.to_string()))?;
+    Ok(client.urls().list_url(columns.iter().map(|c| &**c), &query, sys_ids.len()))
+}
+
+/// Parses the rows with these sys_ids; others, which an instance that ignores the query returns, are dropped.
+pub(super) fn parse_many(
+    client: &Client,
+    sys_ids: &[String],
+    columns: &[Column],
+    response: &HttpResponse,
+) -> Result<Answer, Failure> {
+    let found = classify::parse_result::<Vec<RawRow>>(RequestKind::List, &response.head, &response.body)?;
+    let requested = |fields: &RawRow| fields.get("sys_id").is_some_and(|id| sys_ids.iter().any(|known| known == id));
+    let rows = found
+        .into_iter()
+        .filter(requested)
+        .map(|fields| row::parse(RequestKind::List, client.connection(), fields, columns))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Answer::Rows { rows, journal: None })
+}
+
 /// The URL of the look-up.
 pub(super) fn url(client: &Client, correlation: &str, columns: &[Column]) -> Result<String, Failure> {
     let query = Query::new()

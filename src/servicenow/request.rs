@@ -1,5 +1,6 @@
 //! The requests that the engine sends to ServiceNow, and their encoding as HTTP requests.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::Url;
@@ -8,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::model::{Column, Failure, FailureClass};
 
 use super::classify::{RequestKind, failure};
-use super::row::STANDARD_COLUMNS;
+use super::row::{OPTIONAL_COLUMNS, STANDARD_COLUMNS};
 use super::text::{bounded, is_sys_id, push_encoded};
 use super::{Connection, Error};
 
@@ -71,6 +72,12 @@ pub enum Request {
         /// Markers to search in the ticket's journal; if empty, the journal is not read.
         markers: Vec<String>,
     },
+    /// Reads several tickets. Answer: `Rows`, without those that do not exist or are hidden.
+    ReadMany {
+        sys_ids: Vec<String>,
+        /// Columns to return besides the standard ones.
+        columns: Vec<Column>,
+    },
     /// Finds the tickets with this correlation. Answer: `Rows`, oldest first.
     Find {
         /// Compared byte for byte.
@@ -109,7 +116,11 @@ impl Request {
             Request::Update { sys_id, fields, notes } => {
                 (RequestKind::Update, urls.update_url(sys_id, fields)?, None, fields, notes)
             }
-            Request::SendEvent { .. } | Request::FindEvents { .. } | Request::Read { .. } | Request::Find { .. } => {
+            Request::SendEvent { .. }
+            | Request::FindEvents { .. }
+            | Request::Read { .. }
+            | Request::ReadMany { .. }
+            | Request::Find { .. } => {
                 return Err(failure(FailureClass::Rejected, "request", "the request does not write a row"));
             }
         };
@@ -154,8 +165,10 @@ pub(super) struct Urls {
     pub root: String,
     /// `<root>/api/now/table/<table>`
     table: String,
-    /// The query parameters of all requests; ends with the standard columns of `sysparm_fields`.
+    /// The query parameters of all requests; ends with the columns that every response contains.
     common_query: String,
+    /// Those columns.
+    always: BTreeSet<String>,
     /// Cached URLs of creates, by the columns that they write. A route writes few sets of columns, and parsing a URL
     /// costs a good part of the time that the rest of a request takes.
     cached_for_creates: Mutex<Vec<(Vec<Column>, Url)>>,
@@ -188,11 +201,18 @@ impl Urls {
              &sysparm_suppress_pagination_header=true&sysparm_fields=",
         );
         common_query.push_str(&STANDARD_COLUMNS.join("%2C"));
-        for column in [&connection.state_column, &connection.correlation_column] {
-            common_query.push_str("%2C");
-            common_query.push_str(column);
+        let standard = [&connection.state_column, &connection.correlation_column];
+        let standard = standard.into_iter().map(String::as_str).chain(OPTIONAL_COLUMNS);
+        let mut named: Vec<&str> = STANDARD_COLUMNS.to_vec();
+        for column in standard.chain(connection.columns.iter().map(|column| &**column)) {
+            if !named.contains(&column) {
+                named.push(column);
+                common_query.push_str("%2C");
+                push_encoded(&mut common_query, column);
+            }
         }
-        Ok(Self { root, table, common_query, cached_for_creates: Mutex::default() })
+        let always = named.into_iter().map(str::to_owned).collect();
+        Ok(Self { root, table, common_query, always, cached_for_creates: Mutex::default() })
     }
 
     /// The URL to POST a row with these columns; the response returns them.
@@ -280,7 +300,7 @@ impl Urls {
     fn push_common_query<'a>(&self, url: &mut String, columns: impl Iterator<Item = &'a str>) {
         url.push_str(&self.common_query);
         for column in columns {
-            if !STANDARD_COLUMNS.contains(&column) {
+            if !self.always.contains(column) {
                 url.push_str("%2C");
                 push_encoded(url, column);
             }

@@ -16,6 +16,9 @@ use super::{Connection, Request};
 pub const STANDARD_COLUMNS: [&str; 6] =
     ["sys_id", "number", "sys_mod_count", "sys_updated_by", "sys_updated_on", "sys_created_on"];
 
+/// Columns that are requested of every row and that not every table has.
+pub const OPTIONAL_COLUMNS: [&str; 3] = ["active", "closed_at", "resolved_at"];
+
 /// Columns that take entries and are returned empty.
 const JOURNAL_COLUMNS: [&str; 3] = ["work_notes", "comments", "comments_and_work_notes"];
 
@@ -140,6 +143,19 @@ pub fn parse(kind: RequestKind, connection: &Connection, fields: RawRow, request
                 readable[4] = at.is_some();
                 row.created_on = at.unwrap_or_default();
             }
+            "active" => {
+                row.inactive |= value == "false";
+                values.insert(name, value);
+            }
+            "closed_at" => {
+                row.inactive |= !value.is_empty();
+                row.closed_at = date_time(&value);
+                values.insert(name, value);
+            }
+            "resolved_at" => {
+                row.resolved_at = date_time(&value);
+                values.insert(name, value);
+            }
             _ if name == connection.state_column => {
                 readable[5] = true;
                 row.state.clone_from(&value);
@@ -192,7 +208,11 @@ pub fn compare(kind: RequestKind, connection: &Connection, sent: &Request, row: 
             }
             fields
         }
-        Request::SendEvent { .. } | Request::FindEvents { .. } | Request::Read { .. } | Request::Find { .. } => {
+        Request::SendEvent { .. }
+        | Request::FindEvents { .. }
+        | Request::Read { .. }
+        | Request::ReadMany { .. }
+        | Request::Find { .. } => {
             return Ok(Vec::new());
         }
     };

@@ -485,6 +485,22 @@ async fn a_look_up_queries_the_correlation_and_returns_the_oldest_ticket_first()
     assert_eq!(failure(&instance.client().perform(0, script).await.answer), (FailureClass::Rejected, "query_rejected"));
 }
 
+#[tokio::test]
+async fn many_tickets_are_read_by_one_request_and_others_in_the_response_are_ignored() {
+    let other = "b".repeat(32);
+    let inactive = row("17", "").replace(r#""number""#, r#""active":"false","number""#);
+    let rows = format!("[{inactive},{}]", row("1", "").replace(ID, &other));
+    let instance = Instance::start(move |_, _| respond("200 OK", result(&rows))).await;
+    let sys_ids = vec![ID.to_owned(), "a".repeat(32)];
+    let read = Request::ReadMany { sys_ids, columns: vec!["impact".into()] };
+    let result = instance.client().perform(0, read).await;
+    let Answer::Rows { rows, journal: None } = &result.answer else { panic!("{result:?}") };
+    assert_eq!(rows.iter().map(|r| (r.sys_id.as_str(), r.inactive)).collect::<Vec<_>>(), [(ID, true)]);
+    let line = instance.received()[0].line.clone();
+    let query = format!("&sysparm_limit=2&sysparm_query=sys_idIN{ID}%2C{}", "a".repeat(32));
+    assert!(line.contains(&query), "{line}");
+}
+
 /// The journal that a read with a marker returns, given the response of `sys_journal_field` (status line with headers,
 /// and body) and the row's own journal.
 async fn journal(entries: (&'static str, &'static str), own: &'static str) -> Option<Journal> {

@@ -167,6 +167,10 @@ pub(super) fn to_client_request(body: InstanceRequest, client: &Client, correlat
             InstanceRequest::Read { key, sys_id, markers, .. } => {
                 Request::FindEvents { correlation: correlation(&key), ticket: Some(sys_id), markers }
             }
+            // An event route never looks at rows before it writes.
+            InstanceRequest::ReadMany { tickets, columns } => {
+                Request::ReadMany { sys_ids: tickets.into_iter().map(|(_, sys_id)| sys_id).collect(), columns }
+            }
             InstanceRequest::Find { key, .. } => {
                 Request::FindEvents { correlation: correlation(&key), ticket: None, markers: Vec::new() }
             }
@@ -183,6 +187,9 @@ pub(super) fn to_client_request(body: InstanceRequest, client: &Client, correlat
             Request::Update { sys_id, fields, notes: notes(list) }
         }
         InstanceRequest::Read { sys_id, columns, markers, .. } => Request::Read { sys_id, columns, markers },
+        InstanceRequest::ReadMany { tickets, columns } => {
+            Request::ReadMany { sys_ids: tickets.into_iter().map(|(_, sys_id)| sys_id).collect(), columns }
+        }
         InstanceRequest::Find { key, columns } => Request::Find { correlation: correlation(&key), columns },
     }
 }

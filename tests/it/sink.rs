@@ -492,7 +492,7 @@ async fn with_import_sets_a_closed_ticket_is_not_changed_and_a_rejected_row_beco
     // The user may stage rows, and write no ticket.
     let users = vec![User::new("nowbridge", "nowbridge", &["import_transformer", "personalize_choices"])];
     let instance = Options { users, oauth_clients: Vec::new(), ..Options::default() };
-    let lines = "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n    max_row_age: 0s\n";
+    let lines = "    write: import_set\n    import_set: { staging: u_nowbridge_incident }\n";
     let scene = Scene::start_with(instance, &broker.bootstrap, &broker.options(), "", lines).await;
     scene.alert("k", "open", json!({"note": "first"}));
     scene.wait_for("the ticket", |s| s.tickets("k").len() == 1);

@@ -62,7 +62,8 @@ pub(in super::super) struct RawSink {
     pub flapping: Option<RawFlapping>,
     /// An alert that opens again at most this long after its resolution reopens its ticket. Default `24h`.
     pub reopen_window: Option<String>,
-    /// A row that was last read longer ago than this is read before it is written; `0`: always. Default `5m`.
+    /// A ticket is written at most this long after its row was read, or after three permits if that takes longer. A
+    /// longer age saves reads, and the bridge overwrites what users change meanwhile. Default `5s`, at least `1s`.
     pub max_row_age: Option<String>,
     /// Something else guarantees that all records of an alert share a partition, although the record key is not the
     /// alert's key. Default false.

@@ -77,9 +77,11 @@ pub(super) fn resolve(
         settings.min_claim_window += size - 1;
     }
     settings.states = states;
+    let mapping = compile(rules, at, context);
+    settings.columns = mapping.columns();
     repartition_topic.as_ref().unwrap_or(&topic).clone_into(&mut settings.marker_prefix);
     Sink {
-        mapping: compile(rules, at, context),
+        mapping,
         instance,
         table,
         write,
@@ -265,7 +267,7 @@ fn engine_settings(raw: &RawSink, at: &str, instance: &Instance, kafka: &Kafka, 
     let window = raw.reopen_window.as_deref();
     let window = context.duration_in(&key("reopen_window"), window, time(default.reopen_window), ("0", "365d"));
     let max_row_age = raw.max_row_age.as_deref();
-    let max_row_age = context.duration_in(&key("max_row_age"), max_row_age, time(default.max_row_age), ("0", "365d"));
+    let max_row_age = context.duration_in(&key("max_row_age"), max_row_age, time(default.max_row_age), ("1s", "365d"));
     let budget = raw.budget.as_ref();
     let size = budget.and_then(|b| b.size.as_deref()).map_or(default.budget.bytes, |text| {
         units::size(text).unwrap_or_else(|message| {

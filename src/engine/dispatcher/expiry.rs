@@ -24,8 +24,7 @@ impl Dispatcher {
     /// When an entry expires, Unix milliseconds; `None` while its ticket is open.
     fn expires_at(&self, entry: &Entry) -> Option<i64> {
         let window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        let phase = self.settings.states.phase(&entry.last_seen.state);
-        let finished = matches!(phase, Phase::Resolved | Phase::Closed);
+        let finished = matches!(entry.phase(&self.settings.states), Phase::Resolved | Phase::Closed);
         let from = entry.written_at.max(entry.resolved_at.unwrap_or(i64::MIN));
         finished.then(|| from.saturating_add(window.max(EXPIRY_MARGIN)).saturating_add(EXPIRY_MARGIN))
     }

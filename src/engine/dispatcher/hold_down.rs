@@ -21,7 +21,7 @@ impl Dispatcher {
             return None;
         }
         let p = self.partitions.get_mut(&partition)?;
-        let phase = p.entries.get(key).map_or(Phase::None, |e| self.settings.states.phase(&e.last_seen.state));
+        let phase = p.entries.get(key).map_or(Phase::None, |entry| entry.phase(&self.settings.states));
         let hold_down = segment
             .hold_down_left(now, p.is_catching_up())
             .filter(|_| !phase.is_open())

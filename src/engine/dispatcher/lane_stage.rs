@@ -23,6 +23,9 @@ impl Dispatcher {
             Some(QueuePosition::Permit(rank)) => p.permit_queue.remove(&rank),
             None => None,
         };
+        if let Stage::WaitingToShare(due) = lane.stage {
+            p.shared_looks.remove(&(due, key.clone()));
+        }
         lane.stage = stage;
         let before = lane.counts;
         let after =
@@ -36,7 +39,7 @@ impl Dispatcher {
         let sequence = self.new_id();
         let Some(p) = self.partitions.get_mut(&partition) else { return LaneRank::for_empty_lane(now.mono, sequence) };
         let states = &self.settings.states;
-        let phase = p.entries.get(key).map_or(Phase::None, |entry| states.phase(&entry.last_seen.state));
+        let phase = p.entries.get(key).map_or(Phase::None, |entry| entry.phase(states));
         let Some(lane) = p.lanes.get_mut(key) else { return LaneRank::for_empty_lane(now.mono, sequence) };
         let urgency = LaneUrgency::of(&lane.in_flight, &lane.queue, phase);
         let rank = urgency
@@ -74,6 +77,9 @@ impl Dispatcher {
         };
         let rank = self.lane_rank(partition, key, now);
         self.stage(partition, key, stage);
+        if let Some(lane) = self.lane(partition, key) {
+            lane.waiting_since = now.mono;
+        }
         self.insert_in_queue(partition, key, QueuePosition::Permit(PermitRank::new(rank, purpose, method)));
     }
 

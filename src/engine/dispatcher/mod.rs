@@ -8,16 +8,18 @@
 //! The path of an event: `receive` folds it into the queue of its lane. When the lane gets its turn (`write`), the fold
 //! is planned against the entry, and a claim is produced. Once that is acked, the lane waits for a permit, and then the
 //! write is sent (`send`). Its answer (`settle`) leads to an entry, a verification (`verify`), a delay or a rejection
-//! (`reject`). The entry's ack resolves the positions. `ownership` handles tokens, leases, marks and the release of
+//! (`reject`). The entry's ack resolves the positions. `look` reads the rows on which decisions rest. `ownership` handles tokens, leases, marks and the release of
 //! partitions, `expiry` the removal of entries, `hold_down` delayed lanes, `noop` events that need no request, and
 //! `lane_stage` the stages of lanes and their queues.
 //!
 //! It guarantees what ARCHITECTURE.md lists under "Guarantees", as long as the driver does what [`Event`] and
 //! [`Effect`] require. It does not limit the request rate: the driver grants permits, one per request.
 
+mod entry;
 mod expiry;
 mod hold_down;
 mod lane_stage;
+mod look;
 mod noop;
 mod ownership;
 mod receive;
@@ -40,7 +42,8 @@ use super::budget::Budget;
 use super::claim_window::ClaimWindow;
 use super::event::{BlockReason, DeadLetter, Effect, Event, LedgerKey, LedgerWrite, Observation, ProduceId, RequestId};
 use super::fold::FoldLimits;
-use super::lane::Lane;
+use super::freshness::RowAgeLimit;
+use super::lane::{Lane, ReadPurpose, Stage};
 use super::mutation::Rules;
 use super::partition::{self, Partition};
 use super::priority::CriticalStreak;
@@ -73,13 +76,20 @@ enum PendingProduce {
     Unawaited(i32, u64),
 }
 
-/// The lane for which a request was sent.
+/// A request that was sent.
 #[derive(Debug)]
 struct PendingRequest {
-    partition: i32,
-    load_generation: u64,
-    key: Key,
     method: HttpMethod,
+    sender: RequestSender,
+}
+
+/// For whom a request was sent.
+#[derive(Debug)]
+enum RequestSender {
+    /// The lane of this key.
+    Lane { partition: i32, load_generation: u64, key: Key },
+    /// The tickets whose rows it reads.
+    Look { targets: Vec<look::LookTarget>, sent_at: u64 },
 }
 
 /// The single owner of all delivery state of a route.
@@ -100,6 +110,7 @@ pub struct Dispatcher {
     /// Lower bound of the instance's clock minus ours, milliseconds.
     clock_skew: i64,
     blocked_by: Option<BlockReason>,
+    row_age_limit: RowAgeLimit,
     /// Reused buffer: columns in which a plan preserved a user's value.
     preserved: Vec<crate::model::Column>,
     claim_window: ClaimWindow,
@@ -135,6 +146,7 @@ impl Dispatcher {
             last_poll: 0,
             clock_skew: 0,
             blocked_by: None,
+            row_age_limit: RowAgeLimit::default(),
             preserved: Vec::new(),
             claim_window,
             critical_streak: CriticalStreak::default(),
@@ -255,9 +267,13 @@ impl Dispatcher {
 
     fn fold_limits(&self, partition: i32, key: &Key) -> FoldLimits {
         let reopen_window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
-        let claimed_up_to =
-            self.partitions.get(&partition).and_then(|p| p.lanes.get(key)).and_then(|l| l.claimed_up_to);
-        FoldLimits { reopen_window, max_note_chars: self.settings.note_limit, claimed_up_to }
+        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
+        FoldLimits {
+            reopen_window,
+            max_note_chars: self.settings.note_limit,
+            claimed_up_to: lane.and_then(|lane| lane.claimed_up_to),
+            opens_apart: lane.is_some_and(|lane| matches!(lane.stage, Stage::Reading(_, ReadPurpose::RefreshRow))),
+        }
     }
 
     fn new_id(&mut self) -> u64 {

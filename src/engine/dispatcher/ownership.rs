@@ -210,6 +210,7 @@ impl Dispatcher {
     /// Does what is due by time: commits, marks, expiry, release of revoked partitions.
     pub(super) fn maintain(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.prune_flap_states(now);
+        self.prune_seen_rows(now);
         let mut next = self.partitions.keys().next().copied();
         while let Some(partition) = next {
             next = self.partitions.range((Bound::Excluded(partition), Bound::Unbounded)).next().map(|(&p, _)| p);

@@ -146,7 +146,7 @@ impl Dispatcher {
     /// Gets an idle lane in line for a turn; updates the rank of one that already waits.
     fn schedule_lane(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
-        let idle = matches!(lane.stage, Stage::Idle);
+        let idle = matches!(lane.stage, Stage::Idle | Stage::WaitingToShare(_));
         let unsafe_turn = lane.is_ambiguous() && self.rules.is_disabled(Mutation::NoWaitWhileAmbiguous);
         if unsafe_turn && let Some(lane) = self.lane(partition, key) {
             lane.claim = None;
@@ -207,8 +207,8 @@ impl Dispatcher {
         }
         // Events that wait without a ticket to apply them to will be skipped, so no event is too old compared with
         // them. They may return to the queue, though.
-        let mut ticket = parked.is_some()
-            || entry.is_some_and(|entry| self.settings.states.phase(&entry.last_seen.state) != Phase::Closed);
+        let mut ticket =
+            parked.is_some() || entry.is_some_and(|entry| entry.phase(&self.settings.states) != Phase::Closed);
         let in_flight = lane.and_then(|l| l.in_flight.newest_occurred_at(&mut ticket, counts));
         let queued = lane.and_then(|l| l.queue.newest_occurred_at(&mut ticket, counts));
         let dead_lettered = parked.and_then(|park| park.occurred_at);

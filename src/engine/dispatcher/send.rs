@@ -1,6 +1,8 @@
 //! From the permit to the request: which lane gets the permit, and what it sends (protocol rules 5, 7, 13).
 
-use super::{Dispatcher, PendingRequest};
+use std::collections::BTreeSet;
+
+use super::{Dispatcher, PendingRequest, RequestSender};
 use crate::engine::event::{Effect, InstanceRequest, RequestId};
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
@@ -8,11 +10,10 @@ use crate::engine::partition::PartitionPhase;
 use crate::engine::plan::WritePlan;
 use crate::engine::priority::{PermitRank, RequestPurpose};
 use crate::model::entry::ClaimKind;
-use crate::model::{Column, HttpMethodSet, Key, Now, Phase};
+use crate::model::{Column, HttpMethodSet, Key, Now};
 
-/// Milliseconds. A row that was read this recently may be written even if the policy is to read always: the claim takes
-/// some time, and the permit much more if the quota is scarce. With a shorter time, a lane could read again and again.
-const ALWAYS_FRESH: u64 = 60_000;
+/// The driver has at least this long to send a write whose row is just fresh enough, milliseconds.
+const SEND_GRACE: u64 = 1_000;
 
 /// A lane that waits for a permit: its rank, partition and key.
 type PermitWaiter<'a> = (&'a PermitRank, i32, &'a Key);
@@ -49,59 +50,71 @@ impl Dispatcher {
         let Some((rank, partition, key)) = self.next_permit_waiter(now, without) else { return };
         let (lane_rank, key) = (rank.lane_rank, key.clone());
         self.critical_streak.record(&lane_rank);
+        if let Some(waiting_since) = self.lane(partition, &key).map(|lane| lane.waiting_since) {
+            self.row_age_limit.record_permit(lane_rank.class(), waiting_since, now.mono);
+        }
         self.send(partition, &key, now, out);
     }
 
     fn send(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane(partition, key) else { return };
         match std::mem::take(&mut lane.stage) {
+            Stage::WaitingToRead(ReadPurpose::RefreshRow) => self.send_look(partition, key, now, out),
             Stage::WaitingToRead(purpose) => self.send_read(partition, key, purpose, now, out),
             Stage::Claimed(plan) => {
                 if self.is_row_outdated(partition, key, now) {
-                    // The claim waited so long that a user may have edited the row meanwhile.
+                    // The claim waited so long that a user may have changed the row meanwhile.
                     self.requeue(partition, key);
-                    self.run_lane(partition, key, now, out);
+                    self.look(partition, key, true, now);
                 } else {
-                    self.send_write(partition, key, plan, out);
+                    self.send_write(partition, key, plan, now, out);
                 }
             }
             stage => lane.stage = stage,
         }
     }
 
+    /// True if the row on which the claim was decided is too old by now.
     fn is_row_outdated(&self, partition: i32, key: &Key, now: Now) -> bool {
-        let fresh = self.settings.max_row_age.max(ALWAYS_FRESH);
-        let entry = self.partitions.get(&partition).and_then(|p| p.entries.get(key));
-        // A closed or deleted row stays so, however long ago it was seen.
-        let entry = entry.filter(|e| self.settings.states.phase(&e.last_seen.state) != Phase::Closed);
-        entry.is_some_and(|e| now.unix.saturating_sub(e.last_seen.at) > i64::try_from(fresh).unwrap_or(i64::MAX))
+        let max_age = self.max_row_age(partition, key);
+        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
+        lane.and_then(|lane| lane.decided_on).is_some_and(|seen| now.mono.saturating_sub(seen.at) > max_age)
     }
 
-    fn send_write(&mut self, partition: i32, key: &Key, plan: Box<WritePlan>, out: &mut Vec<Effect>) {
+    fn send_write(&mut self, partition: i32, key: &Key, plan: Box<WritePlan>, now: Now, out: &mut Vec<Effect>) {
         let Some(p) = self.partitions.get(&partition) else { return };
         let attempt = p.lanes.get(key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.attempt);
         let Some(attempt) = attempt else { return };
-        let lease_until = self.lease_until(p);
+        let decided_on = p.lanes.get(key).and_then(|lane| lane.decided_on);
+        // The driver may have to wait for an access token: by then the row may be too old as well.
+        let row_valid_until = decided_on.map_or(u64::MAX, |seen| {
+            seen.at.saturating_add(self.max_row_age(partition, key)).max(now.mono.saturating_add(SEND_GRACE))
+        });
+        let lease_until = self.lease_until(p).min(row_valid_until);
+        let decided_on = decided_on.map(|seen| seen.mod_count);
         let (fields, notes) = (plan.fields.clone(), plan.notes.clone());
         let body = match &plan.kind {
             ClaimKind::Create { .. } => InstanceRequest::Create { key: key.clone(), fields, notes, attempt },
             ClaimKind::Update { sys_id } => {
-                InstanceRequest::Update { key: key.clone(), sys_id: sys_id.clone(), fields, notes, attempt }
+                InstanceRequest::Update { key: key.clone(), sys_id: sys_id.clone(), decided_on, fields, notes, attempt }
             }
         };
-        let id = self.request(partition, key, lease_until, body, out);
+        let id = self.request(partition, key, lease_until, body, now, out);
+        if let Some(lane) = self.lane(partition, key) {
+            lane.looks = 0;
+        }
         self.stage(partition, key, Stage::Sending(id, plan));
     }
 
     fn send_read(&mut self, partition: i32, key: &Key, purpose: ReadPurpose, now: Now, out: &mut Vec<Effect>) {
         let columns = self.columns_to_read(partition, key);
-        let entry_sys_id = self.entry(partition, key).map(|e| e.sys_id.clone());
         let claim = self.lane(partition, key).and_then(|l| l.claim.as_ref()).map(|(_, c)| c.clone());
         let request_key = key.clone();
-        let (purpose, body) = match (purpose, claim, entry_sys_id) {
-            (ReadPurpose::Verify { write, .. }, Some(claim), _) => {
+        let (purpose, body) = match (purpose, claim) {
+            (ReadPurpose::Verify { write, .. }, Some(claim)) => {
                 let conclusive = self.is_conclusive(write, now);
-                let columns = claim.fields.iter().map(|(c, _)| c.clone()).collect();
+                let claimed = claim.fields.iter().map(|(column, _)| column.clone());
+                let columns = columns.into_iter().chain(claimed).collect::<BTreeSet<_>>().into_iter().collect();
                 let body = match &claim.kind {
                     ClaimKind::Create { .. } => InstanceRequest::Find { key: request_key, columns },
                     ClaimKind::Update { sys_id } => {
@@ -111,12 +124,9 @@ impl Dispatcher {
                 };
                 (ReadPurpose::Verify { write, conclusive }, body)
             }
-            (ReadPurpose::RefreshRow, _, Some(sys_id)) => {
-                (purpose, InstanceRequest::Read { key: request_key, sys_id, columns, markers: Vec::new() })
-            }
-            (purpose, ..) => (purpose, InstanceRequest::Find { key: request_key, columns }),
+            (purpose, _) => (purpose, InstanceRequest::Find { key: request_key, columns }),
         };
-        let id = self.request(partition, key, u64::MAX, body, out);
+        let id = self.request(partition, key, u64::MAX, body, now, out);
         self.stage(partition, key, Stage::Reading(id, purpose));
     }
 
@@ -134,33 +144,30 @@ impl Dispatcher {
         key: &Key,
         lease_until: u64,
         body: InstanceRequest,
+        now: Now,
         out: &mut Vec<Effect>,
     ) -> RequestId {
         let id = RequestId(self.new_id());
         let method = body.method();
         self.breaker.sent(id);
         if let Some(p) = self.partitions.get_mut(&partition) {
-            let load_generation = p.load_generation;
-            self.pending_requests.insert(id, PendingRequest { partition, load_generation, key: key.clone(), method });
+            let sender = RequestSender::Lane { partition, load_generation: p.load_generation, key: key.clone() };
+            self.pending_requests.insert(id, PendingRequest { method, sender });
             if let Some(lane) = p.lanes.get_mut(key) {
                 lane.requests += 1;
+                lane.sent_at = now.mono;
             }
             out.push(Effect::SendRequest { id, partition, epoch: p.epoch, lease_until, body });
         }
         id
     }
 
-    /// The columns whose values matter for the plan: those that the bridge has written, and those of the next segment.
-    fn columns_to_read(&self, partition: i32, key: &Key) -> Vec<Column> {
-        let Some(p) = self.partitions.get(&partition) else { return Vec::new() };
-        let mut columns: Vec<Column> =
-            p.entries.get(key).map(|e| e.fields.iter().map(|(c, _)| c.clone()).collect()).unwrap_or_default();
-        if let Some(first) = p.lanes.get(key).and_then(|l| l.queue.first()) {
-            let from_open = first.from_open.iter().flat_map(|p| p.fields.iter());
-            columns.extend(first.before_open.fields.iter().chain(from_open).map(|(c, _)| c.clone()));
-        }
-        columns.sort_unstable();
-        columns.dedup();
-        columns
+    /// The columns whose values matter for decisions about a key: those that the mapping may write, and those that the
+    /// bridge has written to the ticket.
+    pub(super) fn columns_to_read(&self, partition: i32, key: &Key) -> Vec<Column> {
+        let written = self.entry(partition, key);
+        let written = written.iter().flat_map(|entry| entry.fields.iter().map(|(column, _)| column));
+        let columns: BTreeSet<&Column> = self.settings.columns.iter().chain(written).collect();
+        columns.into_iter().cloned().collect()
     }
 }

@@ -1,16 +1,12 @@
 //! From the answer of a write to its resolved positions, by way of the entry (protocol rules 9, 11).
 
-use super::{Dispatcher, PendingProduce, PendingRequest};
+use super::entry::make_entry;
+use super::{Dispatcher, PendingProduce, PendingRequest, RequestSender};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, ProduceId, ProduceOutcome, RequestId};
-use crate::engine::field_hash::field_hash;
-use crate::engine::fold::remember_ids;
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Settlement, Stage};
 use crate::engine::plan::WritePlan;
 use crate::engine::retry::Backoff;
-use crate::model::entry::ClaimKind;
-use crate::model::{
-    Answer, Claim, Entry, Failure, FailureClass, FieldHash, HttpMethod, Key, LastSeen, Now, PartialNote, Row,
-};
+use crate::model::{Answer, Failure, FailureClass, HttpMethod, Key, Now, PartialNote, Row};
 
 impl Dispatcher {
     pub(super) fn request_completed(
@@ -22,9 +18,14 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(request) = self.pending_requests.remove(&id) else { return };
-        let PendingRequest { partition, load_generation, key, method } = request;
+        let Some(PendingRequest { method, sender }) = self.pending_requests.remove(&id) else { return };
         self.update_breaker(id, method, &answer, already_counted, now);
+        let (partition, load_generation, key) = match sender {
+            RequestSender::Lane { partition, load_generation, key } => (partition, load_generation, key),
+            RequestSender::Look { targets, sent_at } => {
+                return self.look_completed(id, (targets, sent_at), answer, now, out);
+            }
+        };
         if self.current_partition(partition, load_generation).is_none() {
             return;
         }
@@ -92,7 +93,7 @@ impl Dispatcher {
         match answer {
             Answer::Applied { row, warnings } => {
                 self.breaker.applied();
-                self.settle_applied(partition, key, &row, Some(plan), warnings, now, out);
+                self.settle_applied(partition, key, *row, Some(plan), warnings, now, out);
             }
             Answer::Rows { .. } => {
                 self.start_verification(partition, key, ambiguous(true), "an answer of an unexpected kind", now, out);
@@ -112,7 +113,8 @@ impl Dispatcher {
                 FailureClass::Rejected => self.reject(partition, key, &failure.code, &failure.message, true, now, out),
                 FailureClass::Gone => {
                     self.requeue(partition, key);
-                    self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::ConfirmMissing), now);
+                    let purpose = ReadPurpose::ConfirmMissing { by_write: true };
+                    self.wait_for_permit(partition, key, Stage::WaitingToRead(purpose), now);
                 }
                 FailureClass::Throttled { retry_after: Some(_) } | FailureClass::Unauthorized => {
                     self.requeue(partition, key);
@@ -144,6 +146,9 @@ impl Dispatcher {
         let Some(lane) = self.lane(partition, key) else { return };
         match lane.stage {
             Stage::Waiting(until) if until <= now.mono => self.enqueue_for_turn(partition, key, now, out),
+            Stage::WaitingToShare(due) if due <= now.mono => {
+                self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
+            }
             Stage::Ambiguous(write, due) if due <= now.mono => {
                 let purpose = ReadPurpose::Verify { write, conclusive: false };
                 self.wait_for_permit(partition, key, Stage::WaitingToRead(purpose), now);
@@ -157,16 +162,17 @@ impl Dispatcher {
         &mut self,
         partition: i32,
         key: &Key,
-        row: &Row,
+        row: Row,
         plan: Option<Box<WritePlan>>,
         warnings: Vec<String>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(p) = self.partitions.get(&partition) else { return };
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get(key) else { return };
         let Some((_, claim)) = &lane.claim else { return };
-        let entry = make_entry(p.token, p.entries.get(key).as_deref(), claim, row, &self.settings.bridge_user, now);
+        let entry =
+            make_entry(p.token, p.entries.get(key).as_deref(), claim, &row, (&self.settings, self.clock_skew), now);
         let settlement = Settlement {
             entry,
             outcome: plan.as_ref().map_or("verified", |p| p.outcome),
@@ -174,6 +180,13 @@ impl Dispatcher {
             fields: plan.map(|p| p.fields).unwrap_or_default(),
             warnings,
         };
+        // If somebody else wrote in between, the next decision needs a look at what.
+        if settlement.entry.last_seen.updated_by.is_empty() || self.settings.full_snapshot {
+            p.rows.remove(key);
+        } else {
+            let sent_at = lane.sent_at;
+            p.rows.put(key.clone(), row, sent_at, now.mono);
+        }
         self.stage(partition, key, Stage::EntryPending(Box::new(settlement)));
         self.write_entry(partition, key, now, out);
     }
@@ -266,60 +279,5 @@ impl Dispatcher {
             self.unpark(partition, key, out);
         }
         self.enqueue_for_turn(partition, key, now, out);
-    }
-}
-
-pub(super) fn last_seen(row: &Row, now: Now) -> LastSeen {
-    LastSeen { state: row.state.clone(), mod_count: row.mod_count, updated_by: row.updated_by.clone(), at: now.unix }
-}
-
-/// The entry of a claim whose write was applied.
-fn make_entry(
-    token: crate::model::Token,
-    old: Option<&Entry>,
-    claim: &Claim,
-    row: &Row,
-    bridge_user: &str,
-    now: Now,
-) -> Entry {
-    let creates = matches!(claim.kind, ClaimKind::Create { .. });
-    let same = old.filter(|_| !creates);
-    let mut fields = same.map(|e| e.fields.clone()).unwrap_or_default();
-    for (column, sent) in &claim.fields {
-        // If a user wrote last, a difference comes from the user and not from a business rule.
-        let stored = row.values.get(&**column).filter(|_| row.updated_by == bridge_user);
-        let stored = stored.map(|v| field_hash(v)).filter(|d| d != sent);
-        let value = FieldHash { sent: *sent, stored };
-        match fields.binary_search_by(|(c, _)| c.cmp(column)) {
-            Ok(at) => fields[at].1 = value,
-            Err(at) => fields.insert(at, (column.clone(), value)),
-        }
-    }
-    let mut earlier_tickets = old.map(|e| e.earlier_tickets.clone()).unwrap_or_default();
-    if creates && let Some(old) = old {
-        earlier_tickets.push(old.sys_id.clone());
-    }
-    let mut event_ids = old.map(|e| e.event_ids.clone()).unwrap_or_default();
-    remember_ids(&mut event_ids, claim.event_ids.iter().copied());
-    let mut last_seen = last_seen(row, now);
-    if same.is_some_and(|e| row.mod_count != e.last_seen.mod_count + 1) {
-        // Someone else wrote the row since we last saw it: read it before the next write.
-        last_seen.at = 0;
-    }
-    Entry {
-        token,
-        attempt: claim.attempt,
-        sys_id: row.sys_id.clone(),
-        number: row.number.clone(),
-        generation: claim.generation,
-        position: claim.last_position,
-        partial_note: claim.partial_note,
-        fields,
-        earlier_tickets,
-        occurred_at: claim.occurred_at.max(old.map_or(i64::MIN, |e| e.occurred_at)),
-        resolved_at: claim.resolved_at,
-        event_ids,
-        last_seen,
-        written_at: now.unix,
     }
 }

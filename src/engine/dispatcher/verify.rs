@@ -1,7 +1,7 @@
 //! Verification of ambiguous writes, and the other requests that change nothing: reads before a write, and look-ups of
 //! keys that the ledger may not know (protocol rules 7, 12 to 15).
 
-use super::settle::last_seen;
+use super::entry::last_seen;
 use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation};
 use crate::engine::field_hash::field_hash;
@@ -9,9 +9,7 @@ use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::model::answer::Journal;
 use crate::model::entry::ClaimKind;
-use crate::model::{
-    Answer, Claim, Column, Entry, Failure, FailureClass, FieldHash, Key, LastSeen, Now, Phase, Position, Row,
-};
+use crate::model::{Answer, Claim, Column, Entry, Failure, FailureClass, FieldHash, Key, LastSeen, Now, Position, Row};
 
 /// Seconds. A ticket that was created earlier than this before the claim, by the instance's clock, is an older one. The
 /// value is generous: entries outlive the reopen window of their tickets by minutes.
@@ -62,61 +60,52 @@ impl Dispatcher {
                 let due = now.mono + self.next_delay(partition, key);
                 self.wait_until(partition, key, due, Stage::Ambiguous(write, due));
             }
-            (ReadPurpose::RefreshRow, Answer::Rows { mut rows, .. }) if !rows.is_empty() => {
-                self.row_refreshed(partition, key, rows.swap_remove(0), now);
-                self.run_lane(partition, key, now, out);
-            }
-            (
-                ReadPurpose::RefreshRow,
-                Answer::Rows { .. } | Answer::Failed(Failure { class: FailureClass::Gone, .. }),
-            ) => {
-                self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::ConfirmMissing), now);
-            }
-            (ReadPurpose::ConfirmMissing, Answer::Rows { rows, .. }) => {
-                self.missing_ticket_searched(partition, key, &rows, now, out);
+            (ReadPurpose::ConfirmMissing { by_write }, Answer::Rows { rows, .. }) => {
+                self.missing_ticket_searched(partition, key, rows, by_write, now, out);
             }
             (ReadPurpose::DiscoverTicket, Answer::Rows { rows, .. }) => {
                 self.adopt_discovered_ticket(partition, key, rows, now);
                 self.run_lane(partition, key, now, out);
             }
-            (ReadPurpose::RefreshRow | ReadPurpose::ConfirmMissing | ReadPurpose::DiscoverTicket, _) => {
+            (ReadPurpose::RefreshRow | ReadPurpose::ConfirmMissing { .. } | ReadPurpose::DiscoverTicket, _) => {
                 self.wait_for_retry(partition, key, now);
             }
         }
     }
 
-    /// Records the row as it is now, for the next plan.
-    fn row_refreshed(&mut self, partition: i32, key: &Key, row: Row, now: Now) {
-        let phase = self.settings.states.phase(&row.state);
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
-        if let Some(entry) = p.entries.get_mut(key) {
-            let was = self.settings.states.phase(&entry.last_seen.state);
-            entry.last_seen = last_seen(&row, now);
-            if phase == Phase::Resolved && was != Phase::Resolved {
-                entry.resolved_at = Some(row.updated_on.saturating_mul(1000));
-            } else if phase.is_open() {
-                entry.resolved_at = None;
-            }
-        }
-        if let Some(lane) = p.lanes.get_mut(key) {
-            lane.row = Some(Box::new(row));
-        }
-    }
-
     /// A row that answered 404 was searched for by its correlation: lost read access looks the same as a deletion.
-    fn missing_ticket_searched(&mut self, partition: i32, key: &Key, rows: &[Row], now: Now, out: &mut Vec<Effect>) {
+    fn missing_ticket_searched(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        rows: Vec<Row>,
+        by_write: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(sys_id) = self.entry(partition, key).map(|e| e.sys_id.clone()) else {
             return self.enqueue_for_turn(partition, key, now, out);
         };
-        if rows.iter().any(|r| r.sys_id == sys_id) {
-            return self.wait_for_retry(partition, key, now);
+        if let Some(row) = rows.into_iter().find(|row| row.sys_id == sys_id) {
+            let sent_at = self.lane(partition, key).map_or(0, |lane| lane.sent_at);
+            self.row_seen(partition, key, row, sent_at, now);
+            return if by_write {
+                self.wait_for_retry(partition, key, now);
+            } else {
+                self.enqueue_for_turn(partition, key, now, out);
+            };
         }
         self.breaker.rejected(&format!("ticket {sys_id} of {key} is missing"), &self.settings);
-        Self::observe(out, Observation::TicketMissing(key.clone(), sys_id));
-        let closed = self.settings.states.closed.first().cloned().unwrap_or_default();
-        if let Some(entry) = self.partitions.get_mut(&partition).and_then(|p| p.entries.get_mut(key)) {
-            // A missing ticket is treated as closed: it is never written again, and an opening event creates a new one.
-            entry.last_seen = LastSeen { state: closed, at: now.unix, ..LastSeen::default() };
+        Self::observe(out, Observation::TicketMissing(key.clone(), sys_id.clone()));
+        // A missing ticket is treated as closed: it is never written again, and an opening event creates a new one.
+        let state = self.settings.states.closed.first().cloned().unwrap_or_default();
+        if let Some(p) = self.partitions.get_mut(&partition) {
+            if let Some(entry) = p.entries.get_mut(key) {
+                entry.last_seen =
+                    LastSeen { state: state.clone(), inactive: true, at: now.unix, ..LastSeen::default() };
+            }
+            let sent_at = p.lanes.get(key).map_or(0, |lane| lane.sent_at);
+            p.rows.put(key.clone(), Row { sys_id, state, inactive: true, ..Row::default() }, sent_at, now.mono);
         }
         self.enqueue_for_turn(partition, key, now, out);
     }
@@ -128,10 +117,13 @@ impl Dispatcher {
         if let Some(lane) = p.lanes.get_mut(key) {
             lane.lookup_done = true;
         }
-        let open = rows.iter().rposition(|r| self.settings.states.phase(&r.state).is_open());
+        let open = rows.iter().rposition(|row| row.phase(&self.settings.states).is_open());
         let Some(row) = rows.get(open.unwrap_or(rows.len().wrapping_sub(1))) else { return };
         let earlier_tickets = rows.iter().filter(|r| r.sys_id != row.sys_id).map(|r| r.sys_id.clone()).collect();
-        let resolved = self.settings.states.phase(&row.state) == Phase::Resolved;
+        let row = row.clone();
+        let clock_skew = self.clock_skew;
+        let ended = !row.phase(&self.settings.states).is_open();
+        let ended_at = row.ended_at(&self.settings.states).or(ended.then_some(row.updated_on));
         let entry = Entry {
             token: p.token,
             attempt: crate::model::AttemptId { token: p.token, number: 0 },
@@ -143,12 +135,14 @@ impl Dispatcher {
             fields: Vec::new(),
             earlier_tickets,
             occurred_at: i64::MIN,
-            resolved_at: resolved.then_some(row.updated_on.saturating_mul(1000)),
+            resolved_at: ended_at.map(|at| at.saturating_mul(1000).saturating_sub(clock_skew)),
             event_ids: Vec::new(),
-            last_seen: last_seen(row, now),
+            last_seen: last_seen(&row, now),
             written_at: now.unix,
         };
         p.put_entry(key, entry);
+        let sent_at = p.lanes.get(key).map_or(0, |lane| lane.sent_at);
+        p.rows.put(key.clone(), row, sent_at, now.mono);
     }
 
     /// Handles the rows and the journal that a verification found.
@@ -168,7 +162,7 @@ impl Dispatcher {
         match self.verify_write(partition, key, &claim, rows, journal, out) {
             Verification::Applied(row) => {
                 Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: true });
-                self.settle_applied(partition, key, &row, None, Vec::new(), now, out);
+                self.settle_applied(partition, key, *row, None, Vec::new(), now, out);
             }
             Verification::NotFound if conclusive => {
                 Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: false });
@@ -213,7 +207,7 @@ impl Dispatcher {
             if value.is_none_or(|v| field_hash(v) != *sent) {
                 continue;
             }
-            let adopted = FieldHash { sent: *sent, stored: None };
+            let adopted = FieldHash { sent: *sent, stored: None, kept: None };
             changed = true;
             match entry.fields.binary_search_by(|(c, _)| c.cmp(name)) {
                 Ok(at) => entry.fields[at].1 = adopted,
@@ -271,7 +265,10 @@ impl Dispatcher {
         // business rule may have changed others. A value that was there before proves nothing.
         let is_new = |(c, d): &(Column, u64)| {
             entry.is_some_and(|e| match e.fields.binary_search_by(|(known, _)| known.cmp(c)) {
-                Ok(at) => e.fields[at].1.sent != *d && e.fields[at].1.stored != Some(*d),
+                Ok(at) => {
+                    let known = e.fields[at].1;
+                    known.sent != *d && known.stored != Some(*d) && known.kept != Some(*d)
+                }
                 Err(_) => false,
             })
         };

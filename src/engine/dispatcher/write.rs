@@ -10,6 +10,7 @@ use crate::engine::event::{
 };
 use crate::engine::field_hash::field_hash;
 use crate::engine::fold::Segment;
+use crate::engine::freshness::SeenRow;
 use crate::engine::lane::{ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
@@ -123,9 +124,12 @@ impl Dispatcher {
                     }
                     self.resolve_without_write(partition, &segment);
                 }
-                Decision::Read => {
+                Decision::Read { will_write: false } if self.rules.is_disabled(Mutation::NoLookBeforeNothing) => {
+                    self.resolve_without_write(partition, &segment);
+                }
+                Decision::Read { will_write } => {
                     self.requeue_segment(partition, key, segment);
-                    self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
+                    self.look(partition, key, will_write, now);
                     return;
                 }
                 Decision::Write(plan) => {
@@ -154,7 +158,7 @@ impl Dispatcher {
         if !self.is_parked_for(partition, key, segment.origin) {
             return false;
         }
-        let open = p.entries.get(key).is_some_and(|e| self.settings.states.phase(&e.last_seen.state).is_open());
+        let open = p.entries.get(key).is_some_and(|entry| entry.phase(&self.settings.states).is_open());
         open || segment.from_open.is_none() || park.is_some_and(|park| park.active_run.is_some())
     }
 
@@ -180,12 +184,22 @@ impl Dispatcher {
     }
 
     fn decide(&mut self, partition: i32, key: &Key, segment: &Segment, now: Now, out: &mut Vec<Effect>) -> Decision {
-        let row = self.lane(partition, key).and_then(|l| l.row.take());
+        let max_age = self.max_row_age(partition, key);
         let p = self.partitions.get(&partition);
         let entry = p.and_then(|p| p.entries.get(key));
         let topic_generation = p.map_or(0, |p| p.topic_generation);
-        let context = PlanContext { entry: entry.as_deref(), row: row.as_deref(), now: now.unix, topic_generation };
+        let seen = p.and_then(|p| p.rows.get(key, now.mono, max_age)).filter(|_| entry.is_some());
+        let context = PlanContext {
+            entry: entry.as_deref(),
+            row: seen.map(|seen| &seen.row),
+            seen_after_open: seen.is_some_and(|seen| seen.sent_at >= segment.newest_open_received_at()),
+            topic_generation,
+        };
         let decision = decide(context, segment, &self.settings, &mut self.preserved);
+        let decided_on = seen.map(SeenRow::version);
+        if let Some(lane) = self.lane(partition, key) {
+            lane.decided_on = decided_on;
+        }
         for column in std::mem::take(&mut self.preserved) {
             Self::observe(out, Observation::UserEditPreserved(key.clone(), column));
         }

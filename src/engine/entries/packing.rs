@@ -22,6 +22,8 @@ mod flag {
     pub const RESOLVED: u8 = 16;
     /// The key had earlier tickets.
     pub const EARLIER: u8 = 32;
+    /// The ticket was last seen inactive.
+    pub const INACTIVE: u8 = 64;
 }
 
 /// Packs a key and its entry.
@@ -37,6 +39,7 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
         (entry.partial_note.is_some(), flag::PARTIAL),
         (entry.resolved_at.is_some(), flag::RESOLVED),
         (!entry.earlier_tickets.is_empty(), flag::EARLIER),
+        (entry.last_seen.inactive, flag::INACTIVE),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -130,7 +133,8 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
     let event_ids = (0..count).map(|_| reader.u64_le()).collect::<Option<_>>()?;
     let (state, mod_count) = (word(reader, interner)?.to_owned(), reader.number()?);
     let updated_by = word(reader, interner)?.to_owned();
-    let last_seen = LastSeen { state, mod_count, updated_by, at: written_at.wrapping_add(reader.signed()?) };
+    let at = written_at.wrapping_add(reader.signed()?);
+    let last_seen = LastSeen { state, mod_count, updated_by, inactive: has(flag::INACTIVE), at };
     let entry = Entry {
         token,
         attempt,
@@ -192,9 +196,9 @@ fn put_field(out: &mut Vec<u8>, value: &(Column, FieldHash), interner: &mut Inte
         put_text(out, column);
     }
     out.extend_from_slice(&hash.sent.to_le_bytes());
-    out.push(u8::from(hash.stored.is_some()));
-    if let Some(stored) = hash.stored {
-        out.extend_from_slice(&stored.to_le_bytes());
+    out.push(u8::from(hash.stored.is_some()) | u8::from(hash.kept.is_some()) << 1);
+    for value in [hash.stored, hash.kept].into_iter().flatten() {
+        out.extend_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -208,8 +212,10 @@ fn field(reader: &mut Reader<'_>, interner: &Interner) -> Option<(Column, FieldH
         number => interner.word(u16::try_from(number - 1).ok()?)?.clone(),
     };
     let sent = reader.u64_le()?;
-    let stored = if reader.byte()? == 0 { None } else { Some(reader.u64_le()?) };
-    Some((column, FieldHash { sent, stored }))
+    let present = reader.byte()?;
+    let mut optional = |bit: u8| if present & bit == 0 { Some(None) } else { reader.u64_le().map(Some) };
+    let (stored, kept) = (optional(1)?, optional(2)?);
+    Some((column, FieldHash { sent, stored, kept }))
 }
 
 /// The number that 32 lower-case hexadecimal digits represent.

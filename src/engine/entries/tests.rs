@@ -9,9 +9,11 @@ use crate::model::{AttemptId, FieldHash, LastSeen, PartialNote, Position, Token}
 
 /// An entry as it is after an incident was written with the columns of the default mapping.
 fn sample_entry(number: u64) -> Entry {
-    let own =
-        |column: &str| (column.into(), FieldHash { sent: number.wrapping_mul(0x9e37_79b9_7f4a_7c15), stored: None });
-    let common = |column: &str, value| (column.into(), FieldHash { sent: value + number % 3, stored: None });
+    let own = |column: &str| {
+        (column.into(), FieldHash { sent: number.wrapping_mul(0x9e37_79b9_7f4a_7c15), stored: None, kept: None })
+    };
+    let common =
+        |column: &str, value| (column.into(), FieldHash { sent: value + number % 3, stored: None, kept: None });
     Entry {
         token: Token(17),
         attempt: AttemptId { token: Token(17), number },
@@ -37,6 +39,7 @@ fn sample_entry(number: u64) -> Entry {
             state: "1".into(),
             mod_count: 0,
             updated_by: "svc_nowbridge".into(),
+            inactive: false,
             at: 1_790_000_000_900,
         },
         written_at: 1_790_000_000_901 + number.cast_signed() * 7,
@@ -112,7 +115,11 @@ prop_compose! {
         texts in prop::collection::vec(".{0,12}|[0-9]{1,25}|[A-Z]{0,4}[0-9]{0,20}|[0-9a-f]{32}|[0-9A-F]{32}", 5),
         numbers in prop::array::uniform8(any::<u64>()),
         (partition, index, generation, near) in any::<(i32, u32, u32, u16)>(),
-        fields in prop::collection::btree_map("[a-z_]{1,8}|.{0,80}", (0_u64..4, prop::option::of(any::<u64>())), 0..9),
+        fields in prop::collection::btree_map(
+            "[a-z_]{1,8}|.{0,80}",
+            (0_u64..4, prop::option::of(any::<u64>()), prop::option::of(any::<u64>())),
+            0..9
+        ),
         earlier_tickets in prop::collection::vec("[0-9a-f]{32}", 0..3),
         (partial, resolved, near_times) in any::<(bool, bool, bool)>(),
         event_ids in prop::collection::vec(any::<u64>(), 0..17),
@@ -127,12 +134,18 @@ prop_compose! {
             generation,
             position,
             partial_note: partial.then_some(PartialNote { position: Position { index: u32::MAX, ..position }, parts: 7 }),
-            fields: fields.into_iter().map(|(c, (sent, stored))| (c.into(), FieldHash { sent, stored })).collect(),
+            fields: fields.into_iter().map(|(c, (sent, stored, kept))| (c.into(), FieldHash { sent, stored, kept })).collect(),
             earlier_tickets,
             occurred_at: if near_times { time(1) } else { i64::MIN },
             resolved_at: resolved.then(|| time(numbers[7])),
             event_ids,
-            last_seen: LastSeen { state: texts[2].clone(), mod_count: numbers[7], updated_by: texts[3].clone(), at: time(0) },
+            last_seen: LastSeen {
+                state: texts[2].clone(),
+                mod_count: numbers[7],
+                updated_by: texts[3].clone(),
+                inactive: resolved,
+                at: time(0),
+            },
             written_at: time(numbers[2]),
         }
     }

@@ -30,6 +30,9 @@ pub struct FoldLimits {
     /// Events up to this position are not folded with later ones: a previous owner claimed them, and may have written
     /// dead letters of them, so later events must not change their result.
     pub claimed_up_to: Option<Position>,
+    /// Opening events begin a segment of their own: the lane's ticket is being read for those that wait, and what it
+    /// was before an opening event does not count for it.
+    pub opens_apart: bool,
 }
 
 impl FoldLimits {
@@ -51,7 +54,7 @@ impl FoldLimits {
             && segment.origin.folds_with(origin)
             && segment.invalid.is_none()
             && segment.has_note_room(note_chars, self.max_note_chars)
-            && opens_at.is_none_or(|at| segment.accepts_open(at, self.reopen_window))
+            && opens_at.is_none_or(|at| !self.opens_apart && segment.accepts_open(at, self.reopen_window))
     }
 }
 

@@ -272,8 +272,8 @@ impl World {
             UserAction::Cancel if phase.is_open() => Some("8"),
             UserAction::Delete => {
                 ticket.deleted = true;
-                ticket.user_changed_at = now;
                 self.user_changed_state[key] = true;
+                self.user_ended_at[key] = Some(now);
                 self.coverage.deleted_rows += 1;
                 return;
             }
@@ -282,13 +282,17 @@ impl World {
         self.coverage.user_changes += 1;
         if let Some(state) = state {
             ticket.state = state.into();
+            ticket.ended_on = (state != "2").then_some(date);
             self.user_changed_state[key] = true;
+            if state != "2" {
+                self.user_ended_at[key] = Some(now);
+            }
             self.coverage.user_state_changes += u64::from(state != "2");
         }
         ticket.mod_count += 1;
         ticket.updated_by_user = true;
         ticket.updated_on = date;
-        ticket.user_changed_at = now;
+        ticket.user_versions.push((ticket.mod_count, now));
         trace_line!(self, "user: {action:?} {} {name}={value}", self.instance.tickets[at].number);
     }
 }

@@ -15,6 +15,9 @@ use crate::model::{Intent, Position, RecordOrigin};
 /// A hold-down allows many alternatives. A key with more than this number is not checked against them.
 const MAX_ALTERNATIVES: usize = 400;
 
+/// Milliseconds. The clocks of members and instance differ by less than this, as far as an owner can know it.
+const CLOCK_MARGIN: i64 = 3_000;
+
 impl World {
     /// True once everything is resolved. Reports a violation if that takes too long.
     pub(super) fn finished(&mut self) -> bool {
@@ -65,6 +68,7 @@ impl World {
         let first_parts: Vec<Position> = notes.iter().filter(|(_, part)| *part == 1).map(|(at, _)| *at).collect();
         self.check_redriven_notes(key, &first_parts, &events)?;
         self.check_no_note_lost(key, &first_parts)?;
+        self.check_open_after_user(key, &events)?;
         if self.user_raced[key]
             || self.user_changed_state[key]
             || events.iter().any(|e| self.not_applied.contains(&e.position))
@@ -100,6 +104,25 @@ impl World {
             }
         }
         Err(format!("k{key} differs from the reference{mismatches}"))
+    }
+
+    /// A user ended the ticket, and the alert fired again after that: it must have an open ticket, unless it is over.
+    fn check_open_after_user(&mut self, key: usize, events: &[Intent]) -> Result<(), String> {
+        let Some(ended_at) = self.user_ended_at[key] else { return Ok(()) };
+        let newest = events.iter().filter(|event| event.action.affects_state()).max_by_key(|event| event.occurred_at);
+        let Some(newest) = newest.filter(|event| event.action.opens()) else { return Ok(()) };
+        let at = newest.occurred_at;
+        let equally_new = events.iter().filter(|e| e.action.affects_state() && e.occurred_at == at).count() > 1;
+        let repeated = newest.event_id.is_some() && events.iter().filter(|e| e.event_id == newest.event_id).count() > 1;
+        let dead_lettered = events.iter().any(|event| self.not_applied.contains(&event.position));
+        let ended_at = super::world::BASE + i64::try_from(ended_at).unwrap_or(0);
+        if equally_new || repeated || dead_lettered || self.params.hold_down > 0 || at <= ended_at + CLOCK_MARGIN {
+            return Ok(());
+        }
+        self.coverage.opened_after_user += 1;
+        let open = self.instance.tickets_of(key).any(|ticket| self.instance.phase(ticket).is_open());
+        let at = newest.position;
+        if open { Ok(()) } else { Err(format!("k{key}: the alert fires again since {at}, and has no open ticket")) }
     }
 
     fn events_of(&self, key: usize) -> Vec<Intent> {

@@ -38,10 +38,10 @@ pub(super) struct Ticket {
     pub(super) updated_on: i64,
     pub(super) created_on: i64,
     pub(super) deleted: bool,
-    /// When each member last read the row, in virtual time.
-    pub(super) row_read_at: [u64; 2],
-    /// When a user last changed it, in virtual time; 0: never.
-    pub(super) user_changed_at: u64,
+    /// When it was resolved, closed or canceled, on the instance's clock in seconds; `None` while it is open.
+    pub(super) ended_on: Option<i64>,
+    /// Versions that users made, and when, in virtual time.
+    pub(super) user_versions: Vec<(u64, u64)>,
     /// The bridge wrote it last, and the entry of this write is not in the ledger yet.
     pub(super) write_not_in_ledger: bool,
     /// A user set values in it.
@@ -51,11 +51,9 @@ pub(super) struct Ticket {
 /// A write of the bridge as the instance received it.
 #[derive(Debug, Clone)]
 pub(super) struct BridgeWrite {
-    /// The member that sent it.
-    pub(super) member: usize,
     pub(super) checked_at: u64,
-    /// When that member had last read the row.
-    pub(super) row_read_at: u64,
+    /// The version of the row on which it was decided.
+    pub(super) decided_on: Option<u64>,
     pub(super) key: usize,
     /// `None` creates a ticket.
     pub(super) sys_id: Option<String>,
@@ -66,7 +64,7 @@ pub(super) struct BridgeWrite {
 impl BridgeWrite {
     /// For requests that write nothing.
     pub(super) fn empty() -> Self {
-        Self { member: 0, checked_at: 0, row_read_at: 0, key: 0, sys_id: None, fields: Vec::new(), notes: Vec::new() }
+        Self { checked_at: 0, decided_on: None, key: 0, sys_id: None, fields: Vec::new(), notes: Vec::new() }
     }
 }
 
@@ -75,6 +73,8 @@ impl BridgeWrite {
 pub(super) struct Instance {
     pub(super) tickets: Vec<Ticket>,
     pub(super) states: StateModel,
+    /// Rows show when they were resolved or closed.
+    pub(super) shows_end_times: bool,
     /// A business rule that forces this column to this value.
     pub(super) business_rule: Option<(&'static str, &'static str)>,
 }
@@ -116,13 +116,16 @@ impl Instance {
             updated_by: if ticket.updated_by_user { "beth".into() } else { "nowbridge".into() },
             updated_on: ticket.updated_on,
             created_on: ticket.created_on,
+            inactive: false,
+            resolved_at: ticket.ended_on.filter(|_| self.shows_end_times),
+            closed_at: ticket.ended_on.filter(|_| self.shows_end_times),
             values: ticket.values.iter().map(|v| (v.column.to_string(), v.text.clone())).collect::<BTreeMap<_, _>>(),
         }
     }
 
-    /// Commits a write; `None` if the row does not exist. `date` is the instance's clock in seconds, `freshness` is
-    /// `max_row_age`, in milliseconds.
-    pub(super) fn commit(&mut self, write: &BridgeWrite, now: u64, date: i64, freshness: u64) -> Option<Committed> {
+    /// Commits a write; `None` if the row does not exist. `date` is the instance's clock in seconds; `max_age`, in
+    /// milliseconds, how long before it was sent the row on which a write was decided may have been replaced.
+    pub(super) fn commit(&mut self, write: &BridgeWrite, date: i64, max_age: u64) -> Option<Committed> {
         let mut violation = self.check_notes(write);
         let mut user_raced = false;
         let at = match &write.sys_id {
@@ -135,19 +138,23 @@ impl Instance {
             Some(sys_id) => {
                 let at = self.find(sys_id)?;
                 let ticket = &self.tickets[at];
-                let changed_since_read = ticket.user_changed_at > write.row_read_at;
-                let trusted = freshness > 0 && ticket.user_changed_at + freshness + 60_000 > write.checked_at;
-                user_raced = ticket.user_changed_at > 0 && (changed_since_read || trusted);
-                if !user_raced {
-                    violation = violation.or_else(|| self.check_update(write, at));
+                let seen = write.decided_on.unwrap_or(0);
+                let unseen = ticket.user_versions.iter().find(|(version, _)| *version > seen);
+                user_raced = unseen.is_some();
+                match unseen {
+                    Some((_, since)) if write.checked_at > since + max_age => {
+                        let age = write.checked_at - since;
+                        let text = format!("a write to {} ignores what a user did {age} ms before", ticket.number);
+                        violation = violation.or(Some(text));
+                    }
+                    Some(_) => {}
+                    None => violation = violation.or_else(|| self.check_update(write, at)),
                 }
                 at
             }
         };
         let warnings = self.apply_write(at, write, date);
-        let ticket = &mut self.tickets[at];
-        ticket.row_read_at[write.member] = now;
-        ticket.write_not_in_ledger = true;
+        self.tickets[at].write_not_in_ledger = true;
         let row = self.row(&self.tickets[at]);
         Some(Committed { row, warnings, violation, user_raced })
     }
@@ -166,8 +173,8 @@ impl Instance {
             updated_on: date,
             created_on: date,
             deleted: false,
-            row_read_at: [0; 2],
-            user_changed_at: 0,
+            ended_on: None,
+            user_versions: Vec::new(),
             write_not_in_ledger: false,
             user_edited: false,
         });
@@ -179,7 +186,10 @@ impl Instance {
         let ticket = &mut self.tickets[at];
         for (column, text) in &write.fields {
             if **column == *self.states.column {
+                let was_open = self.states.phase(&ticket.state).is_open();
                 ticket.state.clone_from(text);
+                let is_open = self.states.phase(text).is_open();
+                ticket.ended_on = if is_open { None } else { ticket.ended_on.filter(|_| !was_open).or(Some(date)) };
                 continue;
             }
             let mut text = text.clone();

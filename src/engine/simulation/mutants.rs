@@ -172,6 +172,26 @@ fn resync_check() {
     );
 }
 
+fn with_users(mutation: Mutation) {
+    let scenario = Scenario { mutation: Some(mutation), user_edits: 1_000, slow_permits: 0, ..Scenario::default() };
+    must_break(&format!("{mutation:?}"), scenario);
+}
+
+#[test]
+fn row_age_limit() {
+    with_users(Mutation::NoRowAgeLimit);
+}
+
+#[test]
+fn look_before_nothing_is_done() {
+    with_users(Mutation::NoLookBeforeNothing);
+}
+
+#[test]
+fn kept_values() {
+    with_users(Mutation::NoKeptValues);
+}
+
 #[test]
 fn conclusive_only_after_the_span() {
     without(

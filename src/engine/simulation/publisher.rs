@@ -33,6 +33,13 @@ pub(super) fn column(name: &'static str) -> Column {
     NAMES.with(|names| names.iter().find(|(n, _)| *n == name).map_or_else(|| Column::from(name), |(_, c)| c.clone()))
 }
 
+/// All columns that the simulated mapping may write, sorted.
+pub(super) fn mapped_columns() -> Vec<Column> {
+    let mut columns: Vec<Column> = COLUMNS.into_iter().chain([CLOSING]).map(column).collect();
+    columns.sort_unstable();
+    columns
+}
+
 /// Parameters of the records of a history.
 pub(super) struct PublishParams {
     pub(super) records: usize,

@@ -19,6 +19,7 @@ fn key_of(body: &InstanceRequest) -> usize {
         | InstanceRequest::Update { key, .. }
         | InstanceRequest::Read { key, .. }
         | InstanceRequest::Find { key, .. } => key_index(key),
+        InstanceRequest::ReadMany { .. } => unreachable!("a read of many keys"),
     }
 }
 
@@ -65,12 +66,6 @@ impl World {
             self.send(member, 1, Input::Loop(event));
             return;
         }
-        let row_read_at = match &body {
-            InstanceRequest::Update { sys_id, .. } => {
-                self.instance.find(sys_id).map_or(0, |at| self.instance.tickets[at].row_read_at[member])
-            }
-            _ => 0,
-        };
         let number = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
         self.requests.push(Request {
             member,
@@ -81,7 +76,6 @@ impl World {
             attempt,
             lease_until,
             checked_at: self.now,
-            row_read_at,
             sent_at: self.now,
             frozen_unsent: false,
             arrived: false,
@@ -188,24 +182,27 @@ impl World {
 
     fn answer_read(&mut self, number: u32) -> Answer {
         let request = &self.requests[number as usize];
-        let member = request.member;
-        let now = self.now;
         match &request.body {
             InstanceRequest::Read { sys_id, markers, .. } => {
                 let Some(at) = self.instance.find(sys_id) else { return failed(FailureClass::Gone, "http_404") };
-                let ticket = &mut self.instance.tickets[at];
-                ticket.row_read_at[member] = now;
+                let ticket = &self.instance.tickets[at];
                 let journal = (!markers.is_empty()).then(|| {
                     let present = |m: &&String| ticket.journal.iter().any(|l| l.marker == **m);
                     Journal::Read(markers.iter().filter(present).cloned().collect())
                 });
                 Answer::Rows { rows: vec![self.instance.row(&self.instance.tickets[at])], journal }
             }
+            InstanceRequest::ReadMany { tickets, .. } => {
+                let found = |sys_id: &String| self.instance.find(sys_id);
+                let found: Vec<usize> = tickets.iter().filter_map(|(_, sys_id)| found(sys_id)).collect();
+                self.coverage.shared_looks += 1;
+                Answer::Rows {
+                    rows: found.into_iter().map(|at| self.instance.row(&self.instance.tickets[at])).collect(),
+                    journal: None,
+                }
+            }
             body => {
                 let key = key_of(body);
-                for ticket in self.instance.tickets.iter_mut().filter(|t| t.key == key) {
-                    ticket.row_read_at[member] = now;
-                }
                 let rows = self.instance.tickets_of(key).filter(|t| !t.deleted).map(|t| self.instance.row(t)).collect();
                 Answer::Rows { rows, journal: None }
             }
@@ -374,7 +371,7 @@ impl World {
             }
         }
         trace_line!(self, "instance: commits {:?} of k{key}{}", self.requests[at].attempt, ghost_suffix(outcome));
-        let Some(committed) = self.instance.commit(&write, self.now, date, self.settings.max_row_age) else {
+        let Some(committed) = self.instance.commit(&write, date, self.max_row_age()) else {
             self.reply_after(number, outcome, failed(FailureClass::Gone, "http_404"));
             return;
         };
@@ -444,17 +441,24 @@ impl World {
         self.newest_committed[key] = self.newest_committed[key].max(Some(hi));
     }
 
+    /// How old the row may be on which a write is decided. Where permits are scarce, any age is allowed.
+    fn max_row_age(&self) -> u64 {
+        let scarce = self.params.max_permit_delay > 1_000;
+        if scarce { u64::MAX / 2 } else { 20 * self.settings.max_row_age + 2_000 }
+    }
+
     fn write_of(&self, number: u32) -> BridgeWrite {
         let request = &self.requests[number as usize];
-        let (sys_id, fields, notes) = match &request.body {
-            InstanceRequest::Create { fields, notes, .. } => (None, fields, notes),
-            InstanceRequest::Update { sys_id, fields, notes, .. } => (Some(sys_id.clone()), fields, notes),
+        let (sys_id, decided_on, fields, notes) = match &request.body {
+            InstanceRequest::Create { fields, notes, .. } => (None, None, fields, notes),
+            InstanceRequest::Update { sys_id, decided_on, fields, notes, .. } => {
+                (Some(sys_id.clone()), *decided_on, fields, notes)
+            }
             _ => return BridgeWrite::empty(),
         };
         BridgeWrite {
-            member: request.member,
             checked_at: request.checked_at,
-            row_read_at: request.row_read_at,
+            decided_on,
             key: key_of(&request.body),
             sys_id,
             fields: fields.clone(),

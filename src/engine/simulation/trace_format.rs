@@ -87,11 +87,14 @@ pub(super) fn effect(effect: &Effect) -> String {
                 InstanceRequest::Create { key, fields, notes, attempt } => {
                     format!("create {key} {attempt} {fields:?} {notes:?}")
                 }
-                InstanceRequest::Update { key, sys_id, fields, notes, attempt } => {
-                    format!("update {key} {attempt} {} {fields:?} {notes:?}", tail(sys_id))
+                InstanceRequest::Update { key, sys_id, decided_on, fields, notes, attempt } => {
+                    format!("update {key} {attempt} {} on {decided_on:?} {fields:?} {notes:?}", tail(sys_id))
                 }
                 InstanceRequest::Read { key, sys_id, markers, .. } => {
                     format!("read {key} {} {markers:?}", tail(sys_id))
+                }
+                InstanceRequest::ReadMany { tickets, .. } => {
+                    format!("read {:?}", tickets.iter().map(|(key, _)| &**key).collect::<Vec<_>>())
                 }
                 InstanceRequest::Find { key, .. } => format!("find {key}"),
             };

@@ -92,8 +92,6 @@ pub(super) struct Request {
     pub(super) attempt: Option<AttemptId>,
     pub(super) lease_until: u64,
     pub(super) checked_at: u64,
-    /// When the sending member last read the row.
-    pub(super) row_read_at: u64,
     pub(super) sent_at: u64,
     /// The process was frozen between the check and the sending.
     pub(super) frozen_unsent: bool,
@@ -186,6 +184,8 @@ pub(super) struct World {
     pub(super) user_raced: [bool; 3],
     /// Keys whose ticket's state a user changed.
     pub(super) user_changed_state: [bool; 3],
+    /// When a user last ended a key's ticket (resolved, closed, canceled or deleted it), in virtual time.
+    pub(super) user_ended_at: [Option<u64>; 3],
     /// Writes that may still take effect.
     pub(super) in_flight: Vec<u32>,
     pub(super) faults_over: bool,
@@ -267,6 +267,7 @@ impl World {
             first_violation: None,
             user_raced: [false; 3],
             user_changed_state: [false; 3],
+            user_ended_at: [None; 3],
             in_flight: Vec::new(),
             faults_over: false,
             faults_over_at: 0,
@@ -352,6 +353,7 @@ impl World {
         self.produce_faults.clear();
         self.user_raced = [false; 3];
         self.user_changed_state = [false; 3];
+        self.user_ended_at = [None; 3];
         self.in_flight.clear();
         self.visible = [0; 2];
         self.published_count = 0;
@@ -385,7 +387,9 @@ impl World {
         let user_edits = rng.u32(0..1000) < scenario.user_edits;
         self.settings = Settings {
             reopen_window: if scenario.scripted { 30_000 } else { [5_000, 20_000, 60_000][rng.usize(0..3)] },
-            max_row_age: if user_edits || rng.bool() { 0 } else { 30_000 },
+            max_row_age: [1_000, 5_000, 20_000][rng.usize(0..3)],
+            max_look_delay: [10, 3_000, 20_000][rng.usize(0..3)],
+            columns: publisher::mapped_columns(),
             request_deadline: deadline,
             max_transaction_time: settle,
             session_timeout: session,
@@ -431,6 +435,7 @@ impl World {
             hold_down: if scenario.scripted || rng.u32(0..20) > 0 { 0 } else { rng.u64(300..6_000) },
             ..HistoryParams::default()
         };
+        self.instance.shows_end_times = rng.bool();
         if rng.u32(0..12) == 0 {
             self.instance.business_rule = Some((publisher::COLUMNS[2], "2"));
             self.coverage.rule_changes += 1;

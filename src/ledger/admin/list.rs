@@ -95,7 +95,7 @@ pub fn list_keys<'a>(
     summary.incomplete += usize::from(content.header.as_ref().is_some_and(|header| header.incomplete));
     let loaded = &content.state;
     let with_ticket = loaded.entries.iter().map(|(key, entry)| {
-        let state = match states.phase(&entry.last_seen.state) {
+        let state = match entry.phase(states) {
             Phase::Resolved => KeyState::Resolved,
             Phase::Closed => KeyState::Closed,
             _ => KeyState::Open,

@@ -127,7 +127,7 @@ async fn plan(
 }
 
 fn is_included(ledger: &RouteLedger, entry: &Entry, include_closed: bool) -> bool {
-    include_closed || !matches!(ledger.states.phase(&entry.last_seen.state), Phase::Resolved | Phase::Closed)
+    include_closed || !matches!(entry.phase(&ledger.states), Phase::Resolved | Phase::Closed)
 }
 
 /// Returns the records of the included entries, as if no event at or after the start had been applied.

@@ -169,7 +169,7 @@ fn open_entries(
     let selected = |key: &Key| pattern.is_none_or(|pattern| key_matches(pattern, key));
     let mut open = HashMap::new();
     for (key, entry) in loaded.entries.iter().filter(|(key, _)| selected(key)) {
-        if !ledger.states.phase(&entry.last_seen.state).is_open() {
+        if !entry.phase(&ledger.states).is_open() {
             continue;
         }
         counts.open += 1;

@@ -140,8 +140,9 @@ async fn a_ledger_is_migrated_to_a_new_instance_address_and_route_name() {
     };
     let before = reads(&harness.state().await);
     check_tickets_are_found(&harness, events).await;
-    // The login check at the start is one.
-    assert!(reads(&harness.state().await) <= before + 1, "every ticket is known, so none is looked up");
+    // A look reads many tickets; a look-up by the key would be a request for each.
+    let count = reads(&harness.state().await) - before;
+    assert!(count < KEYS as u64 / 2, "every ticket is known, so none is looked up: {count} reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]

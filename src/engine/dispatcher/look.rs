@@ -1,0 +1,244 @@
+//! Looks: reading the rows on which decisions rest (protocol rule 7).
+//!
+//! A look costs a request, so it is shared: a request reads the rows of all lanes that wait for theirs, of those that
+//! are next in line for a turn, and of those whose look can wait because it will probably change nothing, up to
+//! [`MAX_READ_MANY`] in all. A lane that is next in line does not lose its place by that.
+
+use std::collections::BTreeMap;
+
+use super::entry::{ended_at, last_seen, record_values};
+use super::{Dispatcher, PendingRequest, RequestSender};
+use crate::engine::event::{Effect, InstanceRequest, RequestId};
+use crate::engine::lane::{ReadPurpose, Stage};
+use crate::engine::mutation::Mutation;
+use crate::engine::partition::{Partition, PartitionPhase};
+use crate::engine::request::MAX_READ_MANY;
+use crate::model::{Answer, AttemptId, Column, Failure, FailureClass, Key, Now, Row};
+
+/// A ticket whose row is being read.
+#[derive(Debug, Clone)]
+pub(super) struct LookTarget {
+    partition: i32,
+    load_generation: u64,
+    key: Key,
+    sys_id: String,
+    /// The attempt of the entry when the request was sent. If a write was settled since, the row is older than it.
+    attempt: AttemptId,
+}
+
+/// A partition and the key of a lane.
+type LaneKey = (i32, Key);
+
+/// The lanes that share a look.
+#[derive(Debug)]
+struct SharingLanes {
+    /// They wait for a look.
+    waiting: Vec<LaneKey>,
+    /// They are next in line for a turn, and will need a look.
+    in_line: Vec<LaneKey>,
+}
+
+impl Dispatcher {
+    /// How old the row may be on which a decision about this key rests, milliseconds.
+    pub(super) fn max_row_age(&self, partition: i32, key: &Key) -> u64 {
+        if self.rules.is_disabled(Mutation::NoRowAgeLimit) {
+            return u64::MAX;
+        }
+        let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
+        let (class, looks) = lane.map(|lane| (lane.class, lane.looks)).unwrap_or_default();
+        self.row_age_limit.of(class, self.settings.max_row_age, looks.saturating_sub(1))
+    }
+
+    /// Lets a lane wait for a look at its ticket.
+    pub(super) fn look(&mut self, partition: i32, key: &Key, will_write: bool, now: Now) {
+        let waiting: usize = self.partitions.values().map(|p| p.shared_looks.len()).sum();
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        p.rows.remove(key);
+        let Some(lane) = p.lanes.get_mut(key) else { return };
+        let due = *lane.look_due.get_or_insert(now.mono.saturating_add(self.settings.max_look_delay));
+        if will_write || due <= now.mono || waiting + 1 >= MAX_READ_MANY {
+            self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
+            return;
+        }
+        self.wait_until(partition, key, due, Stage::WaitingToShare(due));
+        if let Some(p) = self.partitions.get_mut(&partition) {
+            p.shared_looks.insert((due, key.clone()));
+        }
+    }
+
+    /// Reads the row of a lane that got a permit, and those of others with it.
+    pub(super) fn send_look(&mut self, partition: i32, key: &Key, now: Now, out: &mut Vec<Effect>) {
+        let Some(first) = self.look_target(partition, key) else {
+            return self.enqueue_for_turn(partition, key, now, out);
+        };
+        let SharingLanes { waiting, in_line } = self.lanes_to_look_at(partition, key, now);
+        let mut targets = vec![first];
+        targets.extend(waiting.iter().chain(&in_line).filter_map(|(partition, key)| self.look_target(*partition, key)));
+        let mut columns: Vec<Column> =
+            targets.iter().flat_map(|target| self.columns_to_read(target.partition, &target.key)).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let body = match &targets[..] {
+            [LookTarget { key, sys_id, .. }] => {
+                InstanceRequest::Read { key: key.clone(), sys_id: sys_id.clone(), columns, markers: Vec::new() }
+            }
+            _ => {
+                let tickets = targets.iter().map(|target| (target.key.clone(), target.sys_id.clone())).collect();
+                InstanceRequest::ReadMany { tickets, columns }
+            }
+        };
+        let id = RequestId(self.new_id());
+        self.breaker.sent(id);
+        self.stage(partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
+        for (partition, key) in &waiting {
+            self.stage(*partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
+        }
+        // The request counts for the lane that got the permit.
+        if let Some(lane) = self.lane(partition, key) {
+            lane.requests += 1;
+        }
+        let sent_at = now.mono;
+        let method = body.method();
+        self.pending_requests.insert(id, PendingRequest { method, sender: RequestSender::Look { targets, sent_at } });
+        let Some(epoch) = self.partitions.get(&partition).map(|p| p.epoch) else { return };
+        out.push(Effect::SendRequest { id, partition, epoch, lease_until: u64::MAX, body });
+    }
+
+    fn look_target(&self, partition: i32, key: &Key) -> Option<LookTarget> {
+        let p = self.partitions.get(&partition)?;
+        let entry = p.entries.get(key)?;
+        Some(LookTarget {
+            partition,
+            load_generation: p.load_generation,
+            key: key.clone(),
+            sys_id: entry.sys_id.clone(),
+            attempt: entry.attempt,
+        })
+    }
+
+    /// The other lanes whose rows are read by the same request.
+    fn lanes_to_look_at(&self, partition: i32, key: &Key, now: Now) -> SharingLanes {
+        let running = || self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
+        let is_look = |p: &Partition, key: &Key| {
+            p.lanes.get(key).is_some_and(|l| matches!(l.stage, Stage::WaitingToRead(ReadPurpose::RefreshRow)))
+        };
+        let mut waiting: Vec<LaneKey> = running()
+            .flat_map(|(&number, p)| {
+                p.permit_queue.values().filter(|key| is_look(p, key)).map(move |key| (number, key))
+            })
+            .filter(|(number, other)| (*number, *other) != (partition, key))
+            .map(|(number, key)| (number, key.clone()))
+            .take(MAX_READ_MANY - 1)
+            .collect();
+        let mut left = MAX_READ_MANY - 1 - waiting.len();
+        let needs_look = |number: i32, p: &Partition, key: &Key| {
+            p.entries.contains_key(key) && p.rows.get(key, now.mono, self.max_row_age(number, key)).is_none()
+        };
+        let mut ready: Vec<_> = running()
+            .flat_map(|(&number, p)| p.ready.iter().take(left).map(move |(rank, key)| (*rank, number, p, key)))
+            .collect();
+        ready.sort_unstable_by_key(|(rank, ..)| *rank);
+        let in_line: Vec<LaneKey> = ready
+            .into_iter()
+            .filter(|(_, number, p, key)| needs_look(*number, p, key))
+            .map(|(_, number, _, key)| (number, key.clone()))
+            .take(left)
+            .collect();
+        left -= in_line.len();
+        let mut shared: Vec<_> = running()
+            .flat_map(|(&number, p)| p.shared_looks.iter().take(left).map(move |(due, key)| (*due, number, key)))
+            .collect();
+        shared.sort_unstable();
+        waiting.extend(shared.into_iter().take(left).map(|(_, number, key)| (number, key.clone())));
+        SharingLanes { waiting, in_line }
+    }
+
+    /// Handles the answer to a look. Lanes that waited for it get in line for a turn.
+    pub(super) fn look_completed(
+        &mut self,
+        id: RequestId,
+        (targets, sent_at): (Vec<LookTarget>, u64),
+        answer: Answer,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let rows = match answer {
+            Answer::Rows { rows, .. } => Some(rows),
+            Answer::Failed(Failure { class: FailureClass::Gone, .. }) => Some(Vec::new()),
+            _ => None,
+        };
+        let by_sys_id = |rows: Vec<Row>| rows.into_iter().map(|row| (row.sys_id.clone(), row)).collect();
+        let mut rows: Option<BTreeMap<String, Row>> = rows.map(by_sys_id);
+        for LookTarget { partition, load_generation, key, sys_id, attempt } in targets {
+            if self.current_partition(partition, load_generation).is_none() {
+                continue;
+            }
+            let Some(lane) = self.lane(partition, &key) else { continue };
+            let waits = matches!(lane.stage, Stage::Reading(request, ReadPurpose::RefreshRow) if request == id);
+            let has_claim = lane.claim.is_some();
+            let Some(rows) = &mut rows else {
+                if waits {
+                    self.wait_for_retry(partition, &key, now);
+                }
+                continue;
+            };
+            let row = rows.remove(&sys_id);
+            let is_current = !has_claim && self.entry(partition, &key).is_some_and(|entry| entry.attempt == attempt);
+            match row {
+                Some(row) if is_current => {
+                    if let Some(lane) = self.lane(partition, &key).filter(|_| waits) {
+                        lane.looks = lane.looks.saturating_add(1);
+                    }
+                    self.row_seen(partition, &key, row, sent_at, now);
+                }
+                Some(_) => {}
+                None if waits => {
+                    let purpose = ReadPurpose::ConfirmMissing { by_write: false };
+                    self.wait_for_permit(partition, &key, Stage::WaitingToRead(purpose), now);
+                    continue;
+                }
+                None => {}
+            }
+            if waits {
+                self.enqueue_for_turn(partition, &key, now, out);
+            }
+        }
+    }
+
+    /// Records the row as it is now, for the next decision.
+    pub(super) fn row_seen(&mut self, partition: i32, key: &Key, row: Row, sent_at: u64, now: Now) {
+        let states = &self.settings.states;
+        let phase = row.phase(states);
+        let clock_skew = self.clock_skew;
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        if let Some(entry) = p.entries.get_mut(key) {
+            let was = entry.phase(states);
+            if row.mod_count != entry.last_seen.mod_count || entry.last_seen.updated_by.is_empty() {
+                // One version later, by our own user, right after a version of ours: a rule of the instance has
+                // rewritten it. With more versions in between, one of them may be a user's.
+                let by_rule = row.updated_by == self.settings.bridge_user
+                    && entry.last_seen.updated_by == self.settings.bridge_user
+                    && row.mod_count == entry.last_seen.mod_count + 1;
+                let by_rule = by_rule || self.rules.is_disabled(Mutation::NoKeptValues);
+                record_values(entry, &row, by_rule, &self.settings);
+            }
+            if phase.is_open() {
+                entry.resolved_at = None;
+            } else if was.is_open() {
+                entry.resolved_at = Some(ended_at(&row, Some(entry), states, clock_skew));
+            }
+            entry.last_seen = last_seen(&row, now);
+        }
+        if let Some(lane) = p.lanes.get_mut(key) {
+            lane.look_due = None;
+        }
+        p.rows.put(key.clone(), row, sent_at, now.mono);
+    }
+
+    /// Forgets rows that no decision may rest on any more.
+    pub(super) fn prune_seen_rows(&mut self, now: Now) {
+        const KEPT: u64 = 60_000;
+        let max_age = self.settings.max_row_age.max(KEPT);
+        self.partitions.values_mut().for_each(|p| p.rows.prune(now.mono, max_age));
+    }
+}
