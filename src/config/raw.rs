@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use sink::{
-    RawEvent, RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawSeverity,
-    RawSink, RawStates, RawTicketPer, RawWrite,
+    RawEvent, RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawOnUserResolve,
+    RawSeverity, RawSink, RawStates, RawTicketPer, RawWrite,
 };
 
 /// Configuration of nowbridge.

@@ -162,6 +162,8 @@ pub struct Segment {
     pub first_open_at: Option<i64>,
     /// When the newest opening event occurred.
     pub last_open_at: Option<i64>,
+    /// The episode of the last opening event.
+    pub episode: Option<u64>,
     /// All events, in order.
     pub events: Vec<SegmentEvent>,
     /// Number of characters of its notes.
@@ -184,6 +186,7 @@ impl Segment {
             open_position: None,
             first_open_at: None,
             last_open_at: None,
+            episode: None,
             events: Vec::new(),
             note_chars: 0,
             received_at,
@@ -198,7 +201,7 @@ impl Segment {
     }
 
     /// When its last closing event occurred, if the segment leaves the ticket closed by it.
-    fn closed_at(&self) -> Option<i64> {
+    pub fn closed_at(&self) -> Option<i64> {
         match &self.from_open {
             Some(from_open) => from_open.closed_at,
             None => self.before_open.closed_at,
@@ -233,6 +236,7 @@ impl Segment {
             self.open_position.get_or_insert(intent.position);
             self.first_open_at.get_or_insert(intent.occurred_at);
             self.last_open_at = self.last_open_at.max(Some(intent.occurred_at));
+            self.episode = intent.episode;
             self.hold_down = HoldDown { duration: intent.hold_down, received_at: now };
         }
         self.priority = self.priority.min(intent.priority);
@@ -294,6 +298,7 @@ impl Segment {
         self.priority = self.priority.min(later.priority);
         if later.last_open_at.is_some() {
             self.hold_down = later.hold_down;
+            self.episode = later.episode;
         }
         self.events.extend(later.events);
     }
@@ -311,6 +316,7 @@ impl Segment {
             open_position: Some(open_position),
             first_open_at: self.first_open_at.take(),
             last_open_at: self.last_open_at.take(),
+            episode: self.episode.take(),
             events: self.events.split_off(at),
             note_chars: self.note_chars,
             received_at: self.received_at,

@@ -30,6 +30,8 @@ pub enum Mutation {
     NoRowAgeLimit,
     /// That nothing has to be done for an opening event is decided without a look.
     NoLookBeforeNothing,
+    /// A repeat of a firing opens a ticket that a user ended.
+    NoFirings,
     /// A value of a user is known only as long as the row is.
     NoKeptValues,
     /// A resync is applied even if newer events of the key have arrived.

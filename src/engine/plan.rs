@@ -15,6 +15,9 @@ use super::settings::Settings;
 use crate::model::entry::ClaimKind;
 use crate::model::{Column, Entry, FieldHash, Phase, Row};
 
+/// Why nothing is done for an opening event although the alert fires.
+const SAME_FIRING: &str = "a user closed the ticket, and the alert is still firing for the same time";
+
 /// What to do with a segment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
@@ -114,6 +117,21 @@ fn decide_for_ticket(
 ) -> Decision {
     let phase = ctx.row.map_or_else(|| entry.phase(&settings.states), |row| row.phase(&settings.states));
     match (phase, &segment.from_open) {
+        (Phase::Closed | Phase::Resolved, Some(_)) if is_same_firing(entry, segment, settings) => {
+            if ctx.row.is_some() {
+                preserved.push(settings.states.column.as_str().into());
+            }
+            if phase == Phase::Closed {
+                return Decision::Skip(SAME_FIRING);
+            }
+            let mut change = merged_change(segment);
+            change.transitions = Phase::ALL;
+            update(ctx, entry, &change, false, phase, settings, preserved)
+        }
+        // The alert is over: if it opens again, that is another firing.
+        (Phase::Closed, None) if entry.ended_by_user && segment.closed_at().is_some() => {
+            Decision::Unchanged { resolved_at: entry.resolved_at }
+        }
         (Phase::Closed, None) => Decision::Skip("the ticket is closed, and the event does not open one"),
         (Phase::Closed, Some(_)) if segment.is_short_lived() => Decision::SkipShortLived,
         (Phase::Closed, Some(from_open)) => Decision::Write(create(ctx, from_open, segment, settings)),
@@ -130,12 +148,6 @@ fn decide_for_ticket(
                 _ if segment.is_short_lived() => Decision::SkipShortLived,
                 _ => Decision::Write(create(ctx, from_open, segment, settings)),
             }
-        }
-        (Phase::Resolved, Some(_)) if is_older_than_resolution(entry, segment) => {
-            // The alert fired before the ticket was resolved: its values are applied, its opening is not.
-            let mut change = merged_change(segment);
-            change.transitions = Phase::ALL;
-            update(ctx, entry, &change, false, phase, settings, preserved)
         }
         _ => update(ctx, entry, &merged_change(segment), segment.from_open.is_some(), phase, settings, preserved),
     }
@@ -163,9 +175,15 @@ fn needs_new_ticket(entry: &Entry, segment: &Segment, settings: &Settings) -> bo
     segment.first_open_at.is_some_and(|at| at.saturating_sub(resolved) > to_i64(settings.reopen_window))
 }
 
-fn is_older_than_resolution(entry: &Entry, segment: &Segment) -> bool {
-    // If it is not known when the ticket was resolved, the alert is taken to have opened again.
-    segment.last_open_at.zip(entry.resolved_at).is_some_and(|(at, resolved)| at < resolved)
+/// True if a user ended the ticket, and the segment's opening events repeat the firing that the user knew of: they do
+/// not open the ticket again, nor create another one.
+fn is_same_firing(entry: &Entry, segment: &Segment, settings: &Settings) -> bool {
+    entry.ended_by_user
+        && segment.before_open.closed_at.is_none()
+        && match segment.episode {
+            Some(episode) => entry.episode == Some(episode),
+            None => !settings.reopen_after_user,
+        }
 }
 
 fn create(ctx: PlanContext<'_>, from_open: &FoldedChange, segment: &Segment, settings: &Settings) -> Box<WritePlan> {

@@ -58,6 +58,8 @@ pub struct Settings {
     pub note_limit: usize,
     /// Columns that the bridge overwrites even if a user edited them.
     pub overwrite_columns: BTreeSet<Column>,
+    /// True if an opening event without an episode opens a ticket again that a user has resolved or closed.
+    pub reopen_after_user: bool,
     /// Each write is self-contained, as an event is: it contains all columns of its fold, always the state column, and
     /// a marker of its attempt, by which an ambiguous write is settled. The state column contains what the mapping says
     /// (a severity), and `states.resolved` if the alert is over. A key has one ticket as long as it has an entry.
@@ -94,6 +96,7 @@ impl Default for Settings {
             budget: BufferSize { events: 100_000, bytes: 64 << 20 },
             note_limit: 16_000,
             overwrite_columns: BTreeSet::new(),
+            reopen_after_user: true,
             full_snapshot: false,
             marker_prefix: "alerts".into(),
             seed: 0,

@@ -27,6 +27,8 @@ fn entry(token: i64, attempt: AttemptId, offset: i64) -> Entry {
         occurred_at: 0,
         resolved_at: None,
         event_ids: Vec::new(),
+        episode: None,
+        ended_by_user: false,
         last_seen: LastSeen::default(),
         written_at: 0,
     }
@@ -46,6 +48,8 @@ fn claim(attempt: AttemptId, offset: i64) -> Claim {
         occurred_at: 0,
         resolved_at: None,
         event_ids: Vec::new(),
+        episode: None,
+        alert_over: false,
         instance_time: 0,
         span: 130_000,
     }

@@ -21,9 +21,11 @@ pub(super) struct TemplateContext {
 }
 
 impl TemplateContext {
-    /// Returns the event's severity; `unknown` if it has none.
-    pub fn severity(event: &AlertEvent) -> &str {
-        event.severity.as_deref().unwrap_or("unknown")
+    /// Returns the event's severity. An event without one has the severity `unknown` if it opens the alert, else none:
+    /// an update or a resolution that does not name the severity leaves it as it is.
+    pub fn severity(event: &AlertEvent, action: Action) -> Option<&str> {
+        let known = event.severity.as_deref().filter(|severity| *severity != "unknown");
+        known.or_else(|| action.opens().then_some("unknown"))
     }
 
     /// Returns the value of a text variable; `None` if it has no value or is not a text.
@@ -47,7 +49,7 @@ impl TemplateContext {
                 return Some(Cow::Owned(at.to_string()));
             }
             "priority" => event.priority.as_deref(),
-            "severity" => Some(Self::severity(event)),
+            "severity" => Self::severity(event, self.action),
             "source" => Some(event.system.as_str()),
             "status" => Some(event.status.as_str()),
             "title" => event.title.as_deref(),

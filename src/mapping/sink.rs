@@ -91,9 +91,11 @@ impl SinkMapping {
         {
             return Ok(None);
         }
-        let severity = TemplateContext::severity(event);
-        let rule = self.rules.severity.get(severity).or_else(|| self.rules.severity.get("unknown"));
-        let (impact, urgency) = rule.map_or((None, None), |rule| (rule.impact.clone(), rule.urgency.clone()));
+        let severity = TemplateContext::severity(event, action);
+        let known = severity.and_then(|severity| self.rules.severity.get(severity));
+        let rule = known.or_else(|| self.rules.severity.get("unknown"));
+        let values = rule.filter(|_| severity.is_some());
+        let (impact, urgency) = values.map_or((None, None), |rule| (rule.impact.clone(), rule.urgency.clone()));
         let context = Arc::new(TemplateContext { event: Arc::clone(event), action, impact, urgency });
         // An action that does not affect the state is only a note: its event may lack the alert's values.
         let fields = if action.affects_state() { self.values(&self.fields, &context)? } else { Vec::new() };
@@ -106,6 +108,7 @@ impl SinkMapping {
             closing,
             note: self.note(action, &context)?,
             event_id: (event.event_id_native && !event.event_id.is_empty()).then(|| event_id_hash(&event.event_id)),
+            episode: event.episode.as_deref().filter(|_| action.opens()).map(event_id_hash),
             occurred_at: event.occurred_at,
             priority: rule.map_or(2, |rule| rule.priority),
             hold_down: rule.and_then(|rule| rule.hold_down).unwrap_or(self.rules.hold_down),

@@ -96,6 +96,24 @@ fn notes_contain_their_author_and_write_no_fields() {
 }
 
 #[test]
+fn an_update_without_a_severity_leaves_the_one_of_the_ticket() {
+    for severity in [None, Some("unknown".to_owned())] {
+        for (action, written) in [(Action::Open, true), (Action::Update, false), (Action::Resolve, false)] {
+            let intent = map(&AlertEvent { action: Some(action), severity: severity.clone(), ..event() });
+            let has = |name: &str| intent.fields.iter().any(|(column, _)| **column == *name);
+            assert_eq!((has("impact"), has("urgency")), (written, written), "{action:?} {severity:?}");
+        }
+    }
+}
+
+#[test]
+fn an_opening_event_has_the_firing_that_its_sender_names() {
+    let episode = |action| map(&AlertEvent { action: Some(action), episode: Some("f1".into()), ..event() }).episode;
+    assert_eq!(episode(Action::Open), Some(event_id_hash("f1")));
+    assert_eq!((episode(Action::Update), map(&event()).episode), (None, None));
+}
+
+#[test]
 fn impact_urgency_and_priority_follow_from_the_severity() {
     let values = |severity: Option<&str>| {
         let intent = map(&AlertEvent { severity: severity.map(Into::into), ..event() });

@@ -12,6 +12,9 @@ pub struct AlertEvent {
     pub event_id: String,
     /// False if `event_id` was derived from content and so does not identify repetitions.
     pub event_id_native: bool,
+    /// Identifies the firing of the alert that an opening event belongs to; `None` if the sender does not tell. Repeats
+    /// of one firing have the same value.
+    pub episode: Option<String>,
     /// The system that raised the alert, such as `alertmanager`.
     pub system: String,
     /// Account, organization or server of that system.

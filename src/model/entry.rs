@@ -127,6 +127,12 @@ pub struct Entry {
     /// Hashes of the last 16 native event ids.
     #[serde(rename = "ev", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,
+    /// The episode of the newest opening event, if its sender names episodes.
+    #[serde(rename = "ep", default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<u64>,
+    /// True if a user resolved, closed or deleted the ticket, and the alert has not been over since.
+    #[serde(rename = "ue", default, skip_serializing_if = "is_false")]
+    pub ended_by_user: bool,
     /// The row as last seen.
     #[serde(rename = "s")]
     pub last_seen: LastSeen,
@@ -204,6 +210,12 @@ pub struct Claim {
     /// Hashes of the native event ids that the write carries.
     #[serde(rename = "ev", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,
+    /// The episode of the newest opening event in the write, if its sender names episodes.
+    #[serde(rename = "ep", default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<u64>,
+    /// True if the events of the write end the alert, whatever the state of the ticket.
+    #[serde(rename = "ov", default, skip_serializing_if = "is_false")]
+    pub alert_over: bool,
     /// A lower bound of the instance's clock when the claim was made, Unix milliseconds.
     #[serde(rename = "it")]
     pub instance_time: i64,

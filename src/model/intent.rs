@@ -29,6 +29,8 @@ pub struct Intent {
     /// Hash of the publisher's event id, if it gives one that is unique per event. `None` for an id derived from
     /// content: the second of two equal events would be lost.
     pub event_id: Option<u64>,
+    /// Hash of the episode of an opening event: see [`super::AlertEvent::episode`].
+    pub episode: Option<u64>,
     /// When the event happened at the source, Unix milliseconds.
     pub occurred_at: i64,
     /// 0 is the most urgent.

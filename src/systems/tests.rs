@@ -149,6 +149,23 @@ fn an_alertmanager_group_is_one_event() {
     );
     assert_eq!(event.json["alert_counts"], json!({ "total": 5, "firing": 2, "resolved": 1 }));
     assert!(!event.event_id_native);
+    assert_eq!(event.episode.as_deref(), Some("2026-11-23T10:00:00.123Z"), "the start of the oldest firing alert");
+}
+
+#[test]
+fn a_truncated_group_is_not_resolved_although_the_alerts_that_it_lists_are() {
+    let body = |truncated: u64| {
+        let mut body: serde_json::Value = serde_json::from_str(WEBHOOK).unwrap();
+        body["status"] = json!("resolved");
+        body["truncatedAlerts"] = json!(truncated);
+        body["alerts"].as_array_mut().unwrap().iter_mut().for_each(|alert| alert["status"] = json!("resolved"));
+        body.to_string()
+    };
+    for (truncated, action) in [(0, Action::Resolve), (2, Action::Update)] {
+        let record = record(None, body(truncated).as_bytes());
+        let events = Decoder::Alertmanager(TicketPer::Group).decode(&record).unwrap();
+        assert_eq!((events[0].action, events[0].episode.as_deref()), (Some(action), None));
+    }
 }
 
 #[test]
@@ -166,6 +183,7 @@ fn each_alertmanager_alert_is_an_event() {
             ("alertmanager:alert:2123456789abcdef", Action::Resolve, "Disk of db-3 is 95 % full", "critical"),
         ]
     );
+    assert_eq!(events[0].episode.as_deref(), Some("2026-11-23T10:00:00.123Z"));
     assert_eq!(events[2].json["ends_at"], "2026-11-23T10:04:00Z");
     assert_eq!(events[0].json["starts_at"], "2026-11-23T10:00:00.123Z");
     assert!(events[0].json["ends_at"].is_null());

@@ -55,6 +55,10 @@ pub(in super::super) struct RawSink {
     pub lengths: Option<BTreeMap<String, u32>>,
     /// What to do with a column that a user has changed: `keep` the user's value, or `overwrite` it. Default `keep`.
     pub on_user_edit: Option<BTreeMap<String, RawOnUserEdit>>,
+    /// What an opening event does after a user has resolved or closed the ticket, if its sender does not name firings:
+    /// `reopen` the ticket (within `reopen_window`, else create a new one), or `keep` it until the alert was over.
+    /// Default `reopen`. Where firings are named (`episode`), only a new one opens the ticket again.
+    pub on_user_resolve: Option<RawOnUserResolve>,
     /// How long an alert must stay open before it gets a ticket, or before its resolved ticket is reopened. An alert
     /// that is over sooner gets none. Default `0s`.
     pub hold_down: Option<String>,
@@ -197,6 +201,16 @@ pub(in super::super) enum RawOnUserEdit {
     Keep,
     /// The bridge overwrites the user's value.
     Overwrite,
+}
+
+/// What an opening event does to a ticket that a user has resolved or closed.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum RawOnUserResolve {
+    /// It opens the ticket again.
+    Reopen,
+    /// It does not, until the alert was over.
+    Keep,
 }
 
 /// What to do if the ledger is missing.

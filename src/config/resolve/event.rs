@@ -99,6 +99,7 @@ pub(super) fn reject_inapplicable_keys(raw: &RawSink, at: &str, context: &mut Co
     let inapplicable = [
         ("max_row_age", raw.max_row_age.is_some(), "the bridge never reads the alert"),
         ("on_user_edit", raw.on_user_edit.is_some(), "the bridge does not see user edits of an alert"),
+        ("on_user_resolve", raw.on_user_resolve.is_some(), "the bridge does not see user edits of an alert"),
         ("states", raw.states.is_some(), "the state of an alert follows from the severity of its events"),
         ("correlation_display", raw.correlation_display.is_some(), "`event.source` names the bridge"),
         ("table", raw.table.as_deref().is_some_and(|table| table != TABLE), "events go to `em_event`"),

@@ -13,8 +13,8 @@ use crate::model::StateModel;
 use crate::systems::{Decoder, TicketPer};
 
 use super::super::raw::{
-    RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawSink, RawStates,
-    RawTicketPer, RawWrite,
+    RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawOnUserResolve, RawSink,
+    RawStates, RawTicketPer, RawWrite,
 };
 use super::super::resolved::{Grouping, Instance, Kafka, OnMissingLedger, Sink, Start, Topics, Write};
 use super::super::units;
@@ -307,6 +307,7 @@ fn engine_settings(raw: &RawSink, at: &str, instance: &Instance, kafka: &Kafka, 
         },
         note_limit: raw.note_limit.map_or(default.note_limit, |n| n as usize),
         overwrite_columns,
+        reopen_after_user: raw.on_user_resolve != Some(RawOnUserResolve::Keep),
         ..default
     }
 }

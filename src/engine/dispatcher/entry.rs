@@ -75,17 +75,7 @@ pub(super) fn make_entry(
     let by_bridge = row.updated_by == settings.bridge_user;
     let creates = matches!(claim.kind, ClaimKind::Create { .. });
     let same = old.filter(|_| !creates);
-    let mut fields = same.map(|e| e.fields.clone()).unwrap_or_default();
-    for (column, sent) in &claim.fields {
-        // If a user wrote last, a difference comes from the user and not from a business rule.
-        let stored = row.values.get(&**column).filter(|_| by_bridge);
-        let stored = stored.map(|v| field_hash(v)).filter(|d| d != sent);
-        let value = FieldHash { sent: *sent, stored, kept: None };
-        match fields.binary_search_by(|(c, _)| c.cmp(column)) {
-            Ok(at) => fields[at].1 = value,
-            Err(at) => fields.insert(at, (column.clone(), value)),
-        }
-    }
+    let fields = written_fields(same, claim, row, by_bridge);
     let mut earlier_tickets = old.map(|e| e.earlier_tickets.clone()).unwrap_or_default();
     if creates && let Some(old) = old {
         earlier_tickets.push(old.sys_id.clone());
@@ -99,14 +89,7 @@ pub(super) fn make_entry(
         // Somebody else wrote the row since it was last seen: which values are whose is decided at the next look.
         last_seen.updated_by.clear();
     }
-    let states = &settings.states;
-    // A user may have ended the ticket before the write, which had nothing to do with it.
-    let ended_by_user = claim.resolved_at.is_none() && !row.phase(states).is_open() && !settings.full_snapshot;
-    let resolved_at = match same {
-        _ if !ended_by_user => claim.resolved_at,
-        Some(old) if !old.phase(states).is_open() => old.resolved_at,
-        _ => Some(ended_at(row, same, states, clock_skew)),
-    };
+    let (resolved_at, ended_by_user) = end_of_ticket(same, claim, row, settings, clock_skew);
     let mut entry = Entry {
         token,
         attempt: claim.attempt,
@@ -120,6 +103,8 @@ pub(super) fn make_entry(
         occurred_at: claim.occurred_at.max(old.map_or(i64::MIN, |e| e.occurred_at)),
         resolved_at,
         event_ids,
+        episode: claim.episode.or(old.and_then(|old| old.episode)),
+        ended_by_user,
         last_seen,
         written_at: now.unix,
     };
@@ -127,4 +112,43 @@ pub(super) fn make_entry(
         record_values(&mut entry, row, true, settings);
     }
     entry
+}
+
+/// The field hashes after a write.
+fn written_fields(same: Option<&Entry>, claim: &Claim, row: &Row, by_bridge: bool) -> Vec<(Column, FieldHash)> {
+    let mut fields = same.map(|e| e.fields.clone()).unwrap_or_default();
+    for (column, sent) in &claim.fields {
+        // If a user wrote last, a difference comes from the user and not from a business rule.
+        let stored = row.values.get(&**column).filter(|_| by_bridge);
+        let stored = stored.map(|v| field_hash(v)).filter(|d| d != sent);
+        let value = FieldHash { sent: *sent, stored, kept: None };
+        match fields.binary_search_by(|(c, _)| c.cmp(column)) {
+            Ok(at) => fields[at].1 = value,
+            Err(at) => fields.insert(at, (column.clone(), value)),
+        }
+    }
+    fields
+}
+
+/// When the ticket was resolved, and whether a user ended it, who may have done so before the write, which had nothing
+/// to do with it.
+fn end_of_ticket(
+    same: Option<&Entry>,
+    claim: &Claim,
+    row: &Row,
+    settings: &Settings,
+    clock_skew: i64,
+) -> (Option<i64>, bool) {
+    let states = &settings.states;
+    if row.phase(states).is_open() || settings.full_snapshot {
+        return (claim.resolved_at, false);
+    }
+    let was_open = same.is_none_or(|old| old.phase(states).is_open());
+    let resolved_at = match same {
+        _ if claim.resolved_at.is_some() => claim.resolved_at,
+        Some(old) if !was_open => old.resolved_at,
+        _ => Some(ended_at(row, same, states, clock_skew)),
+    };
+    let by_bridge = claim.alert_over || claim.state.as_ref() == Some(&states.resolved);
+    (resolved_at, !by_bridge && (was_open || same.is_some_and(|old| old.ended_by_user)))
 }

@@ -224,7 +224,9 @@ impl Dispatcher {
             }
             if phase.is_open() {
                 entry.resolved_at = None;
+                entry.ended_by_user = false;
             } else if was.is_open() {
+                entry.ended_by_user = true;
                 entry.resolved_at = Some(ended_at(&row, Some(entry), states, clock_skew));
             }
             entry.last_seen = last_seen(&row, now);

@@ -34,13 +34,29 @@ impl Dispatcher {
         let occurred_at = old.occurred_at.max(segment.occurred_at());
         let ids = || segment.events.iter().filter_map(|event| event.event_id);
         let all_known = ids().all(|id| old.event_ids.contains(&id));
-        if occurred_at == old.occurred_at && resolved_at == old.resolved_at && all_known {
+        let episode = segment.episode.or(old.episode);
+        let ended_by_user = old.ended_by_user && segment.closed_at().is_none();
+        if occurred_at == old.occurred_at
+            && resolved_at == old.resolved_at
+            && all_known
+            && episode == old.episode
+            && ended_by_user == old.ended_by_user
+        {
             return None;
         }
         let position = segment.last_position().unwrap_or(old.position).max(old.position);
         let (token, written_at) = (p.token, now.unix);
-        let mut entry = Entry { token, position, occurred_at, resolved_at, written_at, ..old.into_owned() };
-        entry.partial_note = None;
+        let mut entry = Entry {
+            token,
+            position,
+            partial_note: None,
+            occurred_at,
+            resolved_at,
+            episode,
+            ended_by_user,
+            written_at,
+            ..old.into_owned()
+        };
         remember_ids(&mut entry.event_ids, ids());
         Some(entry)
     }

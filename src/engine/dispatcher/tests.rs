@@ -83,6 +83,7 @@ impl Harness {
             closing: Vec::new(),
             note: None,
             event_id: None,
+            episode: None,
             occurred_at: self.now.unix + offset,
             priority: 3,
             hold_down: 0,
@@ -331,6 +332,8 @@ fn finished_ticket() -> LedgerState {
         occurred_at: 0,
         resolved_at: Some(long_ago),
         event_ids: Vec::new(),
+        episode: None,
+        ended_by_user: false,
         last_seen: LastSeen { state: settings.states.resolved, ..LastSeen::default() },
         written_at: long_ago,
     };

@@ -101,6 +101,7 @@ impl Dispatcher {
         let state = self.settings.states.closed.first().cloned().unwrap_or_default();
         if let Some(p) = self.partitions.get_mut(&partition) {
             if let Some(entry) = p.entries.get_mut(key) {
+                entry.ended_by_user |= entry.phase(&self.settings.states).is_open();
                 entry.last_seen =
                     LastSeen { state: state.clone(), inactive: true, at: now.unix, ..LastSeen::default() };
             }
@@ -137,6 +138,8 @@ impl Dispatcher {
             occurred_at: i64::MIN,
             resolved_at: ended_at.map(|at| at.saturating_mul(1000).saturating_sub(clock_skew)),
             event_ids: Vec::new(),
+            episode: None,
+            ended_by_user: false,
             last_seen: last_seen(&row, now),
             written_at: now.unix,
         };

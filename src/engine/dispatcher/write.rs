@@ -187,6 +187,12 @@ impl Dispatcher {
         let max_age = self.max_row_age(partition, key);
         let p = self.partitions.get(&partition);
         let entry = p.and_then(|p| p.entries.get(key));
+        let entry = entry.map(|mut entry| {
+            if self.rules.is_disabled(Mutation::NoFirings) {
+                entry.to_mut().ended_by_user = false;
+            }
+            entry
+        });
         let topic_generation = p.map_or(0, |p| p.topic_generation);
         let seen = p.and_then(|p| p.rows.get(key, now.mono, max_age)).filter(|_| entry.is_some());
         let context = PlanContext {
@@ -308,6 +314,8 @@ impl Dispatcher {
             occurred_at,
             resolved_at: plan.resolved_at,
             event_ids: segment.events.iter().filter_map(|e| e.event_id).collect(),
+            episode: segment.episode,
+            alert_over: segment.closed_at().is_some(),
             instance_time: now.unix + self.clock_skew,
             span: self.settings.request_deadline + self.settings.max_transaction_time,
         }

@@ -22,8 +22,15 @@ mod flag {
     pub const RESOLVED: u8 = 16;
     /// The key had earlier tickets.
     pub const EARLIER: u8 = 32;
-    /// The ticket was last seen inactive.
-    pub const INACTIVE: u8 = 64;
+    /// The ticket was last seen inactive, or a user ended it, or the episode is known: a byte of [`more`] follows.
+    pub const MORE: u8 = 64;
+}
+
+/// Rare properties of an entry.
+mod more {
+    pub const INACTIVE: u8 = 1;
+    pub const ENDED_BY_USER: u8 = 2;
+    pub const EPISODE: u8 = 4;
 }
 
 /// Packs a key and its entry.
@@ -31,6 +38,14 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
     let mut out = Vec::with_capacity(160);
     put_text(&mut out, key);
     let (id, digits) = (from_hex(&entry.sys_id), split_digits(&entry.number));
+    let mut more_flags = 0;
+    for (set, bit) in [
+        (entry.last_seen.inactive, more::INACTIVE),
+        (entry.ended_by_user, more::ENDED_BY_USER),
+        (entry.episode.is_some(), more::EPISODE),
+    ] {
+        more_flags |= if set { bit } else { 0 };
+    }
     let mut flags = 0;
     for (set, bit) in [
         (entry.attempt.token == entry.token, flag::OWN_ATTEMPT),
@@ -39,11 +54,17 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
         (entry.partial_note.is_some(), flag::PARTIAL),
         (entry.resolved_at.is_some(), flag::RESOLVED),
         (!entry.earlier_tickets.is_empty(), flag::EARLIER),
-        (entry.last_seen.inactive, flag::INACTIVE),
+        (more_flags != 0, flag::MORE),
     ] {
         flags |= if set { bit } else { 0 };
     }
     out.push(flags);
+    if more_flags != 0 {
+        out.push(more_flags);
+    }
+    if let Some(episode) = entry.episode {
+        out.extend_from_slice(&episode.to_le_bytes());
+    }
     put_signed(&mut out, entry.token.0);
     if entry.attempt.token != entry.token {
         put_signed(&mut out, entry.attempt.token.0);
@@ -100,6 +121,8 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
     let key = reader.text()?;
     let flags = reader.byte()?;
     let has = |bit: u8| flags & bit != 0;
+    let more_flags = if has(flag::MORE) { reader.byte()? } else { 0 };
+    let episode = if more_flags & more::EPISODE == 0 { None } else { Some(reader.u64_le()?) };
     let token = Token(reader.signed()?);
     let attempted = if has(flag::OWN_ATTEMPT) { token } else { Token(reader.signed()?) };
     let attempt = AttemptId { token: attempted, number: reader.number()? };
@@ -134,7 +157,7 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
     let (state, mod_count) = (word(reader, interner)?.to_owned(), reader.number()?);
     let updated_by = word(reader, interner)?.to_owned();
     let at = written_at.wrapping_add(reader.signed()?);
-    let last_seen = LastSeen { state, mod_count, updated_by, inactive: has(flag::INACTIVE), at };
+    let last_seen = LastSeen { state, mod_count, updated_by, inactive: more_flags & more::INACTIVE != 0, at };
     let entry = Entry {
         token,
         attempt,
@@ -148,6 +171,8 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
         occurred_at,
         resolved_at,
         event_ids,
+        episode,
+        ended_by_user: more_flags & more::ENDED_BY_USER != 0,
         last_seen,
         written_at,
     };

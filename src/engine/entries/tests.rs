@@ -35,6 +35,8 @@ fn sample_entry(number: u64) -> Entry {
         occurred_at: 1_790_000_000_000 + number.cast_signed() * 7,
         resolved_at: None,
         event_ids: vec![number.wrapping_mul(0x2545_f491_4f6c_dd1d)],
+        episode: None,
+        ended_by_user: false,
         last_seen: LastSeen {
             state: "1".into(),
             mod_count: 0,
@@ -139,6 +141,8 @@ prop_compose! {
             occurred_at: if near_times { time(1) } else { i64::MIN },
             resolved_at: resolved.then(|| time(numbers[7])),
             event_ids,
+            episode: partial.then_some(numbers[6]),
+            ended_by_user: near_times,
             last_seen: LastSeen {
                 state: texts[2].clone(),
                 mod_count: numbers[7],

@@ -69,6 +69,7 @@ impl World {
         self.check_redriven_notes(key, &first_parts, &events)?;
         self.check_no_note_lost(key, &first_parts)?;
         self.check_open_after_user(key, &events)?;
+        self.check_kept_after_user(key, &events)?;
         if self.user_raced[key]
             || self.user_changed_state[key]
             || events.iter().any(|e| self.not_applied.contains(&e.position))
@@ -116,13 +117,42 @@ impl World {
         let repeated = newest.event_id.is_some() && events.iter().filter(|e| e.event_id == newest.event_id).count() > 1;
         let dead_lettered = events.iter().any(|event| self.not_applied.contains(&event.position));
         let ended_at = super::world::BASE + i64::try_from(ended_at).unwrap_or(0);
-        if equally_new || repeated || dead_lettered || self.params.hold_down > 0 || at <= ended_at + CLOCK_MARGIN {
+        let is_known = |episode| events.iter().any(|e| e.position < newest.position && e.episode == Some(episode));
+        let same_firing = newest.episode.map_or(!self.settings.reopen_after_user, is_known);
+        if same_firing
+            || equally_new
+            || repeated
+            || dead_lettered
+            || self.params.hold_down > 0
+            || at <= ended_at + CLOCK_MARGIN
+        {
             return Ok(());
         }
         self.coverage.opened_after_user += 1;
         let open = self.instance.tickets_of(key).any(|ticket| self.instance.phase(ticket).is_open());
         let at = newest.position;
         if open { Ok(()) } else { Err(format!("k{key}: the alert fires again since {at}, and has no open ticket")) }
+    }
+
+    /// A user ended the ticket of an alert that fires only once: nothing opens it again or creates another one.
+    fn check_kept_after_user(&mut self, key: usize, events: &[Intent]) -> Result<(), String> {
+        let openings: Vec<_> = events.iter().filter(|event| event.action.opens()).collect();
+        let episode = openings.first().and_then(|event| event.episode);
+        let one_firing = episode.is_some() && openings.iter().all(|event| event.episode == episode);
+        let dead_lettered = events.iter().any(|event| self.not_applied.contains(&event.position));
+        if self.user_ended_at[key].is_none()
+            || !one_firing
+            || events.iter().any(|event| event.action.closes())
+            || self.user_raced[key]
+            || dead_lettered
+            || self.params.long_pause > 0
+        {
+            return Ok(());
+        }
+        self.coverage.kept_after_user += 1;
+        let tickets: Vec<&Ticket> = self.instance.tickets_of(key).collect();
+        let ended = tickets.len() == 1 && !self.instance.phase(tickets[0]).is_open();
+        if ended { Ok(()) } else { Err(format!("k{key}: a user ended the ticket, and the alert opened it again")) }
     }
 
     fn events_of(&self, key: usize) -> Vec<Intent> {

@@ -188,6 +188,11 @@ fn look_before_nothing_is_done() {
 }
 
 #[test]
+fn firings() {
+    with_users(Mutation::NoFirings);
+}
+
+#[test]
 fn kept_values() {
     with_users(Mutation::NoKeptValues);
 }

@@ -51,6 +51,8 @@ pub(super) struct PublishParams {
     pub(super) hold_down: u64,
     /// Event times are in whole seconds, so many are equal.
     pub(super) whole_seconds: bool,
+    /// The senders of this number of keys name the firings of their alerts.
+    pub(super) episodes: usize,
     /// Unix milliseconds at virtual time 0.
     pub(super) base: i64,
 }
@@ -62,6 +64,8 @@ struct Alert {
     opened_before: bool,
     recent: Vec<Intent>,
     last_resolve: i64,
+    /// The present firing, if the sender of this alert names firings.
+    episode: Option<u64>,
 }
 
 /// The partition of a key.
@@ -219,9 +223,13 @@ fn draw_intent(
             occurred_at += 200;
         }
     }
+    if action.opens() && !alert.firing {
+        alert.episode = (params.episodes > key).then_some(*next_id);
+    }
     let intent = Intent {
         position,
         key: key_name(key),
+        episode: alert.episode.filter(|_| action.opens()),
         action,
         fields,
         closing: if action.closes() { vec![(column(CLOSING), "Solved".to_owned())] } else { Vec::new() },

@@ -210,6 +210,8 @@ pub(super) struct HistoryParams {
     pub(super) user_edits: bool,
     pub(super) resyncs: bool,
     pub(super) whole_seconds: bool,
+    /// The senders of this number of keys name the firings of their alerts.
+    pub(super) episodes: usize,
     pub(super) long_pause: u64,
     pub(super) max_permit_delay: u64,
     pub(super) slow_commits: bool,
@@ -407,6 +409,7 @@ impl World {
                 within: 20_000,
                 hold: 4_000,
             }),
+            reopen_after_user: rng.bool(),
             note_limit: [5, 12, 40, 16_000][rng.usize(0..16).min(3)],
             seed: rng.u64(..),
             ..Settings::default()
@@ -426,6 +429,7 @@ impl World {
             rejects: rng.u32(0..1000) < scenario.rejects,
             user_edits,
             resyncs: scenario.resyncs > 0 && rng.u32(0..1000) < scenario.resyncs,
+            episodes: rng.usize(0..4),
             whole_seconds: scenario.whole_seconds > 0 && rng.u32(0..1000) < scenario.whole_seconds,
             long_pause: if rng.u32(0..1000) < scenario.pauses { rng.u64(1_260_000..1_400_000) } else { 0 },
             max_permit_delay: if rng.u32(0..1000) < scenario.slow_permits { rng.u64(100..20_000) } else { 20 },
@@ -455,6 +459,7 @@ impl World {
             reopen_window: self.settings.reopen_window,
             hold_down: self.params.hold_down,
             whole_seconds: self.params.whole_seconds,
+            episodes: self.params.episodes,
             base: BASE,
         };
         self.published_before_pause = [0; 2];

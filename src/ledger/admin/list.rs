@@ -162,6 +162,8 @@ mod tests {
             occurred_at: 0,
             resolved_at: None,
             event_ids: Vec::new(),
+            episode: None,
+            ended_by_user: false,
             last_seen: LastSeen { state: state.into(), ..LastSeen::default() },
             written_at,
         }

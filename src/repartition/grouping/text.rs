@@ -44,6 +44,10 @@ pub fn body(key: &str, group: &Group, action: Action, event: Option<&AlertEvent>
         "labels": state.labels,
         "grouping": { "group": name, "open": open, "total": total, "alerts": listed },
     });
+    let oldest = alerts.iter().filter(|(_, alert)| alert.open).map(|(_, alert)| alert.since).min();
+    if let (Some(since), Some(fields)) = (oldest, body.as_object_mut()) {
+        fields.insert("episode".into(), json!(rfc3339(since)));
+    }
     if let (Some(event), Some(fields)) = (event, body.as_object_mut()) {
         if let Some(note) = &event.note {
             let title = group.alerts.get(&event.key).map_or(event.key.as_str(), |alert| alert.title.as_str());

@@ -14,6 +14,8 @@
 //! ticket is already up to date. The description lists the alerts, so that an alert of a group that starts or ends
 //! updates the ticket.
 //!
+//! A body with `truncatedAlerts` never resolves a group: its status is that of the alerts that it lists.
+//!
 //! Why the record's timestamp: an event older than the last applied one is stale, and the times in the body do not have
 //! that order. After an outage of Prometheus, Alertmanager resolves an alert by its timeout and then receives it again
 //! with its old start; and a group's latest start decreases when its youngest alert leaves. With those times, a firing
@@ -170,6 +172,14 @@ fn group_event(body: Map<String, Value>, alerts: &[Alert], record: &Record) -> R
     event.occurred_at = record.timestamp.or_else(|| alerts.iter().filter_map(Alert::time).max()).unwrap_or(0);
     let worst_severity = alerts.iter().filter(|a| a.firing || !is_firing).map(Alert::severity).min_by_key(|s| rank(s));
     event.severity = Some(worst_severity.unwrap_or("unknown").to_owned());
+    let oldest_start = alerts.iter().filter(|alert| alert.firing).filter_map(|alert| alert.starts_at).min();
+    event.episode = oldest_start.map(time::format_rfc3339);
+    if !is_firing && truncated > 0 {
+        // Alertmanager computes the status from the alerts that it lists: those that it left out may be firing.
+        event.action = Some(Action::Update);
+        event.status = "unknown".into();
+        event.severity = None;
+    }
     event.title = Some(title_of(&annotations).cloned().unwrap_or_else(|| group_title(&common, &group_labels)));
     event.description = Some(group_description(description_of(&annotations), alerts, truncated));
     event.labels = group_labels;
@@ -237,6 +247,7 @@ fn alert_event(
     event.url = alert.url.clone().or(text(body, "externalURL", "$")?);
     event.occurred_at = record.timestamp.or_else(|| alert.time()).unwrap_or(0);
     event.severity = Some(alert.severity().to_owned());
+    event.episode = alert.starts_at.filter(|_| alert.firing).map(time::format_rfc3339);
     event.title = Some(title_of(&alert.annotations).cloned().unwrap_or_else(|| {
         let suffix = alert.labels.get("instance").map(|instance| format!(" on {instance}")).unwrap_or_default();
         format!("{}{suffix}", alert.name())

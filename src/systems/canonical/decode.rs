@@ -14,6 +14,7 @@
 //! | `occurred_at` | the record's timestamp (`time_kind: received`) |
 //! | `severity` | `unknown`; `warning` → medium, `error` → high and the like; an unknown name → unknown |
 //! | `event_id` | none, and repeated events are not detected by id; `event_id_kind: derived`: the id is not used to detect them |
+//! | `episode` | the `event_id` of an event that opens a ticket; without an id, firings are not told apart |
 //! | `note: "x"` | `note: {body: "x"}` |
 //! | `actor: "x"` | `actor: {name: "x"}` |
 //! | `resolution: "x"` | `resolution: {notes: "x"}` |
@@ -95,6 +96,8 @@ fn identity(body: &Map<String, Value>, record: &Record, event: &mut AlertEvent) 
         event.event_id_native = text(body, "event_id_kind", "$")?.as_deref() != Some("derived");
         event.event_id = id;
     }
+    let own_id = || (event.event_id_native && !event.event_id.is_empty()).then(|| event.event_id.clone());
+    event.episode = text(body, "episode", "$")?.or_else(own_id);
     Ok(())
 }
 

@@ -40,6 +40,105 @@ fn an_alert_that_opens_again_after_a_user_closed_its_ticket_gets_a_new_one() {
     assert!(matches!(body, InstanceRequest::Create { .. }), "{body:?}");
 }
 
+/// A ticket that a user has resolved, and what the next look shows of it.
+fn resolved_by_user() -> (Harness, Row) {
+    let mut h = Harness::new();
+    h.grant_lease();
+    let first = h.opening(0, 1);
+    let claimed = h.receive_content(RecordOrigin::Source, 0, RecordContent::Intents(vec![first]));
+    h.ack_all(&claimed);
+    h.apply_next_write();
+    advance(&mut h, 10_000);
+    let resolved_at = Some(h.now.unix / 1_000);
+    (h, Row { resolved_at, ..changed_by_user(1, "6", &[]) })
+}
+
+impl Harness {
+    fn opening(&self, offset: i64, episode: u64) -> Intent {
+        Intent { episode: Some(episode), ..self.intent(offset, Action::Open, "zero") }
+    }
+
+    /// Receives an opening event and answers its look.
+    fn open_and_look(&mut self, opening: Intent, row: Row) -> Vec<Effect> {
+        let offset = opening.position.offset;
+        self.receive_content(RecordOrigin::Source, offset, RecordContent::Intents(vec![opening]));
+        advance(self, 60_000);
+        answer_look(self, row)
+    }
+}
+
+#[test]
+fn a_repeated_firing_does_not_open_a_ticket_again_that_a_user_resolved_and_another_one_does() {
+    let (mut h, row) = resolved_by_user();
+    let again = h.opening(1, 1);
+    let effects = h.open_and_look(again, row.clone());
+    assert_eq!((claims(&effects), h.watermark()), (0, 2));
+    let kept =
+        |e: &Effect| matches!(e, Effect::Observe(Observation::UserEditPreserved(_, column)) if **column == *"state");
+    assert!(effects.iter().any(kept), "it is told: {effects:?}");
+    advance(&mut h, 10_000);
+    let other = h.opening(2, 2);
+    h.open_and_look(other, row);
+    let (_, body) = h.use_permit();
+    assert_eq!(fields_of(&body), [("state", "2")]);
+}
+
+#[test]
+fn a_repeated_firing_with_another_value_writes_the_value_and_keeps_the_state_of_the_user() {
+    let (mut h, row) = resolved_by_user();
+    let again = Intent { fields: vec![("short_description".into(), "one".into())], ..h.opening(1, 1) };
+    h.open_and_look(again, row);
+    let (_, body) = h.use_permit();
+    assert_eq!(fields_of(&body), [("short_description", "one")]);
+}
+
+#[test]
+fn a_repeated_firing_gets_no_other_ticket_after_a_user_closed_or_deleted_it() {
+    for deleted in [false, true] {
+        let (mut h, row) = resolved_by_user();
+        let again = h.opening(1, 1);
+        h.receive_content(RecordOrigin::Source, 1, RecordContent::Intents(vec![again]));
+        advance(&mut h, 60_000);
+        if deleted {
+            let (id, _) = h.use_permit();
+            h.complete(id, rows(Vec::new()));
+            let (id, _) = h.use_permit();
+            h.complete(id, rows(Vec::new()));
+        } else {
+            answer_look(&mut h, Row { state: "7".into(), ..row });
+        }
+        assert!(!h.dispatcher.wants_permit(h.now), "deleted: {deleted}");
+        assert_eq!(h.watermark(), 2);
+    }
+}
+
+#[test]
+fn an_alert_that_was_over_opens_the_ticket_again_even_in_the_same_firing() {
+    let (mut h, row) = resolved_by_user();
+    let effects = h.receive(1, Action::Resolve, "zero");
+    h.ack_all(&effects);
+    if h.dispatcher.wants_permit(h.now) {
+        let effects = answer_look(&mut h, row.clone());
+        h.ack_all(&effects);
+    }
+    advance(&mut h, 10_000);
+    let again = h.opening(2, 1);
+    h.open_and_look(again, row);
+    let (_, body) = h.use_permit();
+    assert_eq!(fields_of(&body), [("state", "2")]);
+}
+
+#[test]
+fn without_firings_the_configuration_decides_whether_a_repeated_alert_opens_the_ticket_again() {
+    for reopen in [true, false] {
+        let (mut h, row) = resolved_by_user();
+        h.dispatcher.settings.reopen_after_user = reopen;
+        let again = h.intent(1, Action::Open, "zero");
+        h.open_and_look(again, row);
+        assert_eq!(h.dispatcher.wants_permit(h.now), reopen);
+    }
+}
+
 #[test]
 fn nothing_is_done_for_a_repeated_opening_event_after_a_look() {
     let (mut h, _) = open_ticket();
