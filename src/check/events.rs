@@ -88,7 +88,7 @@ async fn find_unknown(route_table: &RouteTable<'_>) -> Verdict {
         Answer::Rows { rows, .. } if rows.is_empty() => Verdict::pass("a random message key finds nothing"),
         Answer::Failed(failure) => Verdict::failed(&failure),
         Answer::NotSent { reason } => Verdict::skipped(reason),
-        Answer::Rows { .. } | Answer::Applied { .. } => {
+        Answer::Rows { .. } | Answer::Applied { .. } | Answer::WithoutCorrelation { .. } => {
             Verdict::fail("a search for a random message key found an event", "report it as a bug")
         }
     }
@@ -105,7 +105,7 @@ async fn send_test_event(route_table: &RouteTable<'_>) -> Verdict {
         notes: vec![Note { text: String::new(), marker: marker.clone() }],
     };
     let sys_id = match route_table.client.perform(0, event).await.answer {
-        Answer::Applied { row, .. } => row.sys_id,
+        Answer::Applied { row, .. } | Answer::WithoutCorrelation { row, .. } => row.sys_id,
         Answer::Failed(failure) => return Verdict::failed(&failure),
         Answer::NotSent { reason } => return Verdict::skipped(reason),
         Answer::Rows { .. } => return Verdict::fail("an event was answered as a look-up", "report it as a bug"),

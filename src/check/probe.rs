@@ -68,6 +68,11 @@ async fn create(
             let remedy = "check whether business rules, choice lists or column ACLs change the values on purpose";
             (Some((row.sys_id, row.number)), Verdict::warn(detail, remedy))
         }
+        Answer::WithoutCorrelation { row, reason } => {
+            let remedy = "give the bridge's user write access to the column, and let no rule change it: without it, a                           ticket whose response is lost can't be found";
+            let detail = format!("{} was created without its correlation: {reason}", row.number);
+            (Some((row.sys_id, row.number)), Verdict::fail(detail, remedy))
+        }
         Answer::Failed(failure) => (None, Verdict::failed(&failure)),
         Answer::NotSent { reason } => (None, Verdict::skipped(reason)),
         Answer::Rows { .. } => (None, Verdict::fail("a write was answered as a look-up", REPORT_BUG)),

@@ -203,7 +203,9 @@ pub async fn correlation(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, s
         }
         Answer::Failed(failure) => Verdict::failed(&failure),
         Answer::NotSent { reason } => Verdict::skipped(reason),
-        Answer::Applied { .. } => Verdict::fail("a look-up was answered as a write", "report it as a bug"),
+        Answer::Applied { .. } | Answer::WithoutCorrelation { .. } => {
+            Verdict::fail("a look-up was answered as a write", "report it as a bug")
+        }
     };
     run.record(route_table.id("correlation"), title, verdict);
 }
@@ -247,7 +249,7 @@ pub async fn write(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>) {
         ),
         Answer::Failed(failure) => Verdict::failed(&failure),
         Answer::NotSent { reason } => Verdict::skipped(reason),
-        Answer::Applied { .. } | Answer::Rows { .. } => {
+        Answer::Applied { .. } | Answer::WithoutCorrelation { .. } | Answer::Rows { .. } => {
             Verdict::fail("an update of a record that can't exist was answered as applied", "report it as a bug")
         }
     };

@@ -335,6 +335,9 @@ pub enum Observation {
         /// True if the write was found in the instance.
         applied: bool,
     },
+    /// A write was applied, and its ticket is not what it should be: its state is not the one that was sent, or it lacks
+    /// the correlation. With what was sent and what the row has.
+    WriteIneffective(Key, String),
     /// A row contained a value that a user had set; the value was kept.
     UserEditPreserved(Key, Column),
     /// An event was skipped, for this reason: a repeated id, older than the applied state, no ticket to apply it to.

@@ -12,13 +12,10 @@ mod queue;
 
 use std::sync::Arc;
 
-use crate::model::{Action, Column, Intent, Now, Phase, Position, Record, RecordOrigin};
+use crate::model::{Action, Column, Intent, Phase, Position, Record, RecordOrigin};
 
 pub use open_duration::{HoldDown, OpenDuration};
 pub use queue::{FoldLimits, InvalidEvent, Queue};
-
-/// How often a held segment checks whether its partition is still catching up, milliseconds.
-const CATCH_UP_POLL: u64 = 50;
 
 /// Number of native event ids that are remembered per key, to recognize repetitions (protocol rule 8).
 pub const REMEMBERED_IDS: usize = 16;
@@ -354,36 +351,6 @@ impl Segment {
             Some(from_open) => from_open.apply(if phase == Phase::Closed { Phase::None } else { phase }),
             None => phase,
         }
-    }
-
-    /// When its newest opening event was received, else its first event; on the mono clock.
-    pub fn newest_open_received_at(&self) -> u64 {
-        self.hold_down.received_at.max(self.received_at)
-    }
-
-    /// True if the segment opens an alert that is over again within its hold-down.
-    pub fn is_short_lived(&self) -> bool {
-        let Some(from_open) = &self.from_open else { return false };
-        let hold = i64::try_from(self.hold_down.duration).unwrap_or(i64::MAX);
-        from_open.apply(Phase::None) == Phase::Resolved && from_open.open_duration.longest < hold
-    }
-
-    /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` if it has, or is
-    /// over. It is measured by the event's time or by its receipt, whichever is over first, because the event's time
-    /// may be wrong. While the partition is `catching_up`, the alert's end may be among the records to come, no matter
-    /// how long ago it began; a previous owner may have read it and skipped the alert.
-    pub fn hold_down_left(&self, now: Now, catching_up: bool) -> Option<u64> {
-        let HoldDown { duration, received_at } = self.hold_down;
-        let open_duration = self.from_open.as_ref()?.open_duration;
-        let wanted = i64::try_from(duration).unwrap_or(i64::MAX);
-        if open_duration.longest >= wanted {
-            return None;
-        }
-        let by_event = open_duration.open_since?.saturating_add(wanted).saturating_sub(now.unix);
-        let by_event = u64::try_from(by_event).unwrap_or(0).max(if catching_up { CATCH_UP_POLL } else { 0 });
-        let by_receipt = received_at.saturating_add(duration).saturating_sub(now.mono);
-        let wait = by_event.min(by_receipt);
-        (wait > 0).then_some(wait)
     }
 
     /// Bytes of the original records that it still holds.

@@ -212,13 +212,15 @@ pub(super) const PAGES: &[ErrorPage] = &[
     },
     ErrorPage {
         number: 19,
-        codes: &["row_differs", "correlation_differs", "state_differs", "columns_unreadable", "correlation_unreadable"],
+        codes: &["row_differs", "columns_unreadable", "correlation_unreadable"],
         title: "the record differs from the write",
-        message: "sent state \"6\", the record has \"2\"; the record was returned without a usable correlation_id",
+        message: "ticket written, but not as sent: state: sent \"6\", INC0010001 has \"2\"; the record was returned \
+                  without a usable correlation_id",
         cause: "A business rule changed the value back, or the bridge's user may not read (or write) the column; the \
                 instance then silently leaves it out.",
-        bridge_action: "Does not count the write as applied: verifies it again, reports the difference, and rejects \
-                        the event if it remains.",
+        bridge_action: "A response that shows another record is verified. A ticket without its correlation, or whose \
+                        state stays, is kept as it is, reported (`nowbridge_ineffective_writes_total`) and not tried \
+                        again; several in a row stop the route (`rejection_limit`).",
         resolution: "Give the user read and write access to `correlation_id`, `state` and the mapped columns \
                      (`nowbridge check` tries each), or change the rule.",
     },

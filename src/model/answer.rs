@@ -74,6 +74,14 @@ pub enum Answer {
         /// Differences between the row and the write (business rules, truncations, blanked choices), for the log.
         warnings: Vec<String>,
     },
+    /// A ticket was created, and its row does not carry the correlation that was sent: the user may not write the column,
+    /// or a rule or the database has changed the value. It can't be found by its correlation.
+    WithoutCorrelation {
+        /// The row after the write.
+        row: Box<Row>,
+        /// What was sent and what the row has.
+        reason: String,
+    },
     /// A read or a look-up found these rows, each verified to be what was requested. Empty: there is none.
     Rows {
         /// Oldest first.

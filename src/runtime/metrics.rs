@@ -51,6 +51,12 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
          it (settled=applied, settled=not_applied)",
     ),
     (
+        "nowbridge_ineffective_writes_total",
+        Kind::Counter,
+        "route",
+        "Writes that were applied, but whose ticket has another state than the one sent, or lacks the correlation",
+    ),
+    (
         "nowbridge_user_edits_preserved_total",
         Kind::Counter,
         "route",
@@ -235,6 +241,7 @@ pub fn observed(route: &str, observation: &Observation) {
         Observation::AmbiguitySettled { applied: false, .. } => {
             counter!("nowbridge_ambiguous_writes_total", "route" => route, "settled" => "not_applied")
         }
+        Observation::WriteIneffective(..) => counter!("nowbridge_ineffective_writes_total", "route" => route),
         Observation::UserEditPreserved(..) => counter!("nowbridge_user_edits_preserved_total", "route" => route),
         Observation::Skipped(_, reason) => {
             counter!("nowbridge_events_skipped_total", "route" => route, "reason" => *reason)

@@ -29,7 +29,7 @@ async fn send(items: &[Value], unserviced: &[usize]) -> BatchResult {
 /// Applied, not sent, ambiguous with its transaction ended (`d`) or open (`o`), failed otherwise; `r` for rows.
 fn outcome(batch: &BatchResult) -> String {
     let letter = |result: &RequestResult| match &result.answer {
-        Answer::Applied { .. } => 'a',
+        Answer::Applied { .. } | Answer::WithoutCorrelation { .. } => 'a',
         Answer::NotSent { .. } => 'n',
         Answer::Failed(failure) => match failure.class {
             FailureClass::Ambiguous { transaction_ended: true } => 'd',

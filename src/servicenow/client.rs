@@ -237,8 +237,7 @@ impl Client {
         let connection = &self.inner.connection;
         let fields = classify::parse_result::<RawRow>(kind, &response.head, &response.body)?;
         let row = row::parse(kind, connection, fields, &[])?;
-        let warnings = row::compare(kind, connection, request, &row)?;
-        Ok(Answer::Applied { row: Box::new(row), warnings })
+        row::compare(kind, connection, request, row)
     }
 
     /// GETs a URL built by [`Urls`]. Any status but 401 is returned as a response; 401 is a failure.

@@ -178,20 +178,26 @@ impl Client {
         }
         let warning = (compare_values(self.connection(), request, &row) != ValueMatch::All)
             .then(|| format!("the import row was ignored: {}", result.message()));
+        let ignored = || failure(FailureClass::Rejected, "import_ignored", &result.message());
+        let state = fields(request).iter().find(|(column, _)| **column == *self.connection().state_column);
+        if state.is_some_and(|(_, sent)| *sent != row.state) {
+            return Err(ignored());
+        }
         // A rule of the instance may reset the values on every write; as with the Table API, that is a warning.
-        let ignored = |_| failure(FailureClass::Rejected, "import_ignored", &result.message());
-        self.applied(request, row, warning).map_err(ignored)
+        self.applied(request, row, warning).map_err(|_| ignored())
     }
 
     /// Classifies a create with a row error. If it names a ticket, a script may have failed after the insert.
     async fn failed_create(&self, slot: usize, request: &Request, result: &TransformResult) -> Result<Answer, Failure> {
         let Some(id) = result.record_id() else { return Err(row_error(result)) };
         match self.read_back(slot, request, id, false).await {
-            Ok((row, _)) if row::compare(RequestKind::Create, self.connection(), request, &row).is_ok() => {
-                let reason = format!("the row is in error, but {id} was created: {}", result.message());
-                Err(ambiguous_ended("import_error", &reason))
-            }
-            Ok(_) => Err(row_error(result)),
+            Ok((row, _)) => match row::compare(RequestKind::Create, self.connection(), request, row) {
+                Ok(Answer::Applied { .. }) => {
+                    let reason = format!("the row is in error, but {id} was created: {}", result.message());
+                    Err(ambiguous_ended("import_error", &reason))
+                }
+                _ => Err(row_error(result)),
+            },
             Err(failure) if failure.class == FailureClass::Gone => Err(row_error(result)),
             Err(failure) => Err(read_back_failed(failure)),
         }
@@ -240,9 +246,11 @@ impl Client {
     /// The answer to an applied write, whose row was read back.
     fn applied(&self, request: &Request, row: Row, warning: Option<String>) -> Result<Answer, Failure> {
         let kind = if matches!(request, Request::Update { .. }) { RequestKind::Update } else { RequestKind::Create };
-        let mut warnings = row::compare(kind, self.connection(), request, &row)?;
-        warnings.extend(warning);
-        Ok(Answer::Applied { row: Box::new(row), warnings })
+        let mut answer = row::compare(kind, self.connection(), request, row)?;
+        if let Answer::Applied { warnings, .. } = &mut answer {
+            warnings.extend(warning);
+        }
+        Ok(answer)
     }
 }
 

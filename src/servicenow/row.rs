@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::model::{Column, Failure, FailureClass, Row};
+use crate::model::{Answer, Column, Failure, FailureClass, Row};
 
 use super::classify::{RequestKind, ambiguous};
 use super::text::{bounded, is_sys_id};
@@ -186,25 +186,26 @@ pub fn date_time(value: &str) -> Option<i64> {
     jiff::tz::TimeZone::UTC.to_timestamp(civil).ok().map(jiff::Timestamp::as_second)
 }
 
-/// Compares a write's response with what was sent; returns warnings. A difference of identity or state is a failure,
-/// other differences are warnings. The application has responded, so its transaction has ended, and reading the row
-/// verifies the write.
-pub fn compare(kind: RequestKind, connection: &Connection, sent: &Request, row: &Row) -> Result<Vec<String>, Failure> {
-    let differs = |code: &str, reason: String| Err(ambiguous(kind, true, FailureClass::Transient, code, &reason));
+/// Compares a write's response with what was sent, and returns its answer. Another row is a failure: the application has
+/// responded, so its transaction has ended, and reading the row verifies the write. Other values are warnings.
+pub fn compare(kind: RequestKind, connection: &Connection, sent: &Request, row: Row) -> Result<Answer, Failure> {
     let fields = match sent {
         Request::Create { correlation, fields, .. } => {
             match row.values.get(&connection.correlation_column) {
                 Some(stored) if stored == correlation => {}
                 stored => {
+                    let column = &connection.correlation_column;
                     let stored = stored.map_or("no readable value", String::as_str);
-                    return differs("correlation_differs", format!("sent {correlation:?}, the record has {stored:?}"));
+                    let reason = format!("{column}: sent {correlation:?}, {} has {stored:?}", row.number);
+                    return Ok(Answer::WithoutCorrelation { row: Box::new(row), reason });
                 }
             }
             fields
         }
         Request::Update { sys_id, fields, .. } => {
             if row.sys_id != *sys_id {
-                return differs("row_differs", format!("wrote to {sys_id}, the response shows {}", row.sys_id));
+                let reason = format!("wrote to {sys_id}, the response shows {}", row.sys_id);
+                return Err(ambiguous(kind, true, FailureClass::Transient, "row_differs", &reason));
             }
             fields
         }
@@ -212,9 +213,7 @@ pub fn compare(kind: RequestKind, connection: &Connection, sent: &Request, row: 
         | Request::FindEvents { .. }
         | Request::Read { .. }
         | Request::ReadMany { .. }
-        | Request::Find { .. } => {
-            return Ok(Vec::new());
-        }
+        | Request::Find { .. } => &Vec::new(),
     };
     let mut warnings = Vec::new();
     for (column, value) in fields {
@@ -225,11 +224,8 @@ pub fn compare(kind: RequestKind, connection: &Connection, sent: &Request, row: 
         if stored == value {
             continue;
         }
-        if **column == *connection.state_column {
-            return differs("state_differs", format!("sent {column} {value:?}, the record has {stored:?}"));
-        }
         let (sent, stored) = (bounded(value, MAX_SHOWN_VALUE), bounded(stored, MAX_SHOWN_VALUE));
         warnings.push(format!("{column}: sent {sent:?}, stored {stored:?}"));
     }
-    Ok(warnings)
+    Ok(Answer::Applied { row: Box::new(row), warnings })
 }

@@ -227,19 +227,30 @@ async fn an_update_carries_its_notes_with_their_markers_in_one_entry() {
 }
 
 #[tokio::test]
-async fn a_response_that_differs_from_the_write_is_ambiguous_with_its_transaction_ended() {
+async fn a_response_that_shows_another_record_is_ambiguous_with_its_transaction_ended() {
     let other_id = row("2", "").replace(ID, &"f".repeat(32));
-    let other_key = row("1", "").replace("\"Key\"", "\"key\"");
     let hidden = row("2", "").replace("\"sys_updated_on\"", "\"x\"");
-    for (answer, request, code) in [
-        (row("6", ""), update(), "state_differs"),
-        (other_id, update(), "row_differs"),
-        (other_key, create(), "correlation_differs"),
-        (hidden, update(), "columns_unreadable"),
-    ] {
+    for (answer, request, code) in [(other_id, update(), "row_differs"), (hidden, update(), "columns_unreadable")] {
         let instance = Instance::start(move |_, _| respond("200 OK", result(&answer))).await;
         let result = instance.client().perform(0, request).await;
         assert_eq!(failure(&result.answer), (FailureClass::Ambiguous { transaction_ended: true }, code));
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_not_written_as_sent_is_known_all_the_same() {
+    let instance = Instance::start(|_, _| respond("200 OK", result(&row("6", "")))).await;
+    let answer = instance.client().perform(0, update()).await.answer;
+    let Answer::Applied { row: written, warnings } = &answer else { panic!("{answer:?}") };
+    assert_eq!(written.state, "6");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for stored in ["\"key\"", "\"\""] {
+        let other = row("1", "").replace("\"Key\"", stored);
+        let instance = Instance::start(move |_, _| respond("201 Created", result(&other))).await;
+        let answer = instance.client().perform(0, create()).await.answer;
+        let Answer::WithoutCorrelation { row: created, reason } = &answer else { panic!("{answer:?}") };
+        assert_eq!(created.sys_id, ID);
+        assert!(reason.starts_with("correlation_id: sent \"Key\", INC0010001 has"), "{reason}");
     }
 }
 

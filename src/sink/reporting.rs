@@ -43,6 +43,9 @@ impl Driver {
             Observation::AmbiguitySettled { key, applied } => {
                 tracing::info!(route, key = &*key, applied, "write outcome resolved");
             }
+            Observation::WriteIneffective(key, reason) => {
+                tracing::warn!(route, key = &*key, reason, "ticket written, but not as sent; not tried again");
+            }
             Observation::UserEditPreserved(key, column) => {
                 tracing::info!(route, key = &*key, column = &*column, "user edit preserved, column not written");
             }

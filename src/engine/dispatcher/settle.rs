@@ -2,7 +2,7 @@
 
 use super::entry::make_entry;
 use super::{Dispatcher, PendingProduce, PendingRequest, RequestSender};
-use crate::engine::event::{Effect, LedgerKey, LedgerWrite, ProduceId, ProduceOutcome, RequestId};
+use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceId, ProduceOutcome, RequestId};
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Settlement, Stage};
 use crate::engine::plan::WritePlan;
 use crate::engine::retry::Backoff;
@@ -92,8 +92,12 @@ impl Dispatcher {
         };
         match answer {
             Answer::Applied { row, warnings } => {
-                self.breaker.applied();
-                self.settle_applied(partition, key, *row, Some(plan), warnings, now, out);
+                let difference = self.state_difference(plan.state.as_ref(), &row);
+                self.write_applied(partition, key, (*row, plan), difference, warnings, now, out);
+            }
+            // Tried again, it would only make another row. The ticket is known by its sys_id.
+            Answer::WithoutCorrelation { row, reason } => {
+                self.write_applied(partition, key, (*row, plan), Some(reason), Vec::new(), now, out);
             }
             Answer::Rows { .. } => {
                 self.start_verification(partition, key, ambiguous(true), "an answer of an unexpected kind", now, out);
@@ -126,6 +130,38 @@ impl Dispatcher {
                 }
             },
         }
+    }
+
+    /// Settles a write that was applied. A `difference` between what was to be reached and what was is reported, and
+    /// several in a row stop the route; the write is never repeated as it is, because its result would be the same.
+    fn write_applied(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        (row, plan): (Row, Box<WritePlan>),
+        difference: Option<String>,
+        mut warnings: Vec<String>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        match difference {
+            None => self.breaker.applied(),
+            Some(reason) => {
+                self.breaker.rejected(&reason, &self.settings);
+                Self::observe(out, Observation::WriteIneffective(key.clone(), reason.clone()));
+                warnings.push(reason);
+            }
+        }
+        self.settle_applied(partition, key, row, Some(plan), warnings, now, out);
+    }
+
+    /// What is wrong with the state of the row after a write: it should have been ended and is open, or the other way
+    /// round. Which of the states of its phase it has is up to the rules of the instance.
+    pub(super) fn state_difference(&self, written: Option<&String>, row: &Row) -> Option<String> {
+        let states = &self.settings.states;
+        let written = written.filter(|_| !self.settings.full_snapshot)?;
+        let differs = states.phase(written).is_open() != row.phase(states).is_open();
+        differs.then(|| format!("{}: sent {written:?}, {} has {:?}", states.column, row.number, row.state))
     }
 
     /// Lets a lane wait for the next delay of its backoff.

@@ -1,5 +1,6 @@
 //! The protocol's steps for one key, checked one by one. Random histories are in `engine/simulation`.
 
+mod different;
 mod looks;
 
 use std::sync::Arc;

@@ -165,6 +165,10 @@ impl Dispatcher {
         match self.verify_write(partition, key, &claim, rows, journal, out) {
             Verification::Applied(row) => {
                 Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: true });
+                let ours = row.updated_by == self.settings.bridge_user;
+                if let Some(reason) = self.state_difference(claim.state.as_ref().filter(|_| ours), &row) {
+                    Self::observe(out, Observation::WriteIneffective(key.clone(), reason));
+                }
                 self.settle_applied(partition, key, *row, None, Vec::new(), now, out);
             }
             Verification::NotFound if conclusive => {

@@ -3,6 +3,12 @@
 //! Like the rest of a fold it can be merged: the merged durations of two sequences of events are those of the whole
 //! sequence.
 
+use super::Segment;
+use crate::model::{Now, Phase};
+
+/// How often a held segment checks whether its partition is still catching up, milliseconds.
+const CATCH_UP_POLL: u64 = 50;
+
 /// The hold-down of an alert: it gets a ticket only if it stays open this long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldDown {
@@ -43,6 +49,38 @@ impl OpenDuration {
         }
         self.longest = self.longest.max(later.longest);
         self.open_since = self.open_since.or(later.open_since);
+    }
+}
+
+impl Segment {
+    /// When its newest opening event was received, else its first event; on the mono clock.
+    pub fn newest_open_received_at(&self) -> u64 {
+        self.hold_down.received_at.max(self.received_at)
+    }
+
+    /// True if the segment opens an alert that is over again within its hold-down.
+    pub fn is_short_lived(&self) -> bool {
+        let Some(from_open) = &self.from_open else { return false };
+        let hold = i64::try_from(self.hold_down.duration).unwrap_or(i64::MAX);
+        from_open.apply(Phase::None) == Phase::Resolved && from_open.open_duration.longest < hold
+    }
+
+    /// How long to wait until the alert has been open as long as its hold-down, milliseconds; `None` if it has, or is
+    /// over. It is measured by the event's time or by its receipt, whichever is over first, because the event's time
+    /// may be wrong. While the partition is `catching_up`, the alert's end may be among the records to come, no matter
+    /// how long ago it began; a previous owner may have read it and skipped the alert.
+    pub fn hold_down_left(&self, now: Now, catching_up: bool) -> Option<u64> {
+        let HoldDown { duration, received_at } = self.hold_down;
+        let open_duration = self.from_open.as_ref()?.open_duration;
+        let wanted = i64::try_from(duration).unwrap_or(i64::MAX);
+        if open_duration.longest >= wanted {
+            return None;
+        }
+        let by_event = open_duration.open_since?.saturating_add(wanted).saturating_sub(now.unix);
+        let by_event = u64::try_from(by_event).unwrap_or(0).max(if catching_up { CATCH_UP_POLL } else { 0 });
+        let by_receipt = received_at.saturating_add(duration).saturating_sub(now.mono);
+        let wait = by_event.min(by_receipt);
+        (wait > 0).then_some(wait)
     }
 }
 

@@ -420,7 +420,7 @@ impl World {
             Observation::StillParked(..) => coverage.still_parked += 1,
             Observation::TicketMissing(..) => coverage.missing_tickets += 1,
             Observation::TokenRenewed(_) => coverage.tokens_renewed += 1,
-            Observation::Blocked(_) | Observation::DuplicateTickets(..) => {}
+            Observation::Blocked(_) | Observation::DuplicateTickets(..) | Observation::WriteIneffective(..) => {}
         }
     }
 }

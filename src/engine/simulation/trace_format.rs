@@ -60,6 +60,7 @@ fn answer(answer: &Answer) -> String {
             format!("rows {rows:?} journal {journal:?}")
         }
         Answer::Failed(f) => format!("{:?} {}", f.class, f.code),
+        Answer::WithoutCorrelation { row, reason } => format!("without correlation: {} {reason}", row.number),
         Answer::NotSent { reason } => format!("not sent: {reason}"),
     }
 }
