@@ -72,8 +72,11 @@ impl Dispatcher {
             return self.enqueue_for_turn(partition, key, now, out);
         };
         let SharingLanes { waiting, in_line } = self.lanes_to_look_at(partition, key, now);
+        let target = |(partition, key): &LaneKey| self.look_target(*partition, key);
         let mut targets = vec![first];
-        targets.extend(waiting.iter().chain(&in_line).filter_map(|(partition, key)| self.look_target(*partition, key)));
+        targets.extend(waiting.iter().filter_map(target));
+        let readers: Vec<LaneKey> = targets.iter().map(|target| (target.partition, target.key.clone())).collect();
+        targets.extend(in_line.iter().filter_map(target));
         let mut columns: Vec<Column> =
             targets.iter().flat_map(|target| self.columns_to_read(target.partition, &target.key)).collect();
         columns.sort_unstable();
@@ -89,8 +92,7 @@ impl Dispatcher {
         };
         let id = RequestId(self.new_id());
         self.breaker.sent(id);
-        self.stage(partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
-        for (partition, key) in &waiting {
+        for (partition, key) in &readers {
             self.stage(*partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
         }
         // The request counts for the lane that got the permit.
