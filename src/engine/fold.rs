@@ -157,8 +157,6 @@ pub struct Segment {
     pub open_position: Option<Position>,
     /// When the first opening event occurred.
     pub first_open_at: Option<i64>,
-    /// When the newest opening event occurred.
-    pub last_open_at: Option<i64>,
     /// The episode of the last opening event.
     pub episode: Option<u64>,
     /// All events, in order.
@@ -182,7 +180,6 @@ impl Segment {
             from_open: None,
             open_position: None,
             first_open_at: None,
-            last_open_at: None,
             episode: None,
             events: Vec::new(),
             note_chars: 0,
@@ -232,7 +229,6 @@ impl Segment {
         if opens {
             self.open_position.get_or_insert(intent.position);
             self.first_open_at.get_or_insert(intent.occurred_at);
-            self.last_open_at = self.last_open_at.max(Some(intent.occurred_at));
             self.episode = intent.episode;
             self.hold_down = HoldDown { duration: intent.hold_down, received_at: now };
         }
@@ -275,6 +271,7 @@ impl Segment {
 
     /// Appends a later segment, which [`FoldLimits`] allowed.
     fn merge(&mut self, later: Segment) {
+        let later_opens = later.from_open.is_some();
         self.open_position = self.open_position.or(later.open_position);
         self.first_open_at = self.first_open_at.or(later.first_open_at);
         match (&mut self.from_open, later.from_open) {
@@ -290,10 +287,9 @@ impl Segment {
                 }
             }
         }
-        self.last_open_at = self.last_open_at.max(later.last_open_at);
         self.note_chars += later.note_chars;
         self.priority = self.priority.min(later.priority);
-        if later.last_open_at.is_some() {
+        if later_opens {
             self.hold_down = later.hold_down;
             self.episode = later.episode;
         }
@@ -312,7 +308,6 @@ impl Segment {
             from_open: Some(from_open),
             open_position: Some(open_position),
             first_open_at: self.first_open_at.take(),
-            last_open_at: self.last_open_at.take(),
             episode: self.episode.take(),
             events: self.events.split_off(at),
             note_chars: self.note_chars,

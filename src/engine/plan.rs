@@ -329,7 +329,7 @@ fn changed_fields(
             if field_hash(present) == hash {
                 continue;
             }
-            if is_user_value(present, known, row, settings) && !settings.overwrite_columns.contains(column) {
+            if keeps_user_value(column, present, known, row, settings) {
                 preserved.push(column.clone());
                 continue;
             }
@@ -354,8 +354,7 @@ fn closing_fields(
         if let Some((row, present)) = present
             && !present.is_empty()
             && present != value
-            && is_user_value(present, entry.field(column), row, settings)
-            && !settings.overwrite_columns.contains(column)
+            && keeps_user_value(column, present, entry.field(column), row, settings)
         {
             preserved.push(column.clone());
             continue;
@@ -365,12 +364,14 @@ fn closing_fields(
     fields
 }
 
-/// True if someone other than the bridge set the row's present value, after the bridge or instead of it.
-fn is_user_value(present: &str, known: Option<FieldHash>, row: &Row, settings: &Settings) -> bool {
-    match known {
+/// True if someone other than the bridge set the present value of a column, after the bridge or instead of it, and it is
+/// to be kept.
+fn keeps_user_value(column: &Column, present: &str, known: Option<FieldHash>, row: &Row, settings: &Settings) -> bool {
+    let is_user_value = match known {
         Some(known) => field_hash(present) != known.sent && Some(field_hash(present)) != known.stored,
         None => !present.is_empty() && row.updated_by != settings.bridge_user,
-    }
+    };
+    is_user_value && !settings.overwrite_columns.contains(column)
 }
 
 fn set_state(fields: &mut Vec<(Column, String)>, state: Option<&str>, settings: &Settings) {

@@ -75,7 +75,7 @@ fn a_repeated_firing_does_not_open_a_ticket_again_that_a_user_resolved_and_anoth
     assert_eq!((claims(&effects), h.watermark()), (0, 2));
     let kept =
         |e: &Effect| matches!(e, Effect::Observe(Observation::UserEditPreserved(_, column)) if **column == *"state");
-    assert!(effects.iter().any(kept), "it is told: {effects:?}");
+    assert!(effects.iter().any(kept), "it is reported: {effects:?}");
     advance(&mut h, 10_000);
     let other = h.opening(2, 2);
     h.open_and_look(other, row);
