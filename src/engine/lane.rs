@@ -35,6 +35,8 @@ pub struct Lane {
     /// Number of looks for the lane since its last write: more than one if the row was too old when its turn or its
     /// permit came.
     pub looks: u8,
+    /// The request that reads the lane's row although it does not wait for that yet.
+    pub being_read: Option<RequestId>,
     /// Until when the lane's look may wait to share a request, on the mono clock.
     pub look_due: Option<u64>,
     /// Rank of the lane, if it waits for a turn or a permit.

@@ -76,6 +76,11 @@ impl Dispatcher {
             _ => (RequestPurpose::Read, HttpMethod::Get),
         };
         let rank = self.lane_rank(partition, key, now);
+        let creates = (purpose, method) == (RequestPurpose::Write, HttpMethod::Post);
+        let purpose = match purpose {
+            RequestPurpose::Write if creates && rank.is_critical() => RequestPurpose::CriticalTicket,
+            purpose => purpose,
+        };
         self.stage(partition, key, stage);
         if let Some(lane) = self.lane(partition, key) {
             lane.waiting_since = now.mono;

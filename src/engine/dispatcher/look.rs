@@ -12,8 +12,15 @@ use crate::engine::event::{Effect, InstanceRequest, RequestId};
 use crate::engine::lane::{ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, PartitionPhase};
+use crate::engine::priority::RequestPurpose;
 use crate::engine::request::MAX_READ_MANY;
 use crate::model::{Answer, AttemptId, Column, Failure, FailureClass, Key, Now, Row};
+
+/// Maximum number of lanes in line whose rows are read before their turn.
+const MAX_IN_LINE: usize = 256;
+
+/// How often the lanes in line are looked through for rows that have to be read soon, milliseconds.
+const LOOK_AHEAD_INTERVAL: u64 = 10;
 
 /// A ticket whose row is being read.
 #[derive(Debug, Clone)]
@@ -55,6 +62,10 @@ impl Dispatcher {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         p.rows.remove(key);
         let Some(lane) = p.lanes.get_mut(key) else { return };
+        if let Some(id) = lane.being_read {
+            self.stage(partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
+            return;
+        }
         let due = *lane.look_due.get_or_insert(now.mono.saturating_add(self.settings.max_look_delay));
         if will_write || due <= now.mono || waiting + 1 >= MAX_READ_MANY {
             self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
@@ -95,6 +106,11 @@ impl Dispatcher {
         for (partition, key) in &readers {
             self.stage(*partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
         }
+        for (partition, key) in &in_line {
+            if let Some(lane) = self.lane(*partition, key) {
+                lane.being_read = Some(id);
+            }
+        }
         // The request counts for the lane that got the permit.
         if let Some(lane) = self.lane(partition, key) {
             lane.requests += 1;
@@ -133,17 +149,12 @@ impl Dispatcher {
             .take(MAX_READ_MANY - 1)
             .collect();
         let mut left = MAX_READ_MANY - 1 - waiting.len();
-        let needs_look = |number: i32, p: &Partition, key: &Key| {
-            p.entries.contains_key(key) && p.rows.get(key, now.mono, self.max_row_age(number, key)).is_none()
-        };
-        let mut ready: Vec<_> = running()
-            .flat_map(|(&number, p)| p.ready.iter().take(left).map(move |(rank, key)| (*rank, number, p, key)))
-            .collect();
-        ready.sort_unstable_by_key(|(rank, ..)| *rank);
-        let in_line: Vec<LaneKey> = ready
+        let in_line: Vec<LaneKey> = self
+            .next_in_line(left + MAX_IN_LINE, now)
             .into_iter()
-            .filter(|(_, number, p, key)| needs_look(*number, p, key))
-            .map(|(_, number, _, key)| (number, key.clone()))
+            .filter(|(.., needs_look)| *needs_look)
+            .map(|(number, other, _)| (number, other.clone()))
+            .filter(|(number, other)| (*number, other) != (partition, key))
             .take(left)
             .collect();
         left -= in_line.len();
@@ -153,6 +164,52 @@ impl Dispatcher {
         shared.sort_unstable();
         waiting.extend(shared.into_iter().take(left).map(|(_, number, key)| (number, key.clone())));
         SharingLanes { waiting, in_line }
+    }
+
+    /// The first `count` lanes in line for a turn, over all partitions, and whether their row has to be read.
+    fn next_in_line(&self, count: usize, now: Now) -> Vec<(i32, &Key, bool)> {
+        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
+        let mut ready: Vec<_> = running
+            .flat_map(|(&number, p)| p.ready.iter().take(count).map(move |(rank, key)| (*rank, number, p, key)))
+            .collect();
+        ready.sort_unstable_by_key(|(rank, ..)| *rank);
+        ready.truncate(count);
+        let needs_look = |number: i32, p: &Partition, key: &Key| {
+            p.entries.contains_key(key)
+                && p.lanes.get(key).is_some_and(|lane| lane.being_read.is_none())
+                && p.rows.get(key, now.mono, self.max_row_age(number, key)).is_none()
+        };
+        ready.into_iter().map(|(_, number, p, key)| (number, key, needs_look(number, p, key))).collect()
+    }
+
+    /// If many lanes are in line, lets one of those that are next wait for a look, so that their rows have been read when
+    /// their turn comes, and no free permit waits for that.
+    pub(super) fn look_ahead(&mut self, now: Now) {
+        if now.mono < self.looked_ahead_at.saturating_add(LOOK_AHEAD_INTERVAL)
+            || self.partitions.values().all(|p| p.ready.is_empty())
+        {
+            return;
+        }
+        self.looked_ahead_at = now.mono;
+        // While a request takes its time, as many others end as are under way, and each of them gives a lane its turn.
+        let soon = (2 * self.pending_requests.len()).min(MAX_IN_LINE);
+        let in_line = self.next_in_line(soon, now);
+        let mut unread = in_line.iter().filter(|(.., needs_look)| *needs_look);
+        let Some(&(partition, key, _)) = unread.next() else { return };
+        // Single lanes that came in between ask when their turn comes.
+        if 4 * (1 + unread.count()) < in_line.len() {
+            return;
+        }
+        let key = key.clone();
+        let asks = |stage: &Stage| matches!(stage, Stage::WaitingToRead(ReadPurpose::RefreshRow));
+        let is_asked_for = self.partitions.values().any(|p| {
+            p.permit_queue.iter().take(MAX_IN_LINE).any(|(rank, key)| {
+                rank.purpose == RequestPurpose::Read && p.lanes.get(key).is_some_and(|lane| asks(&lane.stage))
+            })
+        });
+        if !is_asked_for {
+            self.wait_for_permit(partition, &key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
+        }
     }
 
     /// Handles the answer to a look. Lanes that waited for it get in line for a turn.
@@ -176,6 +233,7 @@ impl Dispatcher {
                 continue;
             }
             let Some(lane) = self.lane(partition, &key) else { continue };
+            lane.being_read = lane.being_read.filter(|request| *request != id);
             let waits = matches!(lane.stage, Stage::Reading(request, ReadPurpose::RefreshRow) if request == id);
             let has_claim = lane.claim.is_some();
             let Some(rows) = &mut rows else {

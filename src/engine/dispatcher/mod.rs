@@ -111,6 +111,8 @@ pub struct Dispatcher {
     clock_skew: i64,
     blocked_by: Option<BlockReason>,
     row_age_limit: RowAgeLimit,
+    /// When the lanes in line were last looked through for rows to read, on the mono clock.
+    looked_ahead_at: u64,
     /// Reused buffer: columns in which a plan preserved a user's value.
     preserved: Vec<crate::model::Column>,
     claim_window: ClaimWindow,
@@ -147,6 +149,7 @@ impl Dispatcher {
             clock_skew: 0,
             blocked_by: None,
             row_age_limit: RowAgeLimit::default(),
+            looked_ahead_at: 0,
             preserved: Vec::new(),
             claim_window,
             critical_streak: CriticalStreak::default(),

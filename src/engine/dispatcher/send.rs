@@ -8,7 +8,7 @@ use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
 use crate::engine::plan::WritePlan;
-use crate::engine::priority::{PermitRank, RequestPurpose};
+use crate::engine::priority::PermitRank;
 use crate::model::entry::ClaimKind;
 use crate::model::{Column, HttpMethodSet, Key, Now};
 
@@ -38,9 +38,8 @@ impl Dispatcher {
         let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
         let firsts = running.filter_map(|(&number, p)| {
             let leased = self.lease_until(p) > now.mono;
-            let may = |rank: &PermitRank| {
-                may_send(rank.method) && (leased || rank.purpose != RequestPurpose::Write) && eligible(rank)
-            };
+            let may =
+                |rank: &PermitRank| may_send(rank.method) && (leased || !rank.purpose.is_write()) && eligible(rank);
             p.permit_queue.iter().find(|(rank, _)| may(rank)).map(|(rank, key)| (rank, number, key))
         });
         firsts.min_by_key(|(rank, ..)| **rank)

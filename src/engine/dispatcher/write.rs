@@ -22,25 +22,33 @@ use crate::model::{AttemptId, Claim, Entry, Key, Now, PartialNote, Position, Rec
 /// Maximum number of critical lanes that are prepared, in addition to the claim window.
 const MAX_CRITICAL_PREPARED: usize = 16;
 
+/// The same if the next one's alert has no ticket yet, so that it does not wait behind changes of state.
+const MAX_CRITICAL_PREPARED_WITHOUT_TICKET: usize = 2 * MAX_CRITICAL_PREPARED;
+
 impl Dispatcher {
     /// Runs ready lanes until enough are prepared, in the order of their ranks over all partitions. Critical lanes have
     /// a limit of their own, so that none waits until another lane is sent.
     pub(super) fn run_ready_lanes(&mut self, now: Now, out: &mut Vec<Effect>) {
         while self.breaker.may_prepare() {
-            let critical = self
-                .next_ready_lane(LaneClass::Critical, now)
-                .filter(|_| self.prepared(LaneClass::Critical) < MAX_CRITICAL_PREPARED);
+            let critical = self.next_ready_lane(LaneClass::Critical, now).filter(|(rank, ..)| {
+                let limit = match rank.is_critical_without_ticket() {
+                    true => MAX_CRITICAL_PREPARED_WITHOUT_TICKET,
+                    false => MAX_CRITICAL_PREPARED,
+                };
+                self.prepared(LaneClass::Critical) < limit
+            });
             let next = critical.or_else(|| {
                 self.next_ready_lane(LaneClass::Standard, now)
                     .filter(|_| self.prepared(LaneClass::Standard) < self.claim_window.limit())
             });
-            let Some((partition, key)) = next else { return };
+            let Some((_, partition, key)) = next else { break };
             self.run_lane(partition, &key, now, out);
         }
+        self.look_ahead(now);
     }
 
     /// The first ready lane of a class.
-    fn next_ready_lane(&self, class: LaneClass, now: Now) -> Option<(i32, Key)> {
+    fn next_ready_lane(&self, class: LaneClass, now: Now) -> Option<(LaneRank, i32, Key)> {
         let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
         running
             .filter(|(_, p)| self.lease_until(p) > now.mono)
@@ -49,7 +57,7 @@ impl Dispatcher {
                 ready.next().map(|(rank, key)| (*rank, number, key))
             })
             .min_by_key(|(rank, ..)| *rank)
-            .map(|(_, number, key)| (number, key.clone()))
+            .map(|(rank, number, key)| (rank, number, key.clone()))
     }
 
     fn prepared(&self, class: LaneClass) -> usize {
