@@ -4,14 +4,27 @@ use std::sync::Arc;
 
 use super::clients;
 use super::repartition::start_at;
-use crate::config::{Config, OnMissingLedger, Sink, Source, SourceStart, Write};
+use crate::config::{Config, Instance, OnMissingLedger, Sink, Source, SourceStart, Write};
 use crate::kafka::KafkaOptions;
 use crate::ledger::{self, Identity, StartAt};
 use crate::mapping::{KEY_RULE, RecordMapping};
 use crate::quota::RequestLimiter;
-use crate::servicenow::Client;
+use crate::servicenow::{Client, RowVersions};
 use crate::sink::{BatchSettings, Route};
 use crate::source::{self, SourceRoute, SourceTopics, Timing};
+
+/// What the routes of one instance share in this process.
+pub(super) struct SharedByInstance {
+    pub(super) limiter: Arc<RequestLimiter>,
+    pub(super) row_versions: RowVersions,
+}
+
+impl SharedByInstance {
+    pub(super) fn new(instance: &Instance, has_sources: bool) -> Self {
+        let limiter = clients::limiter(instance, has_sources);
+        Self { limiter, row_versions: RowVersions::default() }
+    }
+}
 
 /// Returns the identity of a route's ledger. `partitions` is the number of partitions of the topic that the sink reads.
 pub fn identity(sink: &Sink, cluster_id: Option<String>, partitions: i32) -> Identity {
@@ -33,6 +46,7 @@ pub fn record_mapping(sink: &Sink, partitions: i32) -> RecordMapping {
     RecordMapping {
         decoder: sink.decoder.clone(),
         keyed_by_alert: sink.keyed_by_alert,
+        ordering: sink.ordering,
         repartitioned_from: sink.repartition_topic.as_ref().map(|_| sink.topic.as_str().into()),
         partitions: usize::try_from(partitions).unwrap_or(1),
         mapping: Arc::clone(&sink.mapping),
@@ -46,7 +60,7 @@ pub(super) fn sink_route(
     partitions: i32,
     (cluster_id, instance_date): (Option<String>, Option<i64>),
     client: Client,
-    limiter: Arc<RequestLimiter>,
+    shared: &SharedByInstance,
 ) -> Route {
     Route {
         name: sink.name.as_str().into(),
@@ -66,7 +80,8 @@ pub(super) fn sink_route(
         },
         client,
         new_credentials: clients::new_credentials(&sink.instance),
-        limiter,
+        limiter: Arc::clone(&shared.limiter),
+        row_versions: shared.row_versions.clone(),
         settings: sink.settings.clone(),
         identity: identity(sink, cluster_id, partitions),
         // With `repartition`, `start` applies to the stage, and the sink applies all records that the stage has
@@ -80,12 +95,7 @@ pub(super) fn sink_route(
     }
 }
 
-pub(super) fn source_route(
-    config: &Config,
-    source: &Source,
-    client: Client,
-    limiter: Arc<RequestLimiter>,
-) -> SourceRoute {
+pub(super) fn source_route(config: &Config, source: &Source, client: Client, shared: &SharedByInstance) -> SourceRoute {
     let instance = &source.instance;
     let mut settings = source::Settings::new(&source.name, &instance.name, &source.table, instance.auth.user());
     settings.filter.clone_from(&source.filter);
@@ -115,7 +125,8 @@ pub(super) fn source_route(
         timing,
         client,
         new_credentials: clients::new_credentials(instance),
-        permits: Arc::new(limiter),
+        row_versions: shared.row_versions.clone(),
+        permits: Arc::new(Arc::clone(&shared.limiter)),
         status: source::StatusHandle::default(),
     }
 }

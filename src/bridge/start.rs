@@ -2,20 +2,18 @@
 //! instances, and spawns the tasks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::clients::{self, Clients};
-use super::routes::{sink_route, source_route};
+use super::routes::{SharedByInstance, sink_route, source_route};
 use super::{KAFKA_TIMEOUT, detect_rename, repartition, topics};
 use crate::check;
 use crate::config::Config;
 use crate::kafka::topics::{Strictness, Topics};
 use crate::ledger;
-use crate::quota::RequestLimiter;
 use crate::runtime::supervision::Supervisor;
 use crate::sink::{self, StatusHandle};
 use crate::source::{self, OwnershipSettings};
@@ -45,8 +43,8 @@ pub async fn start(
     let topics = Topics::new(&options, KAFKA_TIMEOUT);
     let inputs = topics::ensure(config, &topics, strictness).await?;
     let cluster_id = topics.cluster_id().await.context("can't read the cluster id")?;
-    let limiters: BTreeMap<&str, Arc<RequestLimiter>> =
-        config.instances.keys().filter_map(|name| Some((name.as_str(), limiter_of(config, name)?))).collect();
+    let mut shared: BTreeMap<&str, SharedByInstance> =
+        config.instances.keys().filter_map(|name| Some((name.as_str(), shared_by(config, name)?))).collect();
     let mut statuses = RouteStatuses::default();
     let mut clients = Clients::default();
     let instance_dates = log_in(config, &mut clients).await?;
@@ -59,12 +57,10 @@ pub async fn start(
         }
     }
     for (sink, partitions) in config.sinks.iter().zip(inputs) {
-        let limiter = limiters
-            .get(sink.instance.name.as_str())
-            .map_or_else(|| clients::limiter(&sink.instance, false), Arc::clone);
+        let shared = shared.entry(&sink.instance.name).or_insert_with(|| SharedByInstance::new(&sink.instance, false));
         let date = instance_dates.get(sink.instance.name.as_str()).copied().flatten();
         let client = clients.for_sink(sink)?;
-        let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, limiter);
+        let route = sink_route(config, sink, &options, partitions, (cluster_id.clone(), date), client, shared);
         let status = StatusHandle::default();
         statuses.sinks.push((sink.name.clone(), status.clone()));
         for stage in repartition::stages(config, sink, &options, partitions) {
@@ -80,10 +76,9 @@ pub async fn start(
     if !config.sources.is_empty() {
         let mut routes = Vec::new();
         for source in &config.sources {
-            let limiter = limiters
-                .get(source.instance.name.as_str())
-                .map_or_else(|| clients::limiter(&source.instance, true), Arc::clone);
-            let route = source_route(config, source, clients.for_source(source)?, limiter);
+            let shared =
+                shared.entry(&source.instance.name).or_insert_with(|| SharedByInstance::new(&source.instance, true));
+            let route = source_route(config, source, clients.for_source(source)?, shared);
             statuses.sources.push((source.name.clone(), route.status.clone()));
             routes.push(route);
         }
@@ -101,9 +96,9 @@ pub async fn start(
     Ok(statuses)
 }
 
-fn limiter_of(config: &Config, instance: &str) -> Option<Arc<RequestLimiter>> {
+fn shared_by(config: &Config, instance: &str) -> Option<SharedByInstance> {
     let sources = config.sources.iter().any(|source| source.instance.name == instance);
-    config.instances.get(instance).map(|instance| clients::limiter(instance, sources))
+    config.instances.get(instance).map(|instance| SharedByInstance::new(instance, sources))
 }
 
 /// Logs in to the instances that sinks write to, by one request each, so that no route's first write has to wait until

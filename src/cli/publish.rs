@@ -19,7 +19,9 @@ use crate::systems::Decoder;
 /// # Errors
 /// An event is invalid (then none is sent), or the broker rejects one.
 pub async fn publish(args: Publish) -> Result<()> {
-    let (kafka, topic) = target(&args)?;
+    let (mut kafka, topic) = target(&args)?;
+    // As Java's clients do: the records of an alert must be in one partition, whoever publishes them.
+    kafka.properties.entry("partitioner".into()).or_insert_with(|| "murmur2_random".into());
     let bodies = match &args.file {
         Some(file) if file.as_os_str() == "-" => read_events(std::io::stdin().lock(), "standard input")?,
         Some(file) => {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 pub(super) use sink::{
     RawEvent, RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawOnUserResolve,
-    RawSeverity, RawSink, RawStates, RawTicketPer, RawWrite,
+    RawOrder, RawSeverity, RawSink, RawStates, RawTicketPer, RawWrite,
 };
 
 /// Configuration of nowbridge.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::engine::settings::Settings;
 use crate::mapping::{GroupBy, SinkMapping};
+use crate::model::EventOrdering;
 use crate::systems::Decoder;
 
 use super::secret::Secret;
@@ -253,6 +254,8 @@ pub struct Sink {
     pub start: Start,
     /// The user guarantees that all records of an alert share a partition.
     pub keyed_by_alert: bool,
+    /// What decides which of two events of an alert is newer.
+    pub ordering: EventOrdering,
     /// The internal topic that is partitioned by the alert's key and that the sink reads; `None`: it reads `topic`.
     pub repartition_topic: Option<String>,
     /// Default name of the internal topic, without `grouping`.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::entries::Entries;
 pub use super::request::{InstanceRequest, MarkedNote};
 use crate::model::{
-    Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethodSet, Intent, Key, Mark, Park, Position,
-    PreviousOwner, Record, RecordOrigin, RedriveId, Token,
+    Action, Answer, Claim, Column, Entry, Epoch, FastMap, HttpMethod, HttpMethodSet, Intent, Key, Mark, Park, Position,
+    PreviousOwner, Record, RecordOrigin, RedriveId, RowVersion, Token,
 };
 
 /// Identifies one ledger or dead-letter produce until [`Event::ProduceCompleted`].
@@ -101,6 +101,8 @@ pub enum Event {
         /// Unix seconds.
         date: i64,
     },
+    /// Another route of this process has seen these versions of rows.
+    RowVersionsSeen { versions: Arc<[RowVersion]> },
     /// Time passed. The driver sends it at [`super::Dispatcher::next_wake`] at the latest.
     Tick,
     /// The process is shutting down (SIGTERM). The engine starts no new work, withdraws claims whose write was not
@@ -338,6 +340,10 @@ pub enum Observation {
     /// A write was applied, and its ticket is not what it should be: its state is not the one that was sent, or it lacks
     /// the correlation. With what was sent and what the row has.
     WriteIneffective(Key, String),
+    /// A change of state was not applied to the open ticket, because a newer one was before.
+    OutdatedStateChange(Key, Action),
+    /// An event is dated after its receipt, by so many milliseconds: it counts as having happened at its receipt.
+    FutureTime(Key, i64),
     /// A row contained a value that a user had set; the value was kept.
     UserEditPreserved(Key, Column),
     /// An event was skipped, for this reason: a repeated id, older than the applied state, no ticket to apply it to.

@@ -12,7 +12,7 @@ mod queue;
 
 use std::sync::Arc;
 
-use crate::model::{Action, Column, Intent, Phase, Position, Record, RecordOrigin};
+use crate::model::{Column, EventOrder, Intent, Phase, Position, Record, RecordOrigin};
 
 pub use open_duration::{HoldDown, OpenDuration};
 pub use queue::{FoldLimits, InvalidEvent, Queue};
@@ -66,8 +66,8 @@ pub struct FoldedChange {
     pub notes: Vec<PendingNote>,
     /// When the last closing event occurred, unless an opening one followed.
     pub closed_at: Option<i64>,
-    /// `occurred_at` of the newest state-affecting event; `i64::MIN` if there is none.
-    pub occurred_at: i64,
+    /// The newest state-affecting event; unknown if there is none.
+    pub order: EventOrder,
     pub open_duration: OpenDuration,
 }
 
@@ -79,20 +79,21 @@ impl Default for FoldedChange {
             closing: Vec::new(),
             notes: Vec::new(),
             closed_at: None,
-            occurred_at: i64::MIN,
+            order: EventOrder::UNKNOWN,
             open_duration: OpenDuration::default(),
         }
     }
 }
 
 impl FoldedChange {
-    fn add(&mut self, action: Action, fields: Vec<(Column, String)>, closing: Vec<(Column, String)>, at: i64) {
+    fn add(&mut self, intent: Intent) {
+        let Intent { action, fields, closing, order, occurred_at: at, .. } = intent;
         for phase in &mut self.transitions {
             *phase = phase.after(action);
         }
         merge_fields(&mut self.fields, fields);
         if action.affects_state() {
-            self.occurred_at = self.occurred_at.max(at);
+            self.order = self.order.newest(order);
         }
         if action.closes() {
             self.closing = closing;
@@ -114,7 +115,7 @@ impl FoldedChange {
             self.closing = later.closing;
         }
         self.notes.extend(later.notes);
-        self.occurred_at = self.occurred_at.max(later.occurred_at);
+        self.order = self.order.newest(later.order);
         self.open_duration.merge(later.open_duration);
         if later.closed_at.is_some() || opens {
             self.closed_at = later.closed_at;
@@ -189,9 +190,10 @@ impl Segment {
         }
     }
 
-    /// `occurred_at` of its newest state-affecting event; `i64::MIN` if there is none.
-    pub fn occurred_at(&self) -> i64 {
-        self.from_open.as_ref().map_or(i64::MIN, |p| p.occurred_at).max(self.before_open.occurred_at)
+    /// Its newest state-affecting event; unknown if there is none.
+    pub fn order(&self) -> EventOrder {
+        let from_open = self.from_open.as_ref().map_or(EventOrder::UNKNOWN, |change| change.order);
+        self.before_open.order.newest(from_open)
     }
 
     /// When its last closing event occurred, if the segment leaves the ticket closed by it.
@@ -213,7 +215,7 @@ impl Segment {
     }
 
     /// Folds in one more intent. Returns the bytes of an earlier record that it superseded.
-    fn push(&mut self, intent: Intent, raw: &Arc<Record>, bytes: usize, now: u64) -> usize {
+    fn push(&mut self, mut intent: Intent, raw: &Arc<Record>, bytes: usize, now: u64) -> usize {
         let opens = intent.action.opens();
         let pinned = intent.note.is_some() || self.changes_phase(&intent);
         let freed = self.supersede_last(&intent);
@@ -238,11 +240,11 @@ impl Segment {
             None if opens => self.from_open.insert(FoldedChange::default()),
             None => &mut self.before_open,
         };
-        if let Some(text) = intent.note {
+        if let Some(text) = intent.note.take() {
             self.note_chars += text.chars().count();
             change.notes.push(PendingNote { position: intent.position, text, parts_written: 0 });
         }
-        change.add(intent.action, intent.fields, intent.closing, intent.occurred_at);
+        change.add(intent);
         freed
     }
 

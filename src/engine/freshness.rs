@@ -41,12 +41,14 @@ pub struct SeenVersion {
     pub mod_count: u64,
     /// When its answer came, on the mono clock.
     pub at: u64,
+    /// True if a newer version is known, so that no decision rests on this one any more.
+    pub superseded: bool,
 }
 
 impl SeenRow {
     /// The version of the row.
     pub fn version(&self) -> SeenVersion {
-        SeenVersion { mod_count: self.row.mod_count, at: self.at }
+        SeenVersion { mod_count: self.row.mod_count, at: self.at, superseded: false }
     }
 }
 
@@ -71,6 +73,14 @@ impl SeenRows {
     /// Forgets a row: it has changed, or may have.
     pub fn remove(&mut self, key: &str) {
         self.rows.remove(key);
+    }
+
+    /// Forgets the rows of which newer versions are known, and returns their keys. `newest`: versions by sys_id.
+    pub fn forget_older(&mut self, newest: &FastMap<&str, u64>) -> Vec<Key> {
+        let is_older = |seen: &SeenRow| newest.get(&*seen.row.sys_id).is_some_and(|newer| *newer > seen.row.mod_count);
+        let older: Vec<Key> = self.rows.iter().filter(|(_, seen)| is_older(seen)).map(|(key, _)| key.clone()).collect();
+        older.iter().for_each(|key| self.remove(key));
+        older
     }
 
     /// The row of a key, if it is not older than `max_age`.

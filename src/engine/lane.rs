@@ -35,6 +35,8 @@ pub struct Lane {
     /// Number of looks for the lane since its last write: more than one if the row was too old when its turn or its
     /// permit came.
     pub looks: u8,
+    /// True if the lane was made only to read the row of a ticket whose entry may expire.
+    pub looks_for_expiry: bool,
     /// The request that reads the lane's row although it does not wait for that yet.
     pub being_read: Option<RequestId>,
     /// Until when the lane's look may wait to share a request, on the mono clock.
@@ -58,6 +60,8 @@ pub struct Lane {
 pub enum QueuePosition {
     /// The lane waits for a turn.
     Turn(LaneRank),
+    /// The lane waits until its row is read.
+    Look(LaneRank),
     /// The lane waits for a permit.
     Permit(PermitRank),
 }
@@ -81,6 +85,9 @@ pub enum Stage {
     Ready,
     /// Waits for a permit to read.
     WaitingToRead(ReadPurpose),
+    /// The row must be read before the lane can be written: waits for the next look, while lanes whose rows are known
+    /// get their turns.
+    WaitingForLook,
     /// The row must be read, but probably nothing has to be written: waits until this instant, or until other lanes
     /// read theirs, and shares their request.
     WaitingToShare(u64),

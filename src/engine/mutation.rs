@@ -30,6 +30,8 @@ pub enum Mutation {
     NoRowAgeLimit,
     /// That nothing has to be done for an opening event is decided without a look.
     NoLookBeforeNothing,
+    /// A resolved ticket is forgotten without a look, although a user may have opened it again.
+    NoLookBeforeExpiry,
     /// A repeat of a firing opens a ticket that a user ended.
     NoFirings,
     /// A value of a user is known only as long as the row is.

@@ -113,10 +113,14 @@ pub struct Partition {
     /// Keys whose claim has tombstones that are not acked yet, and how many: a tombstone that lands late would remove
     /// the next claim.
     pub pending_claim_tombstones: FastMap<Key, usize>,
+    /// Number of lanes that only read the row of a ticket whose entry may expire.
+    pub expiry_looks: usize,
     /// Rows that were seen lately.
     pub rows: SeenRows,
     /// Lanes whose look waits to share a request, and until when on the mono clock.
     pub shared_looks: BTreeSet<(u64, Key)>,
+    /// Lanes that wait for the next look.
+    pub unread: BTreeMap<LaneRank, Key>,
     /// Lanes that wait for a turn.
     pub ready: BTreeMap<LaneRank, Key>,
     /// Lanes that wait for a permit.
@@ -167,8 +171,10 @@ impl Partition {
             lanes: FastMap::default(),
             flaps: FastMap::default(),
             pending_claim_tombstones: FastMap::default(),
+            expiry_looks: 0,
             rows: SeenRows::default(),
             shared_looks: BTreeSet::new(),
+            unread: BTreeMap::new(),
             ready: BTreeMap::new(),
             permit_queue: BTreeMap::new(),
             waiting_for_lease: Vec::new(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::event::LedgerWrite;
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, LastSeen, Position, PreviousOwner};
+use crate::model::{AttemptId, EventOrder, LastSeen, Position, PreviousOwner};
 
 fn position(offset: i64) -> Position {
     Position::new(0, offset, 0)
@@ -24,7 +24,7 @@ fn entry(token: i64, attempt: AttemptId, offset: i64) -> Entry {
         partial_note: None,
         fields: Vec::new(),
         earlier_tickets: Vec::new(),
-        occurred_at: 0,
+        order: EventOrder::UNKNOWN,
         resolved_at: None,
         event_ids: Vec::new(),
         episode: None,
@@ -45,7 +45,7 @@ fn claim(attempt: AttemptId, offset: i64) -> Claim {
         fields: Vec::new(),
         state: None,
         markers: Vec::new(),
-        occurred_at: 0,
+        order: EventOrder::UNKNOWN,
         resolved_at: None,
         event_ids: Vec::new(),
         episode: None,
@@ -175,7 +175,7 @@ fn a_park_that_lands_after_its_key_was_released_is_stale() {
             token: late,
             position: Position::new(0, 9, 0),
             newest_letter: None,
-            occurred_at: None,
+            order: EventOrder::UNKNOWN,
             event_ids: Vec::new(),
             rejected_run: None,
             active_run: None,

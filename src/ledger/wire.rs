@@ -191,6 +191,7 @@ impl std::fmt::Display for WireKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EventOrder;
     use crate::model::Position;
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
             token: Token(4),
             position: Position::new(1, 2, 0),
             newest_letter: None,
-            occurred_at: None,
+            order: EventOrder::UNKNOWN,
             event_ids: Vec::new(),
             rejected_run: None,
             active_run: None,

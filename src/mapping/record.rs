@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::codec::{self, RedriveHeaders, ResyncHeaders};
 use crate::engine::event::{MappedRecord, RecordContent};
 use crate::mapping::SinkMapping;
-use crate::model::{Action, AlertEvent, Position, Record, RecordOrigin};
+use crate::model::{Action, AlertEvent, EventOrder, EventOrdering, Intent, Position, Record, RecordOrigin};
 use crate::systems::Decoder;
 
 /// How a route decodes and maps its records.
@@ -18,6 +18,8 @@ pub struct RecordMapping {
     pub keyed_by_alert: bool,
     /// The user's topic, if the sink reads the internal topic of a repartition or grouping stage; otherwise `None`.
     pub repartitioned_from: Option<Arc<str>>,
+    /// What decides which of two events of an alert is newer.
+    pub ordering: EventOrdering,
     /// Number of partitions of the topic that the sink reads, when the route was started.
     pub partitions: usize,
     pub mapping: Arc<SinkMapping>,
@@ -129,11 +131,25 @@ fn decode_and_map(route: &RecordMapping, record: &Record, included: &[u32]) -> R
             return invalid;
         }
         match route.mapping.map(&Arc::new(event), Position::new(record.partition, record.offset, index)) {
-            Ok(intent) => intents.extend(intent),
+            Ok(Some(mut intent)) => {
+                intent.order = order_of(route.ordering, record, &intent);
+                intents.push(intent);
+            }
+            Ok(None) => {}
             Err(error) => return RecordContent::Invalid { code: error.code, reason: error.to_string() },
         }
     }
     if intents.is_empty() { RecordContent::Skipped } else { RecordContent::Intents(intents) }
+}
+
+/// What an event is compared by with others of its alert. A redriven event has the place that it had before, a resynced
+/// one that of the entry for which it was read.
+fn order_of(ordering: EventOrdering, record: &Record, intent: &Intent) -> EventOrder {
+    let original = codec::original_position(record).and_then(codec::parse_position);
+    let original = original.filter(|original| original.partition == record.partition);
+    let original = original.map_or(intent.position, |at| Position { index: intent.position.index, ..at });
+    let resynced = codec::parse_resync_headers(record).ok().flatten().map(|headers| headers.entry);
+    ordering.order(resynced.unwrap_or(original), intent.occurred_at)
 }
 
 /// Returns the rejection of a repartitioned record whose alert belongs to another partition: an alert in two partitions
@@ -162,7 +178,14 @@ mod tests {
     fn mapping() -> RecordMapping {
         let mapping = SinkMapping::compile(Rules::default()).unwrap_or_else(|errors| panic!("{errors:?}"));
         let (decoder, mapping) = (Decoder::Canonical, Arc::new(mapping));
-        RecordMapping { decoder, keyed_by_alert: false, repartitioned_from: None, partitions: 4, mapping }
+        RecordMapping {
+            decoder,
+            keyed_by_alert: false,
+            repartitioned_from: None,
+            ordering: EventOrdering::Log,
+            partitions: 4,
+            mapping,
+        }
     }
 
     fn record(value: &str) -> Record {

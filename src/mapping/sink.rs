@@ -7,7 +7,7 @@ use super::context::TemplateContext;
 use super::event_id_hash;
 use super::rules::{ActionRule, JOURNAL_COLUMNS, RESERVED_COLUMNS, RuleError, Rules, action_name};
 use super::template::{Template, Templates};
-use crate::model::{Action, AlertEvent, Column, Intent, Position};
+use crate::model::{Action, AlertEvent, Column, EventOrder, Intent, Position};
 
 /// Maximum number of characters of a note; longer ones are truncated. The engine splits long notes, and no sensible
 /// text is longer.
@@ -110,6 +110,7 @@ impl SinkMapping {
             event_id: (event.event_id_native && !event.event_id.is_empty()).then(|| event_id_hash(&event.event_id)),
             episode: event.episode.as_deref().filter(|_| action.opens()).map(event_id_hash),
             occurred_at: event.occurred_at,
+            order: EventOrder::of_place(position),
             priority: rule.map_or(2, |rule| rule.priority),
             hold_down: rule.and_then(|rule| rule.hold_down).unwrap_or(self.rules.hold_down),
         }))

@@ -5,6 +5,15 @@ use std::collections::BTreeMap;
 
 use super::{Phase, StateModel};
 
+/// Which version of a row exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowVersion {
+    /// sys_id.
+    pub sys_id: Box<str>,
+    /// `sys_mod_count`; `u64::MAX` for a row that was deleted.
+    pub mod_count: u64,
+}
+
 /// A row as the instance showed it: raw values, times in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row {

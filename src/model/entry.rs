@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Phase, Position, RecordOrigin, RedriveId, StateModel, Token};
+use super::{Column, EventOrder, Phase, Position, RecordOrigin, RedriveId, StateModel, Token};
 
 /// Identifies one attempt, for all time: the owner's token and a counter of that owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,9 +117,9 @@ pub struct Entry {
     /// sys_ids of earlier tickets of the key.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_tickets: Vec<String>,
-    /// `occurred_at` of the newest state-affecting event applied, Unix milliseconds.
-    #[serde(rename = "o")]
-    pub occurred_at: i64,
+    /// The newest state-affecting event applied.
+    #[serde(rename = "q", default, skip_serializing_if = "EventOrder::is_unknown")]
+    pub order: EventOrder,
     /// When the ticket was resolved, Unix milliseconds: `occurred_at` of the resolving event, or the time at which a
     /// user resolved it. `None` if it is not resolved.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
@@ -201,9 +201,9 @@ pub struct Claim {
     /// Markers of the notes that the write carries, in order.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<String>,
-    /// `occurred_at` of the newest state-affecting event in the write, Unix milliseconds.
-    #[serde(rename = "o")]
-    pub occurred_at: i64,
+    /// The newest state-affecting event in the write.
+    #[serde(rename = "q", default, skip_serializing_if = "EventOrder::is_unknown")]
+    pub order: EventOrder,
     /// `occurred_at` of the event that resolves the ticket, Unix milliseconds; `None` if the write does not resolve it.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<i64>,
@@ -267,10 +267,10 @@ pub struct Park {
     /// Position of the newest event of the key in the dead-letter topic; `None` if it is `position`.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub newest_letter: Option<Position>,
-    /// `occurred_at` of the newest state-affecting event among the dead letters, Unix milliseconds. A later record with
-    /// an older event is as outdated as it was when it was first read.
-    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
-    pub occurred_at: Option<i64>,
+    /// The newest state-affecting event among the dead letters. A later record with an older event is as outdated as it
+    /// was when it was first read.
+    #[serde(rename = "q", default, skip_serializing_if = "EventOrder::is_unknown")]
+    pub order: EventOrder,
     /// Hashes of the last event ids among the dead letters: a later record that repeats one of them is a repetition.
     #[serde(rename = "i", default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<u64>,

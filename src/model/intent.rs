@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Position};
+use super::{Action, EventOrder, Position};
 
 /// The alert's key: one key, one ticket, one lane. Keys are compared byte for byte.
 pub type Key = Arc<str>;
@@ -33,6 +33,8 @@ pub struct Intent {
     pub episode: Option<u64>,
     /// When the event happened at the source, Unix milliseconds.
     pub occurred_at: i64,
+    /// What it is compared by with other events of its key.
+    pub order: EventOrder,
     /// 0 is the most urgent.
     pub priority: u8,
     /// How long an alert that this event opens must stay open before a ticket is created or reopened, milliseconds.

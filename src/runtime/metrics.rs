@@ -57,6 +57,18 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "Writes that were applied, but whose ticket has another state than the one sent, or lacks the correlation",
     ),
     (
+        "nowbridge_outdated_state_changes_total",
+        Kind::Counter,
+        "route",
+        "Changes of state that were not applied to an open ticket, because a newer one of the alert was before",
+    ),
+    (
+        "nowbridge_future_events_total",
+        Kind::Counter,
+        "route",
+        "Events dated more than a minute after their receipt: their receipt counts as their time",
+    ),
+    (
         "nowbridge_user_edits_preserved_total",
         Kind::Counter,
         "route",
@@ -242,6 +254,8 @@ pub fn observed(route: &str, observation: &Observation) {
             counter!("nowbridge_ambiguous_writes_total", "route" => route, "settled" => "not_applied")
         }
         Observation::WriteIneffective(..) => counter!("nowbridge_ineffective_writes_total", "route" => route),
+        Observation::OutdatedStateChange(..) => counter!("nowbridge_outdated_state_changes_total", "route" => route),
+        Observation::FutureTime(..) => counter!("nowbridge_future_events_total", "route" => route),
         Observation::UserEditPreserved(..) => counter!("nowbridge_user_edits_preserved_total", "route" => route),
         Observation::Skipped(_, reason) => {
             counter!("nowbridge_events_skipped_total", "route" => route, "reason" => *reason)

@@ -24,6 +24,7 @@ use crate::runtime::clock;
 use crate::runtime::error_chain;
 use crate::runtime::failpoint::{self, Failpoint};
 use crate::runtime::metrics;
+use crate::servicenow::RowVersionsReceiver;
 
 /// Delivery timeout of ledger records. Protocol rule 3 requires it to be below the drain timeout.
 const LEDGER_PRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,6 +69,7 @@ pub struct Driver {
     pub(super) last_status: u64,
     last_credentials: u64,
     pub(super) epochs: HashMap<i32, Epoch>,
+    row_versions: RowVersionsReceiver,
 }
 
 impl Driver {
@@ -98,6 +100,7 @@ impl Driver {
         };
         let batching = route.batch.map(BatchState::new);
         let (events, events_input) = mpsc::unbounded_channel();
+        let row_versions = route.row_versions.subscribe();
         let mut driver = Self {
             dispatcher: Dispatcher::new(route.settings.clone()),
             route: Arc::new(route),
@@ -119,6 +122,7 @@ impl Driver {
             last_status: 0,
             last_credentials: 0,
             epochs: HashMap::new(),
+            row_versions,
         };
         if let Some(date) = driver.route.instance_date {
             driver.apply(Event::InstanceTime { date }, &mut Vec::new());
@@ -160,6 +164,9 @@ impl Driver {
         self.flush_produce_queue();
         self.flush_results_if_due(now);
         self.reload_credentials(now, effects);
+        while let Some(versions) = self.row_versions.receive() {
+            self.apply(Event::RowVersionsSeen { versions }, effects);
+        }
         if self.status.take_resume_request() {
             tracing::info!(route = %self.route.name, "resume requested");
             self.route.client.retry_credentials();

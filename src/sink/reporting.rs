@@ -46,6 +46,22 @@ impl Driver {
             Observation::WriteIneffective(key, reason) => {
                 tracing::warn!(route, key = &*key, reason, "ticket written, but not as sent; not tried again");
             }
+            Observation::OutdatedStateChange(key, action) => {
+                tracing::warn!(
+                    route,
+                    key = &*key,
+                    ?action,
+                    "change of state not applied to the open ticket, a newer one was before"
+                );
+            }
+            Observation::FutureTime(key, by_ms) => {
+                tracing::warn!(
+                    route,
+                    key = &*key,
+                    by_ms,
+                    "event dated in the future, its receipt counts; check the sender's clock"
+                );
+            }
             Observation::UserEditPreserved(key, column) => {
                 tracing::info!(route, key = &*key, column = &*column, "user edit preserved, column not written");
             }

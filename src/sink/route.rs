@@ -9,7 +9,7 @@ use crate::kafka::{self, KafkaOptions};
 use crate::ledger::{Identity, OnMissingLedger, StartAt};
 use crate::mapping::RecordMapping;
 use crate::quota::RequestLimiter;
-use crate::servicenow::{Auth, Client};
+use crate::servicenow::{Auth, Client, RowVersions};
 
 /// A sink route, ready to run.
 pub struct Route {
@@ -43,6 +43,8 @@ pub struct Route {
     pub batch: Option<BatchSettings>,
     /// Rate limiter of the instance, shared by all its routes in this process.
     pub limiter: Arc<RequestLimiter>,
+    /// Versions of the instance's rows that other routes of this process see.
+    pub row_versions: RowVersions,
     /// Settings of the engine.
     pub settings: Settings,
     /// What the ledger must belong to.

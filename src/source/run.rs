@@ -4,6 +4,7 @@
 //! next session reads from the topics what was committed. An error of the instance does not end it: the request is
 //! repeated after a delay. Only the cancellation token stops a route.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use super::rate_limit::PermitProvider;
 use super::settings::Settings;
 use super::status::{State, StatusHandle};
 use crate::kafka::{KafkaOptions, TransactionError};
-use crate::model::{Failure, FailureClass};
+use crate::model::{Failure, FailureClass, RowVersion};
 use crate::runtime::clock;
 use crate::runtime::error_chain;
-use crate::servicenow::{self, Auth, Client};
+use crate::servicenow::{self, Auth, Client, RowVersions};
 
 /// Interval of the checks whether rejected credentials have changed.
 const CREDENTIALS_CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -67,6 +68,8 @@ pub struct SourceRoute {
     pub client: Client,
     /// Returns new credentials if the secret has changed. Called while the instance rejects the current ones.
     pub new_credentials: Arc<dyn Fn() -> Option<Auth> + Send + Sync>,
+    /// Passes on to the sinks of this process which versions the polls saw.
+    pub row_versions: RowVersions,
     /// Grants the permits for requests to the instance.
     pub permits: Arc<dyn PermitProvider>,
     /// The route reports its status here.
@@ -175,6 +178,7 @@ async fn fetch_page(
         let (reason, delay) = match response {
             Ok(page) => match detector.process_page(&page) {
                 Ok(batch) => {
+                    route.row_versions.pass_on(versions_in(request, &page));
                     route.status.update(|s| s.instance_now = page.now.or(s.instance_now));
                     return Some(batch);
                 }
@@ -230,6 +234,19 @@ async fn send_request(route: &SourceRoute, request: &ListRequest) -> Result<Poll
     // header and the timestamps are cut to seconds, gives a time before the query.
     let elapsed_seconds = i64::try_from(clock::mono().saturating_sub(sent).div_ceil(1000)).unwrap_or(i64::MAX);
     Ok(to_poll_page(page, elapsed_seconds + 1))
+}
+
+/// The versions that a page shows. A deleted row has the highest one.
+fn versions_in(request: &ListRequest, page: &PollPage) -> Vec<RowVersion> {
+    let version = |row: &BTreeMap<String, String>| {
+        let (sys_id, mod_count) = match request.stage {
+            PollStage::Rows | PollStage::MissingRows => (row.get("sys_id")?, row.get("sys_mod_count")?.parse().ok()?),
+            PollStage::Deletes => (row.get("documentkey")?, u64::MAX),
+            PollStage::Clock | PollStage::Journal => return None,
+        };
+        Some(RowVersion { sys_id: sys_id.as_str().into(), mod_count })
+    };
+    page.rows.iter().filter_map(version).collect()
 }
 
 fn to_poll_page(page: servicenow::RowPage, elapsed_seconds: i64) -> PollPage {

@@ -26,6 +26,42 @@ pub(super) fn body(record: &Record) -> Result<Map<String, Value>, DecodeError> {
     }
 }
 
+/// The same object with the numbers as texts that would lose digits otherwise: `1.10`, or one above 2^64. `None` if no
+/// number would. A key must keep every digit, or two alerts would share a ticket.
+pub(super) fn with_exact_numbers(record: &Record) -> Option<Map<String, Value>> {
+    let bytes = record.value.as_deref().unwrap_or_default();
+    let quoted = quote_lossy_numbers(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))?;
+    serde_json::from_slice(&quoted).ok()
+}
+
+/// Puts quotes around the numbers of valid JSON whose digits parsing would change; `None` if there are none.
+fn quote_lossy_numbers(json: &[u8]) -> Option<Vec<u8>> {
+    let in_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    let starts_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
+    while let Some(byte) = json.get(at) {
+        if *byte == b'"' {
+            at += 1;
+            while let Some(byte) = json.get(at).filter(|byte| **byte != b'"') {
+                at += if *byte == b'\\' { 2 } else { 1 };
+            }
+        } else if starts_number(byte) {
+            let end = json[at..].iter().position(|byte| !in_number(byte)).map_or(json.len(), |length| at + length);
+            let digits = &json[at..end];
+            let parsed: Option<serde_json::Number> = serde_json::from_slice(digits).ok();
+            if parsed.is_some_and(|number| number.to_string().as_bytes() != digits) {
+                out.extend_from_slice(&json[copied..at]);
+                out.extend([b"\"", digits, b"\""].concat());
+                copied = end;
+            }
+            at = end;
+            continue;
+        }
+        at += 1;
+    }
+    (copied > 0).then(|| [out.as_slice(), &json[copied..]].concat())
+}
+
 /// Returns an error with the code `undecodable`.
 pub(super) fn undecodable(path: &str, message: String) -> DecodeError {
     DecodeError { code: "undecodable", path: path.to_owned(), message }
@@ -96,5 +132,20 @@ pub(super) fn truncate(text: &str, length: usize) -> String {
     match text.char_indices().nth(length) {
         Some((end, _)) => text.get(..end).unwrap_or(text).to_owned(),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_would_lose_digits_become_texts() {
+        let quoted =
+            |json: &str| quote_lossy_numbers(json.as_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let json = r#"{"key":36893488147419103233,"a":[1.10,-0,7,1.5,"1.10 \" 2.0"],"b":1e3}"#;
+        let expected = r#"{"key":"36893488147419103233","a":["1.10",-0,7,1.5,"1.10 \" 2.0"],"b":"1e3"}"#;
+        assert_eq!(quoted(json).map(|text| text.replace("\"-0\"", "-0")), Some(expected.to_owned()));
+        assert_eq!(quoted(r#"{"key":18446744073709551615,"x":"36893488147419103233"}"#), None);
     }
 }

@@ -13,7 +13,7 @@ use nowbridge::kafka::{KafkaOptions, TransactionError};
 use nowbridge::model::Change;
 use nowbridge::model::change::ChangeOrigin;
 use nowbridge::quota::{LimiterSettings, RequestLimiter};
-use nowbridge::servicenow::{Auth, Client, Connection};
+use nowbridge::servicenow::{Auth, Client, Connection, RowVersions};
 use nowbridge::simulators::servicenow::{Options, RunningSimulator, Simulator};
 use nowbridge::source::change_detection::{ChangeDetector, PollPage};
 use nowbridge::source::publish::Publisher;
@@ -357,6 +357,7 @@ impl Member {
                 timing: Timing { interval: Duration::from_millis(300), ..Timing::default() },
                 client: client.clone(),
                 new_credentials: Arc::new(|| None),
+                row_versions: RowVersions::default(),
                 permits: Arc::new(Arc::clone(&limiter)),
                 status: StatusHandle::default(),
             })

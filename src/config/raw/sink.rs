@@ -59,6 +59,10 @@ pub(in super::super) struct RawSink {
     /// `reopen` the ticket (within `reopen_window`, else create a new one), or `keep` it until the alert was over.
     /// Default `reopen`. Where firings are named (`episode`), only a new one opens the ticket again.
     pub on_user_resolve: Option<RawOnUserResolve>,
+    /// What decides which of two events of an alert is newer: its place in the `log` of its partition, or `occurred_at`,
+    /// for a sender whose deliveries overtake each other (retried webhooks) and whose clocks agree. A change of state
+    /// that is older than the last one is not applied, its note is. Default `log`.
+    pub order: Option<RawOrder>,
     /// How long an alert must stay open before it gets a ticket, or before its resolved ticket is reopened. An alert
     /// that is over sooner gets none. Default `0s`.
     pub hold_down: Option<String>,
@@ -211,6 +215,16 @@ pub(in super::super) enum RawOnUserResolve {
     Reopen,
     /// It does not, until the alert was over.
     Keep,
+}
+
+/// What decides which of two events of an alert is newer.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum RawOrder {
+    /// Its place in the log.
+    Log,
+    /// Its time, as its sender gives it.
+    OccurredAt,
 }
 
 /// What to do if the ledger is missing.

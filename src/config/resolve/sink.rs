@@ -9,12 +9,12 @@ use crate::engine::flap_detection::FlapSettings;
 use crate::engine::retry::RetryDelays;
 use crate::engine::settings::Settings;
 use crate::mapping::{GroupBy, Rules, SinkMapping};
-use crate::model::StateModel;
+use crate::model::{EventOrdering, StateModel};
 use crate::systems::{Decoder, TicketPer};
 
 use super::super::raw::{
-    RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawOnUserResolve, RawSink,
-    RawStates, RawTicketPer, RawWrite,
+    RawFlapping, RawFormat, RawGrouping, RawImportSet, RawOnMissingLedger, RawOnUserEdit, RawOnUserResolve, RawOrder,
+    RawSink, RawStates, RawTicketPer, RawWrite,
 };
 use super::super::resolved::{Grouping, Instance, Kafka, OnMissingLedger, Sink, Start, Topics, Write};
 use super::super::units;
@@ -93,6 +93,10 @@ pub(super) fn resolve(
         decoder,
         start,
         keyed_by_alert: raw.keyed_by_alert.unwrap_or(false),
+        ordering: match raw.order {
+            Some(RawOrder::OccurredAt) => EventOrdering::OccurredAt,
+            Some(RawOrder::Log) | None => EventOrdering::Log,
+        },
         repartition_topic,
         default_repartition_topic: format!("{}.{name}.repartitioned", topics.prefix),
         default_groups_topic: format!("{}.{name}.groups", topics.prefix),

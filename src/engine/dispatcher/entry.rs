@@ -4,7 +4,7 @@ use crate::engine::field_hash::field_hash;
 use crate::engine::fold::remember_ids;
 use crate::engine::settings::Settings;
 use crate::model::entry::ClaimKind;
-use crate::model::{Claim, Column, Entry, FieldHash, LastSeen, Now, Row, StateModel, Token};
+use crate::model::{Claim, Column, Entry, EventOrder, FieldHash, LastSeen, Now, Row, StateModel, Token};
 
 pub(super) fn last_seen(row: &Row, now: Now) -> LastSeen {
     LastSeen {
@@ -100,7 +100,7 @@ pub(super) fn make_entry(
         partial_note: claim.partial_note,
         fields,
         earlier_tickets,
-        occurred_at: claim.occurred_at.max(old.map_or(i64::MIN, |e| e.occurred_at)),
+        order: old.map_or(EventOrder::UNKNOWN, |old| old.order).newest(claim.order),
         resolved_at,
         event_ids,
         episode: claim.episode.or(old.and_then(|old| old.episode)),

@@ -1,11 +1,15 @@
-//! Expiry: the entry of a finished ticket is removed once no event or late record can need it (protocol rule 17).
+//! Expiry: the entry of a finished ticket is removed once no event or late record can need it (protocol rule 17), and a
+//! look has shown that no user has opened the ticket again.
 
 use std::borrow::Cow;
 
 use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
+use crate::engine::lane::Lane;
+use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, PartitionPhase, PendingExpiry};
-use crate::model::{Entry, Key, Now, Phase, Token};
+use crate::engine::request::MAX_READ_MANY;
+use crate::model::{Entry, Key, Now, Phase, Row, Token};
 
 /// Milliseconds. Entries outlive the reopen window of their ticket by at least this time, so that a verification can
 /// distinguish an older ticket from a newly created one.
@@ -16,6 +20,9 @@ const SWEEP_INTERVAL: u64 = 100;
 
 /// Fewest entries that a sweep checks.
 const MIN_SWEEP: usize = 64;
+
+/// No sweep starts while this number of looks before an expiry is under way.
+const MAX_EXPIRY_LOOKS: usize = 2 * MAX_READ_MANY;
 
 /// Number of sweeps per hour: each checks at least this fraction of the entries, so that each entry is checked hourly.
 const SWEEPS_PER_HOUR: usize = 36_000;
@@ -36,15 +43,57 @@ impl Dispatcher {
             return;
         }
         let due = |p: &&mut Partition| p.phase == PartitionPhase::Running && now.mono >= p.swept_at + SWEEP_INTERVAL;
-        let Some(p) = self.partitions.get_mut(&partition).filter(due) else { return };
+        let not_too_many = |p: &&mut Partition| p.expiry_looks < MAX_EXPIRY_LOOKS;
+        let Some(p) = self.partitions.get_mut(&partition).filter(due).filter(not_too_many) else { return };
         p.swept_at = now.mono;
         let count = p.entries.len();
         for _ in 0..count.min(MIN_SWEEP.max(count / SWEEPS_PER_HOUR)) {
             let next = self.partitions.get_mut(&partition).and_then(|p| p.entries.next_inactive());
             let Some((key, entry)) = next else { return };
-            if self.may_expire(partition, &key, &entry, now) {
-                self.start_expiry(partition, key, entry.token, out);
+            if !self.may_expire(partition, &key, &entry, now) {
+                continue;
             }
+            if self.settings.full_snapshot || self.rules.is_disabled(Mutation::NoLookBeforeExpiry) {
+                self.start_expiry(partition, key, entry.token, out);
+            } else {
+                self.look_before_expiry(partition, &key, now);
+            }
+        }
+    }
+
+    /// Reads the row of a ticket whose entry may expire: the look shares a request with others. The key has a lane
+    /// without events meanwhile.
+    fn look_before_expiry(&mut self, partition: i32, key: &Key, now: Now) {
+        let Some(p) = self.partitions.get_mut(&partition) else { return };
+        p.entries.activate(key);
+        p.lanes.insert(key.clone(), Lane { looks_for_expiry: true, ..Lane::default() });
+        p.expiry_looks += 1;
+        self.look(partition, key, false, now);
+    }
+
+    /// The row of a ticket whose entry may expire was read; `None` if the instance has it no more.
+    pub(super) fn looked_before_expiry(
+        &mut self,
+        partition: i32,
+        key: &Key,
+        row: Option<&Row>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        self.drop_lane(partition, key, now, out);
+        let Some(entry) = self.entry(partition, key).map(Cow::into_owned) else { return };
+        if row.is_some_and(|row| row.phase(&self.settings.states).is_open()) {
+            // A user has opened it again. The key is looked at again after another reopen window.
+            if let Some(p) = self.partitions.get_mut(&partition) {
+                if let Some(entry) = p.entries.get_mut(key) {
+                    entry.written_at = now.unix;
+                }
+                p.entries.deactivate(key);
+            }
+            return;
+        }
+        if self.holds_lease(partition, now) && self.may_expire(partition, key, &entry, now) {
+            self.start_expiry(partition, key.clone(), entry.token, out);
         }
     }
 

@@ -20,6 +20,7 @@ impl Dispatcher {
         let Some(lane) = p.lanes.get_mut(key) else { return };
         match lane.queue_position.take() {
             Some(QueuePosition::Turn(rank)) => p.ready.remove(&rank),
+            Some(QueuePosition::Look(rank)) => p.unread.remove(&rank),
             Some(QueuePosition::Permit(rank)) => p.permit_queue.remove(&rank),
             None => None,
         };
@@ -65,6 +66,16 @@ impl Dispatcher {
         self.insert_in_queue(partition, key, QueuePosition::Turn(rank));
     }
 
+    /// Lets a lane wait for the next look, or, if it is critical, for a look of its own.
+    pub(super) fn wait_for_look(&mut self, partition: i32, key: &Key, now: Now) {
+        let rank = self.lane_rank(partition, key, now);
+        if rank.is_critical() {
+            return self.look_now(partition, key, now);
+        }
+        self.stage(partition, key, Stage::WaitingForLook);
+        self.insert_in_queue(partition, key, QueuePosition::Look(rank));
+    }
+
     /// Gets a lane in line for a permit.
     pub(super) fn wait_for_permit(&mut self, partition: i32, key: &Key, stage: Stage, now: Now) {
         let (purpose, method) = match &stage {
@@ -94,6 +105,7 @@ impl Dispatcher {
         lane.queue_position = Some(queue_position);
         match queue_position {
             QueuePosition::Turn(rank) => p.ready.insert(rank, key.clone()),
+            QueuePosition::Look(rank) => p.unread.insert(rank, key.clone()),
             QueuePosition::Permit(rank) => p.permit_queue.insert(rank, key.clone()),
         };
     }
@@ -101,10 +113,15 @@ impl Dispatcher {
     /// Events were added to a lane that is in line: moves it forward if its rank is better now.
     pub(super) fn update_rank(&mut self, partition: i32, key: &Key, now: Now) {
         let Some(queue_position) = self.lane(partition, key).and_then(|lane| lane.queue_position) else { return };
-        let (QueuePosition::Turn(old) | QueuePosition::Permit(PermitRank { lane_rank: old, .. })) = queue_position;
+        let (QueuePosition::Turn(old)
+        | QueuePosition::Look(old)
+        | QueuePosition::Permit(PermitRank { lane_rank: old, .. })) = queue_position;
         let rank = self.lane_rank(partition, key, now);
         if !rank.precedes(&old) {
             return;
+        }
+        if rank.is_critical() && matches!(queue_position, QueuePosition::Look(_)) {
+            return self.look_now(partition, key, now);
         }
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.get_mut(key) else { return };
@@ -114,6 +131,7 @@ impl Dispatcher {
         p.update_counts(before, after);
         match queue_position {
             QueuePosition::Turn(old) => p.ready.remove(&old),
+            QueuePosition::Look(old) => p.unread.remove(&old),
             QueuePosition::Permit(old) => p.permit_queue.remove(&old),
         };
         self.insert_in_queue(
@@ -121,6 +139,7 @@ impl Dispatcher {
             key,
             match queue_position {
                 QueuePosition::Turn(_) => QueuePosition::Turn(rank),
+                QueuePosition::Look(_) => QueuePosition::Look(rank),
                 QueuePosition::Permit(old) => QueuePosition::Permit(old.with(rank)),
             },
         );
@@ -139,6 +158,7 @@ impl Dispatcher {
         let leased = self.holds_lease(partition, now);
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         let Some(lane) = p.lanes.remove(key) else { return };
+        p.expiry_looks -= usize::from(lane.looks_for_expiry);
         p.entries.deactivate(key);
         shrink_if_sparse(&mut p.lanes);
         let load_generation = p.load_generation;

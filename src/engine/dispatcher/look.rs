@@ -12,12 +12,15 @@ use crate::engine::event::{Effect, InstanceRequest, RequestId};
 use crate::engine::lane::{ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::{Partition, PartitionPhase};
-use crate::engine::priority::RequestPurpose;
+use crate::engine::priority::{LaneClass, LaneRank, RequestPurpose};
 use crate::engine::request::MAX_READ_MANY;
-use crate::model::{Answer, AttemptId, Column, Failure, FailureClass, Key, Now, Row};
+use crate::model::{Answer, AttemptId, Column, Failure, FailureClass, FastMap, Key, Now, Row, RowVersion};
 
 /// Maximum number of lanes in line whose rows are read before their turn.
 const MAX_IN_LINE: usize = 256;
+
+/// Number of writes after which a look is sent for those that wait for one, even if others could be written.
+const MAX_WRITES_BETWEEN_LOOKS: usize = 80;
 
 /// How often the lanes in line are looked through for rows that have to be read soon, milliseconds.
 const LOOK_AHEAD_INTERVAL: u64 = 10;
@@ -41,7 +44,7 @@ type LaneKey = (i32, Key);
 struct SharingLanes {
     /// They wait for a look.
     waiting: Vec<LaneKey>,
-    /// They are next in line for a turn, and will need a look.
+    /// They wait for the next look, or are next in line for a turn and will need one.
     in_line: Vec<LaneKey>,
 }
 
@@ -62,18 +65,21 @@ impl Dispatcher {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
         p.rows.remove(key);
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        if let Some(id) = lane.being_read {
-            self.stage(partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
-            return;
-        }
         let due = *lane.look_due.get_or_insert(now.mono.saturating_add(self.settings.max_look_delay));
-        if will_write || due <= now.mono || waiting + 1 >= MAX_READ_MANY {
-            self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
-            return;
+        if will_write || lane.being_read.is_some() || due <= now.mono || waiting + 1 >= MAX_READ_MANY {
+            return self.wait_for_look(partition, key, now);
         }
         self.wait_until(partition, key, due, Stage::WaitingToShare(due));
         if let Some(p) = self.partitions.get_mut(&partition) {
             p.shared_looks.insert((due, key.clone()));
+        }
+    }
+
+    /// Lets a lane wait for the look that reads its row already, or for a permit for one.
+    pub(super) fn look_now(&mut self, partition: i32, key: &Key, now: Now) {
+        match self.lane(partition, key).and_then(|lane| lane.being_read) {
+            Some(id) => self.stage(partition, key, Stage::Reading(id, ReadPurpose::RefreshRow)),
+            None => self.wait_for_permit(partition, key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now),
         }
     }
 
@@ -103,6 +109,7 @@ impl Dispatcher {
         };
         let id = RequestId(self.new_id());
         self.breaker.sent(id);
+        self.writes_since_look = 0;
         for (partition, key) in &readers {
             self.stage(*partition, key, Stage::Reading(id, ReadPurpose::RefreshRow));
         }
@@ -149,15 +156,12 @@ impl Dispatcher {
             .take(MAX_READ_MANY - 1)
             .collect();
         let mut left = MAX_READ_MANY - 1 - waiting.len();
-        let in_line: Vec<LaneKey> = self
-            .next_in_line(left + MAX_IN_LINE, now)
-            .into_iter()
-            .filter(|(.., needs_look)| *needs_look)
-            .map(|(number, other, _)| (number, other.clone()))
-            .filter(|(number, other)| (*number, other) != (partition, key))
-            .take(left)
-            .collect();
+        let mut in_line: Vec<LaneKey> =
+            self.unread_lanes().take(left).map(|(_, number, key)| (number, key.clone())).collect();
         left -= in_line.len();
+        let ready = self.next_in_line(left + MAX_IN_LINE, now).into_iter().filter(|(.., needs_look)| *needs_look);
+        in_line.extend(ready.map(|(number, key, _)| (number, key.clone())).take(left));
+        left = MAX_READ_MANY - 1 - waiting.len() - in_line.len();
         let mut shared: Vec<_> = running()
             .flat_map(|(&number, p)| p.shared_looks.iter().take(left).map(move |(due, key)| (*due, number, key)))
             .collect();
@@ -182,32 +186,48 @@ impl Dispatcher {
         ready.into_iter().map(|(_, number, p, key)| (number, key, needs_look(number, p, key))).collect()
     }
 
-    /// If many lanes are in line, lets one of those that are next wait for a look, so that their rows have been read when
-    /// their turn comes, and no free permit waits for that.
+    /// The lanes that wait for the next look and are not being read, those of the best rank first.
+    fn unread_lanes(&self) -> impl Iterator<Item = (LaneRank, i32, &Key)> {
+        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
+        let unread = running.flat_map(|(&number, p)| {
+            let unread = p.unread.iter().filter(|(_, key)| p.lanes.get(*key).is_some_and(|l| l.being_read.is_none()));
+            unread.take(MAX_READ_MANY).map(move |(rank, key)| (*rank, number, key))
+        });
+        let mut unread: Vec<_> = unread.collect();
+        unread.sort_unstable_by_key(|(rank, ..)| *rank);
+        unread.into_iter()
+    }
+
+    /// Lets a lane ask for a look, if lanes wait for one. While enough lanes whose rows are known are next in line, the
+    /// others wait for a while, so that a look reads many rows and no free permit waits for it.
     pub(super) fn look_ahead(&mut self, now: Now) {
-        if now.mono < self.looked_ahead_at.saturating_add(LOOK_AHEAD_INTERVAL)
-            || self.partitions.values().all(|p| p.ready.is_empty())
-        {
+        if self.partitions.values().all(|p| p.unread.is_empty() && p.ready.is_empty()) {
             return;
         }
-        self.looked_ahead_at = now.mono;
-        // While a request takes its time, as many others end as are under way, and each of them gives a lane its turn.
-        let soon = (2 * self.pending_requests.len()).min(MAX_IN_LINE);
-        let in_line = self.next_in_line(soon, now);
-        let mut unread = in_line.iter().filter(|(.., needs_look)| *needs_look);
-        let Some(&(partition, key, _)) = unread.next() else { return };
-        // Single lanes that came in between ask when their turn comes.
-        if 4 * (1 + unread.count()) < in_line.len() {
-            return;
+        if self.partitions.values().any(|p| !p.ready.is_empty()) {
+            if now.mono < self.looked_ahead_at.saturating_add(LOOK_AHEAD_INTERVAL) {
+                return;
+            }
+            self.looked_ahead_at = now.mono;
+            // While a request takes its time, as many others end as are under way, and each gives a lane its turn.
+            let soon = (2 * self.pending_requests.len()).min(MAX_IN_LINE);
+            let in_line = self.next_in_line(MAX_IN_LINE, now);
+            let known = in_line.iter().filter(|(.., needs_look)| !needs_look).count();
+            let enough = known + self.prepared(LaneClass::Standard) >= soon;
+            if enough && self.writes_since_look < MAX_WRITES_BETWEEN_LOOKS {
+                return;
+            }
         }
-        let key = key.clone();
         let asks = |stage: &Stage| matches!(stage, Stage::WaitingToRead(ReadPurpose::RefreshRow));
         let is_asked_for = self.partitions.values().any(|p| {
-            p.permit_queue.iter().take(MAX_IN_LINE).any(|(rank, key)| {
-                rank.purpose == RequestPurpose::Read && p.lanes.get(key).is_some_and(|lane| asks(&lane.stage))
-            })
+            let reads = p.permit_queue.iter().filter(|(rank, _)| rank.purpose == RequestPurpose::Read);
+            reads.take(MAX_IN_LINE).any(|(_, key)| p.lanes.get(key).is_some_and(|lane| asks(&lane.stage)))
         });
-        if !is_asked_for {
+        if is_asked_for {
+            return;
+        }
+        let first = self.unread_lanes().next().map(|(_, partition, key)| (partition, key.clone()));
+        if let Some((partition, key)) = first {
             self.wait_for_permit(partition, &key, Stage::WaitingToRead(ReadPurpose::RefreshRow), now);
         }
     }
@@ -233,8 +253,12 @@ impl Dispatcher {
                 continue;
             }
             let Some(lane) = self.lane(partition, &key) else { continue };
-            lane.being_read = lane.being_read.filter(|request| *request != id);
-            let waits = matches!(lane.stage, Stage::Reading(request, ReadPurpose::RefreshRow) if request == id);
+            let was_read = lane.being_read.take_if(|request| *request == id).is_some();
+            let waits = match lane.stage {
+                Stage::Reading(request, ReadPurpose::RefreshRow) => request == id,
+                Stage::WaitingForLook => was_read,
+                _ => false,
+            };
             let has_claim = lane.claim.is_some();
             let Some(rows) = &mut rows else {
                 if waits {
@@ -244,6 +268,10 @@ impl Dispatcher {
             };
             let row = rows.remove(&sys_id);
             let is_current = !has_claim && self.entry(partition, &key).is_some_and(|entry| entry.attempt == attempt);
+            if waits && self.lane(partition, &key).is_some_and(|lane| lane.looks_for_expiry && lane.queue.is_empty()) {
+                self.looked_before_expiry(partition, &key, row.as_ref(), now, out);
+                continue;
+            }
             match row {
                 Some(row) if is_current => {
                     if let Some(lane) = self.lane(partition, &key).filter(|_| waits) {
@@ -295,6 +323,18 @@ impl Dispatcher {
             lane.look_due = None;
         }
         p.rows.put(key.clone(), row, sent_at, now.mono);
+    }
+
+    /// Another route has seen versions of rows: decisions do not rest on older ones any more.
+    pub(super) fn row_versions_seen(&mut self, versions: &[RowVersion]) {
+        let newest: FastMap<&str, u64> = versions.iter().map(|version| (&*version.sys_id, version.mod_count)).collect();
+        for p in self.partitions.values_mut() {
+            for key in p.rows.forget_older(&newest) {
+                if let Some(seen) = p.lanes.get_mut(&key).and_then(|lane| lane.decided_on.as_mut()) {
+                    seen.superseded = true;
+                }
+            }
+        }
     }
 
     /// Forgets rows that no decision may rest on any more.

@@ -8,9 +8,10 @@
 //! The path of an event: `receive` folds it into the queue of its lane. When the lane gets its turn (`write`), the fold
 //! is planned against the entry, and a claim is produced. Once that is acked, the lane waits for a permit, and then the
 //! write is sent (`send`). Its answer (`settle`) leads to an entry, a verification (`verify`), a delay or a rejection
-//! (`reject`). The entry's ack resolves the positions. `look` reads the rows on which decisions rest. `ownership` handles tokens, leases, marks and the release of
-//! partitions, `expiry` the removal of entries, `hold_down` delayed lanes, `noop` events that need no request, and
-//! `lane_stage` the stages of lanes and their queues.
+//! (`reject`). The entry's ack resolves the positions. `look` reads the rows on which decisions rest. `ownership`
+//! handles tokens, leases, marks and the release of partitions, `expiry` the removal of entries, `hold_down` delayed
+//! lanes, `parked` what passes a parked key, `noop` events that need no request, and `lane_stage` the stages of lanes and
+//! their queues.
 //!
 //! It guarantees what ARCHITECTURE.md lists under "Guarantees", as long as the driver does what [`Event`] and
 //! [`Effect`] require. It does not limit the request rate: the driver grants permits, one per request.
@@ -22,6 +23,7 @@ mod lane_stage;
 mod look;
 mod noop;
 mod ownership;
+mod parked;
 mod receive;
 mod reject;
 mod send;
@@ -113,6 +115,8 @@ pub struct Dispatcher {
     row_age_limit: RowAgeLimit,
     /// When the lanes in line were last looked through for rows to read, on the mono clock.
     looked_ahead_at: u64,
+    /// Number of writes that were sent since the last look was.
+    writes_since_look: usize,
     /// Reused buffer: columns in which a plan preserved a user's value.
     preserved: Vec<crate::model::Column>,
     claim_window: ClaimWindow,
@@ -150,6 +154,7 @@ impl Dispatcher {
             blocked_by: None,
             row_age_limit: RowAgeLimit::default(),
             looked_ahead_at: 0,
+            writes_since_look: 0,
             preserved: Vec::new(),
             claim_window,
             critical_streak: CriticalStreak::default(),
@@ -192,6 +197,7 @@ impl Dispatcher {
                 self.request_completed(request, issued_at, answer, already_counted, now, out);
             }
             Event::InstanceTime { date } => self.update_clock_skew(Some(date), now),
+            Event::RowVersionsSeen { versions } => self.row_versions_seen(&versions),
             Event::Tick => {}
             Event::Drain => self.drain(out),
             Event::ResumeRequested => self.breaker.resume(),
@@ -275,7 +281,9 @@ impl Dispatcher {
             reopen_window,
             max_note_chars: self.settings.note_limit,
             claimed_up_to: lane.and_then(|lane| lane.claimed_up_to),
-            opens_apart: lane.is_some_and(|lane| matches!(lane.stage, Stage::Reading(_, ReadPurpose::RefreshRow))),
+            opens_apart: lane.is_some_and(|lane| {
+                lane.being_read.is_some() || matches!(lane.stage, Stage::Reading(_, ReadPurpose::RefreshRow))
+            }),
         }
     }
 

@@ -31,12 +31,13 @@ impl Dispatcher {
     ) -> Option<Entry> {
         let p = self.partitions.get(&partition)?;
         let old = p.entries.get(key)?;
-        let occurred_at = old.occurred_at.max(segment.occurred_at());
+        let order = old.order.newest(segment.order());
         let ids = || segment.events.iter().filter_map(|event| event.event_id);
         let all_known = ids().all(|id| old.event_ids.contains(&id));
         let episode = segment.episode.or(old.episode);
         let ended_by_user = old.ended_by_user && segment.closed_at().is_none();
-        if occurred_at == old.occurred_at
+        // A place in the log is known without the entry.
+        if (order == old.order || !order.is_time())
             && resolved_at == old.resolved_at
             && all_known
             && episode == old.episode
@@ -50,7 +51,7 @@ impl Dispatcher {
             token,
             position,
             partial_note: None,
-            occurred_at,
+            order,
             resolved_at,
             episode,
             ended_by_user,

@@ -10,7 +10,13 @@ use crate::engine::fold::{InvalidEvent, Queue};
 use crate::engine::lane::{Lane, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
-use crate::model::{Action, Epoch, Intent, Key, Now, Phase, Position, Record, RecordOrigin};
+use crate::model::{Action, Epoch, EventOrder, Intent, Key, Now, Phase, Position, Record, RecordOrigin};
+
+/// Why a change of state without a note is skipped.
+const OUTDATED: &str = "older than the applied state";
+
+/// Milliseconds. A sender's clock may be so far ahead of ours without being wrong.
+const MAX_CLOCK_DIFFERENCE: i64 = 60_000;
 
 /// Why a resync is skipped.
 const OVERTAKEN: &str = "newer events of the key were applied or are queued since the resync read its entry";
@@ -76,7 +82,7 @@ impl Dispatcher {
     fn enqueue_event(
         &mut self,
         partition: i32,
-        intent: Intent,
+        mut intent: Intent,
         origin: RecordOrigin,
         (raw, bytes): (&Arc<Record>, usize),
         now: Now,
@@ -88,10 +94,29 @@ impl Dispatcher {
             return;
         }
         let key = intent.key.clone();
+        let ahead = intent.occurred_at.saturating_sub(now.unix);
+        if ahead > MAX_CLOCK_DIFFERENCE {
+            intent.occurred_at = now.unix;
+            if intent.order.is_time() {
+                intent.order = EventOrder::of_time(now.unix);
+            }
+            Self::observe(out, Observation::FutureTime(key.clone(), ahead));
+        }
+        let (action, is_source) = (intent.action, origin == RecordOrigin::Source);
         let filtered = match origin {
             RecordOrigin::Resync(at) if !self.is_resync_current(partition, &intent, at) => Err(OVERTAKEN),
             _ => self.filter_event(partition, intent, origin),
         };
+        let is_outdated = match &filtered {
+            Ok(intent) => intent.action != action,
+            Err(reason) => *reason == OUTDATED,
+        };
+        if is_outdated
+            && is_source
+            && self.entry(partition, &key).is_some_and(|e| e.phase(&self.settings.states).is_open())
+        {
+            Self::observe(out, Observation::OutdatedStateChange(key.clone(), action));
+        }
         let mut intent = match filtered {
             Ok(intent) => intent,
             Err(reason) => {
@@ -209,15 +234,16 @@ impl Dispatcher {
         // them. They may return to the queue, though.
         let mut ticket =
             parked.is_some() || entry.is_some_and(|entry| entry.phase(&self.settings.states) != Phase::Closed);
-        let in_flight = lane.and_then(|l| l.in_flight.newest_occurred_at(&mut ticket, counts));
-        let queued = lane.and_then(|l| l.queue.newest_occurred_at(&mut ticket, counts));
-        let dead_lettered = parked.and_then(|park| park.occurred_at);
-        let newest = entry.map(|e| e.occurred_at).max(dead_lettered).max(in_flight).max(queued);
+        let in_flight = lane.map(|l| l.in_flight.newest_order(&mut ticket, counts));
+        let queued = lane.map(|l| l.queue.newest_order(&mut ticket, counts));
+        let dead_lettered = parked.map(|park| park.order);
+        let newer = [entry.map(|entry| entry.order), dead_lettered, in_flight, queued];
+        let is_outdated = newer.into_iter().flatten().any(|newest| intent.order.is_before(newest));
         // If a part of an event's long note is written, everything else of the event is already applied.
         let only_note_left = entry.is_some_and(|e| e.partial_note.is_some_and(|done| done.position == intent.position));
-        if only_note_left || (intent.action.affects_state() && newest.is_some_and(|n| intent.occurred_at < n)) {
+        if only_note_left || (intent.action.affects_state() && is_outdated) {
             if intent.note.is_none() {
-                return Err("older than the applied state");
+                return Err(OUTDATED);
             }
             intent.action = Action::Note;
             intent.fields = Vec::new();

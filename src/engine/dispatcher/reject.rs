@@ -6,7 +6,7 @@ use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{DeadLetter, Effect, LedgerKey, LedgerWrite, Observation, ProduceOutcome};
 use crate::engine::fold::{InvalidEvent, Queue, Segment, remember_ids};
 use crate::engine::lane::Stage;
-use crate::model::{Key, Now, Park, Position, RecordOrigin, RedriveId};
+use crate::model::{EventOrder, Key, Now, Park, Position, RecordOrigin, RedriveId};
 
 /// The reason in the dead letter of an event that might be accepted, but follows a rejected one.
 const PARKED_REASON: &str = "an earlier record of this key was rejected";
@@ -117,14 +117,14 @@ impl Dispatcher {
         // Events that a previous owner announced may be still to come.
         let announced_park = p.parks.get(key).filter(|park| park.announced && park.position > last);
         let (position, announced) = announced_park.map_or((last, false), |park| (park.position, true));
-        let (occurred_at, event_ids) = self.dead_letter_times_and_ids(partition, key);
+        let (order, event_ids) = self.dead_letter_order_and_ids(partition, key);
         let park = park.map(|ParkReason { code, reason, rejected_run, active_run }| {
             let (code, reason) = (code.to_owned(), reason.to_owned());
             Box::new(Park {
                 token,
                 position,
                 newest_letter: None,
-                occurred_at,
+                order,
                 event_ids,
                 rejected_run,
                 active_run,
@@ -172,17 +172,17 @@ impl Dispatcher {
         }
     }
 
-    /// `occurred_at` of the newest event among a key's dead letters, and the ids of the last ones, those about to be
+    /// The newest event among a key's dead letters, and the ids of the last ones, those about to be
     /// written included.
-    fn dead_letter_times_and_ids(&self, partition: i32, key: &Key) -> (Option<i64>, Vec<u64>) {
-        let Some(p) = self.partitions.get(&partition) else { return (None, Vec::new()) };
+    fn dead_letter_order_and_ids(&self, partition: i32, key: &Key) -> (EventOrder, Vec<u64>) {
+        let Some(p) = self.partitions.get(&partition) else { return (EventOrder::UNKNOWN, Vec::new()) };
         let park = p.parks.get(key);
-        let (mut at, mut ids) = park.map_or((None, Vec::new()), |park| (park.occurred_at, park.event_ids.clone()));
+        let (mut order, mut ids) = park.map(|park| (park.order, park.event_ids.clone())).unwrap_or_default();
         if let Some(lane) = p.lanes.get(key) {
-            at = at.max(lane.in_flight.newest_occurred_at(&mut true, |_| true));
+            order = order.newest(lane.in_flight.newest_order(&mut true, |_| true));
             remember_ids(&mut ids, lane.in_flight.events().filter_map(|event| event.event_id));
         }
-        (at, ids)
+        (order, ids)
     }
 
     /// Writes the park of a key whose dead letters are acked. The lane continues once the park is acked.

@@ -77,7 +77,8 @@ impl Dispatcher {
     fn is_row_outdated(&self, partition: i32, key: &Key, now: Now) -> bool {
         let max_age = self.max_row_age(partition, key);
         let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));
-        lane.and_then(|lane| lane.decided_on).is_some_and(|seen| now.mono.saturating_sub(seen.at) > max_age)
+        lane.and_then(|lane| lane.decided_on)
+            .is_some_and(|seen| seen.superseded || now.mono.saturating_sub(seen.at) > max_age)
     }
 
     fn send_write(&mut self, partition: i32, key: &Key, plan: Box<WritePlan>, now: Now, out: &mut Vec<Effect>) {
@@ -99,6 +100,7 @@ impl Dispatcher {
             }
         };
         let id = self.request(partition, key, lease_until, body, now, out);
+        self.writes_since_look += 1;
         if let Some(lane) = self.lane(partition, key) {
             lane.looks = 0;
         }

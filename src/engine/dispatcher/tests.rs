@@ -2,6 +2,7 @@
 
 mod different;
 mod looks;
+mod throughput;
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use crate::engine::event::{
     InstanceRequest, LedgerKey, LedgerState, LoadedClaim, MappedRecord, MarkedNote, ProduceOutcome, RecordContent,
 };
 use crate::model::{
-    Action, Answer, AttemptId, Entry, Failure, FailureClass, Intent, LastSeen, Park, Position, PreviousOwner, Record,
-    RecordOrigin, RedriveId, Row, StateModel, Token,
+    Action, Answer, AttemptId, Entry, EventOrder, Failure, FailureClass, Intent, LastSeen, Park, Position,
+    PreviousOwner, Record, RecordOrigin, RedriveId, Row, StateModel, Token,
 };
 
 const EPOCH: Epoch = Epoch(1);
@@ -86,6 +87,7 @@ impl Harness {
             event_id: None,
             episode: None,
             occurred_at: self.now.unix + offset,
+            order: EventOrder::of_time(self.now.unix + offset),
             priority: 3,
             hold_down: 0,
         }
@@ -330,7 +332,7 @@ fn finished_ticket() -> LedgerState {
         partial_note: None,
         fields: Vec::new(),
         earlier_tickets: Vec::new(),
-        occurred_at: 0,
+        order: EventOrder::UNKNOWN,
         resolved_at: Some(long_ago),
         event_ids: Vec::new(),
         episode: None,
@@ -348,10 +350,32 @@ fn finished_ticket() -> LedgerState {
     }
 }
 
+/// The ticket of [`finished_ticket`] in this state, once it was looked at, and the effects.
+fn looked_at_finished_ticket(state: &str) -> (Harness, Vec<Effect>) {
+    let (mut h, _) = Harness::loaded(finished_ticket());
+    let mut effects = advance(&mut h, 0);
+    effects.extend(advance(&mut h, 60_000));
+    assert_eq!(expired_tokens(&effects), [0; 0], "a user may have opened it again");
+    let (id, body) = h.use_permit();
+    assert!(matches!(body, InstanceRequest::Read { .. }), "{body:?}");
+    let row = Row { state: state.into(), ..row() };
+    effects.extend(h.complete(id, Answer::Rows { rows: vec![row], journal: None }));
+    (h, effects)
+}
+
+#[test]
+fn a_ticket_that_a_user_opened_again_is_not_forgotten() {
+    let (mut h, effects) = looked_at_finished_ticket("2");
+    assert_eq!(expired_tokens(&effects), [0; 0]);
+    h.receive(11, Action::Open, "zero");
+    advance(&mut h, 60_000);
+    let (_, body) = h.use_permit();
+    assert!(matches!(body, InstanceRequest::Read { .. } | InstanceRequest::Update { .. }), "no second one: {body:?}");
+}
+
 #[test]
 fn the_entry_of_a_finished_ticket_expires_records_of_previous_owners_first() {
-    let (mut h, _) = Harness::loaded(finished_ticket());
-    let effects = h.grant_lease();
+    let (mut h, effects) = looked_at_finished_ticket("6");
     assert_eq!(expired_tokens(&effects), [2, 4], "their records were not in the loaded ledger, and may still land");
     assert_eq!(expired_tokens(&h.ack(&effects)), [5], "the record that counts is tombstoned last");
     let marks = |e: &Effect| match e {
@@ -621,8 +645,7 @@ fn a_redriven_event_is_not_too_old_compared_with_newer_source_events() {
 
 #[test]
 fn a_tombstone_that_was_not_written_is_produced_again() {
-    let (mut h, _) = Harness::loaded(finished_ticket());
-    let effects = h.grant_lease();
+    let (mut h, effects) = looked_at_finished_ticket("6");
     let last = h.ack(&effects);
     assert_eq!(expired_tokens(&last), [5]);
     let not_written = |e: &Effect| match e {
@@ -826,7 +849,8 @@ fn an_event_that_changed_nothing_is_recognized_when_it_is_repeated() {
     let (mut h, _) = open_ticket();
     let receive = |h: &mut Harness, offset: i64, id: u64, title: &str| {
         let occurred_at = h.now.unix;
-        let intent = Intent { event_id: Some(id), occurred_at, ..h.intent(offset, Action::Update, title) };
+        let order = EventOrder::of_time(occurred_at);
+        let intent = Intent { event_id: Some(id), occurred_at, order, ..h.intent(offset, Action::Update, title) };
         let effects = h.receive_content(RecordOrigin::Source, offset, RecordContent::Intents(vec![intent]));
         let more = h.ack_all(&effects);
         [effects, more].concat()
@@ -927,7 +951,7 @@ fn park_up_to(offset: i64) -> Park {
         token: Token(3),
         position: Position::new(0, offset, 0),
         newest_letter: None,
-        occurred_at: None,
+        order: EventOrder::UNKNOWN,
         event_ids: vec![77],
         rejected_run: None,
         active_run: None,
@@ -949,7 +973,7 @@ fn with_park(park: Park) -> Harness {
 #[test]
 fn under_any_owner_an_opening_event_older_than_the_dead_letters_does_not_pass() {
     let now = Harness::new().now.unix;
-    let mut h = with_park(Park { occurred_at: Some(now + 5), ..park_up_to(0) });
+    let mut h = with_park(Park { order: EventOrder::of_time(now + 5), ..park_up_to(0) });
     let skipped = |effects: &[Effect]| matches!(effects, [Effect::Observe(Observation::Skipped(..))]);
     assert!(skipped(&h.receive(1, Action::Open, "older")));
     let repeated = Intent { event_id: Some(77), ..h.intent(6, Action::Open, "repeated") };
@@ -962,7 +986,7 @@ fn under_any_owner_an_opening_event_older_than_the_dead_letters_does_not_pass() 
 #[test]
 fn announced_dead_letters_are_written_by_the_next_owner() {
     let now = Harness::new().now.unix;
-    let park = Park { occurred_at: Some(now + 1), event_ids: vec![70, 71], ..park_up_to(1) };
+    let park = Park { order: EventOrder::of_time(now + 1), event_ids: vec![70, 71], ..park_up_to(1) };
     let mut h = with_park(Park { announced: true, ..park });
     for (offset, id) in [(0, 70), (1, 71)] {
         let intent = Intent { event_id: Some(id), ..h.intent(offset, Action::Open, "one") };
@@ -975,14 +999,15 @@ fn announced_dead_letters_are_written_by_the_next_owner() {
 #[test]
 fn a_park_contains_the_time_of_the_newest_event_among_its_dead_letters() {
     let mut h = parked_key();
-    let newer = Intent { occurred_at: h.now.unix + 60_000, ..h.intent(3, Action::Update, "three") };
+    let order = EventOrder::of_time(h.now.unix + 60_000);
+    let newer = Intent { order, ..h.intent(3, Action::Update, "three") };
     let effects = h.receive_content(RecordOrigin::Source, 3, RecordContent::Intents(vec![newer]));
     let parked = h.ack(&effects);
-    let occurred_at = parked.iter().find_map(|e| match e {
-        Effect::ProduceLedgerRecord { write: LedgerWrite::Park(_, park), .. } => park.occurred_at,
+    let parked_order = parked.iter().find_map(|e| match e {
+        Effect::ProduceLedgerRecord { write: LedgerWrite::Park(_, park), .. } => Some(park.order),
         _ => None,
     });
-    assert_eq!(occurred_at, Some(h.now.unix + 60_000));
+    assert_eq!(parked_order, Some(order));
 }
 
 /// Of two runs in which an event was rejected again, the park names only the later one.

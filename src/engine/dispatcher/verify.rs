@@ -9,7 +9,9 @@ use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
 use crate::model::answer::Journal;
 use crate::model::entry::ClaimKind;
-use crate::model::{Answer, Claim, Column, Entry, Failure, FailureClass, FieldHash, Key, LastSeen, Now, Position, Row};
+use crate::model::{
+    Answer, Claim, Column, Entry, EventOrder, Failure, FailureClass, FieldHash, Key, LastSeen, Now, Position, Row,
+};
 
 /// Seconds. A ticket that was created earlier than this before the claim, by the instance's clock, is an older one. The
 /// value is generous: entries outlive the reopen window of their tickets by minutes.
@@ -135,7 +137,7 @@ impl Dispatcher {
             partial_note: None,
             fields: Vec::new(),
             earlier_tickets,
-            occurred_at: i64::MIN,
+            order: EventOrder::UNKNOWN,
             resolved_at: ended_at.map(|at| at.saturating_mul(1000).saturating_sub(clock_skew)),
             event_ids: Vec::new(),
             episode: None,

@@ -17,7 +17,7 @@ use crate::engine::partition::PartitionPhase;
 use crate::engine::plan::{Decision, PlanContext, Remainder, WritePlan, attempt_marker, decide};
 use crate::engine::priority::{LaneClass, LaneRank};
 use crate::model::entry::ClaimKind;
-use crate::model::{AttemptId, Claim, Entry, Key, Now, PartialNote, Position, RecordOrigin};
+use crate::model::{AttemptId, Claim, Entry, EventOrder, Key, Now, PartialNote, Position, RecordOrigin};
 
 /// Maximum number of critical lanes that are prepared, in addition to the claim window.
 const MAX_CRITICAL_PREPARED: usize = 16;
@@ -31,10 +31,8 @@ impl Dispatcher {
     pub(super) fn run_ready_lanes(&mut self, now: Now, out: &mut Vec<Effect>) {
         while self.breaker.may_prepare() {
             let critical = self.next_ready_lane(LaneClass::Critical, now).filter(|(rank, ..)| {
-                let limit = match rank.is_critical_without_ticket() {
-                    true => MAX_CRITICAL_PREPARED_WITHOUT_TICKET,
-                    false => MAX_CRITICAL_PREPARED,
-                };
+                let without_ticket = rank.is_critical_without_ticket();
+                let limit = if without_ticket { MAX_CRITICAL_PREPARED_WITHOUT_TICKET } else { MAX_CRITICAL_PREPARED };
                 self.prepared(LaneClass::Critical) < limit
             });
             let next = critical.or_else(|| {
@@ -60,7 +58,7 @@ impl Dispatcher {
             .map(|(rank, number, key)| (rank, number, key.clone()))
     }
 
-    fn prepared(&self, class: LaneClass) -> usize {
+    pub(super) fn prepared(&self, class: LaneClass) -> usize {
         self.partitions.values().map(|p| p.prepared.of(class)).sum()
     }
 
@@ -78,6 +76,11 @@ impl Dispatcher {
                 }
                 self.resolve_without_write(partition, &segment);
                 continue;
+            }
+            if self.needs_look_for_park(partition, key, &segment, now) {
+                self.requeue_segment(partition, key, segment);
+                self.look(partition, key, true, now);
+                return;
             }
             if self.must_dead_letter(partition, key, &segment) {
                 self.dead_letter(partition, key, segment, now, out);
@@ -155,27 +158,6 @@ impl Dispatcher {
         }
     }
 
-    /// True if a parked key blocks the segment: only an opening event passes, and only if no ticket is open and no
-    /// redrive is under way. Events of an announced park never pass.
-    fn must_dead_letter(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
-        let Some(p) = self.partitions.get(&partition) else { return false };
-        let park = p.parks.get(key);
-        if park.zip(segment.first_position()).is_some_and(|(park, first)| park.dead_letter_may_exist(first)) {
-            return true;
-        }
-        if !self.is_parked_for(partition, key, segment.origin) {
-            return false;
-        }
-        let open = p.entries.get(key).is_some_and(|entry| entry.phase(&self.settings.states).is_open());
-        open || segment.from_open.is_none() || park.is_some_and(|park| park.active_run.is_some())
-    }
-
-    /// True if the key is parked, and events of this origin do not pass unless they open a ticket.
-    fn is_parked_for(&self, partition: i32, key: &Key, origin: RecordOrigin) -> bool {
-        let Some(p) = self.partitions.get(&partition) else { return false };
-        p.parks.get(key).is_some_and(|park| park.blocks(origin))
-    }
-
     /// True if events that a previous owner had claimed have not arrived yet. They are retried together, because that
     /// owner may have written dead letters of them: a part of them might be accepted.
     pub(super) fn is_missing_claimed_events(&self, partition: i32, key: &Key) -> bool {
@@ -230,13 +212,13 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let occurred_at = match (&plan.kind, &segment.from_open) {
+        let order = match (&plan.kind, &segment.from_open) {
             // The new ticket contains nothing from before the opening event.
-            (ClaimKind::Create { .. }, Some(from_open)) => from_open.occurred_at,
+            (ClaimKind::Create { .. }, Some(from_open)) => from_open.order,
             _ if matches!(plan.remainder, Remainder::FromOpen | Remainder::Notes { with_from_open: true, .. }) => {
-                segment.before_open.occurred_at
+                segment.before_open.order
             }
-            _ => segment.occurred_at(),
+            _ => segment.order(),
         };
         if matches!(plan.remainder, Remainder::Notes { with_from_open: true, .. })
             && let Some(from_open) = segment.split_from_open()
@@ -248,7 +230,7 @@ impl Dispatcher {
             Remainder::FromOpen => segment.split_from_open(),
             Remainder::Notes { whole_notes, parts, .. } => Some(segment.split_notes(whole_notes, parts)),
         };
-        let mut claim = self.make_claim(partition, key, &segment, remainder.as_ref(), &plan, occurred_at, now);
+        let mut claim = self.make_claim(partition, key, &segment, remainder.as_ref(), &plan, order, now);
         if self.settings.full_snapshot {
             let marker = attempt_marker(&self.settings, partition, claim.attempt, claim.instance_time);
             claim.markers.push(marker.clone());
@@ -286,7 +268,7 @@ impl Dispatcher {
         segment: &Segment,
         remainder: Option<&Segment>,
         plan: &WritePlan,
-        occurred_at: i64,
+        order: EventOrder,
         now: Now,
     ) -> Claim {
         let partial_note = match plan.remainder {
@@ -319,7 +301,7 @@ impl Dispatcher {
             fields: plan.fields.iter().map(|(c, v)| (c.clone(), field_hash(v))).collect(),
             state: plan.state.clone(),
             markers: plan.notes.iter().map(|n| n.marker.clone()).collect(),
-            occurred_at,
+            order,
             resolved_at: plan.resolved_at,
             event_ids: segment.events.iter().filter_map(|e| e.event_id).collect(),
             episode: segment.episode,

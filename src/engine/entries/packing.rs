@@ -6,7 +6,7 @@
 
 use super::interner::Interner;
 use super::varint::{Reader, put_number, put_signed, put_text};
-use crate::model::{AttemptId, Column, Entry, FieldHash, LastSeen, PartialNote, Position, Token};
+use crate::model::{AttemptId, Column, Entry, EventOrder, FieldHash, LastSeen, PartialNote, Position, Token};
 
 /// Optional properties of an entry.
 mod flag {
@@ -31,6 +31,7 @@ mod more {
     pub const INACTIVE: u8 = 1;
     pub const ENDED_BY_USER: u8 = 2;
     pub const EPISODE: u8 = 4;
+    pub const ORDER_BY_TIME: u8 = 8;
 }
 
 /// Packs a key and its entry.
@@ -43,6 +44,7 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
         (entry.last_seen.inactive, more::INACTIVE),
         (entry.ended_by_user, more::ENDED_BY_USER),
         (entry.episode.is_some(), more::EPISODE),
+        (entry.order.is_time(), more::ORDER_BY_TIME),
     ] {
         more_flags |= if set { bit } else { 0 };
     }
@@ -97,7 +99,13 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
         entry.earlier_tickets.iter().for_each(|id| put_text(&mut out, id));
     }
     put_signed(&mut out, entry.written_at);
-    put_signed(&mut out, entry.occurred_at.wrapping_sub(entry.written_at));
+    let order = entry.order.to_number();
+    let base = if entry.order.is_time() {
+        entry.written_at.wrapping_neg()
+    } else {
+        EventOrder::of_place(entry.position).to_number()
+    };
+    put_signed(&mut out, order.wrapping_sub(base));
     if let Some(at) = entry.resolved_at {
         put_signed(&mut out, at.wrapping_sub(entry.written_at));
     }
@@ -150,7 +158,9 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
     let count: usize = if has(flag::EARLIER) { reader.number_as()? } else { 0 };
     let earlier_tickets = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Option<_>>()?;
     let written_at = reader.signed()?;
-    let occurred_at = written_at.wrapping_add(reader.signed()?);
+    let by_time = more_flags & more::ORDER_BY_TIME != 0;
+    let base = if by_time { written_at.wrapping_neg() } else { EventOrder::of_place(position).to_number() };
+    let order = EventOrder::from_number(reader.signed()?.wrapping_add(base));
     let resolved_at = if has(flag::RESOLVED) { Some(written_at.wrapping_add(reader.signed()?)) } else { None };
     let count: usize = reader.number_as()?;
     let event_ids = (0..count).map(|_| reader.u64_le()).collect::<Option<_>>()?;
@@ -168,7 +178,7 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
         partial_note,
         fields,
         earlier_tickets,
-        occurred_at,
+        order,
         resolved_at,
         event_ids,
         episode,

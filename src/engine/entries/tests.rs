@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{AttemptId, FieldHash, LastSeen, PartialNote, Position, Token};
+use crate::model::{AttemptId, EventOrder, FieldHash, LastSeen, PartialNote, Position, Token};
 
 /// An entry as it is after an incident was written with the columns of the default mapping.
 fn sample_entry(number: u64) -> Entry {
@@ -32,7 +32,7 @@ fn sample_entry(number: u64) -> Entry {
             common("urgency", 50),
         ],
         earlier_tickets: Vec::new(),
-        occurred_at: 1_790_000_000_000 + number.cast_signed() * 7,
+        order: EventOrder::of_time(1_790_000_000_000 + number.cast_signed() * 7),
         resolved_at: None,
         event_ids: vec![number.wrapping_mul(0x2545_f491_4f6c_dd1d)],
         episode: None,
@@ -138,7 +138,11 @@ prop_compose! {
             partial_note: partial.then_some(PartialNote { position: Position { index: u32::MAX, ..position }, parts: 7 }),
             fields: fields.into_iter().map(|(c, (sent, stored, kept))| (c.into(), FieldHash { sent, stored, kept })).collect(),
             earlier_tickets,
-            occurred_at: if near_times { time(1) } else { i64::MIN },
+            order: match (near_times, partial) {
+                (true, _) => EventOrder::of_time(time(1)),
+                (false, true) => EventOrder::of_place(position),
+                (false, false) => EventOrder::UNKNOWN,
+            },
             resolved_at: resolved.then(|| time(numbers[7])),
             event_ids,
             episode: partial.then_some(numbers[6]),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{REMEMBERED_IDS, Segment, SegmentEvent};
-use crate::model::{Intent, Phase, Position, Record, RecordOrigin};
+use crate::model::{EventOrder, Intent, Phase, Position, Record, RecordOrigin};
 
 /// Why an event cannot be decoded or mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,17 +188,17 @@ impl Queue {
         self.segments.iter().flat_map(|s| s.events.iter())
     }
 
-    /// `occurred_at` of the newest state-affecting event that will be applied. Events before the first opening one
+    /// The newest state-affecting event that will be applied. Events before the first opening one
     /// count only if there is a `ticket` to apply them to; `ticket` becomes true where the queue creates one. Only
     /// events of origins for which `counts` returns true count.
-    pub fn newest_occurred_at(&self, ticket: &mut bool, counts: impl Fn(RecordOrigin) -> bool) -> Option<i64> {
-        let mut newest = None;
+    pub fn newest_order(&self, ticket: &mut bool, counts: impl Fn(RecordOrigin) -> bool) -> EventOrder {
+        let mut newest = EventOrder::UNKNOWN;
         for segment in self.segments.iter().filter(|segment| counts(segment.origin)) {
             if *ticket {
-                newest = newest.max(Some(segment.before_open.occurred_at));
+                newest = newest.newest(segment.before_open.order);
             }
             if let Some(from_open) = &segment.from_open {
-                newest = newest.max(Some(from_open.occurred_at));
+                newest = newest.newest(from_open.order);
                 *ticket = true;
             }
         }

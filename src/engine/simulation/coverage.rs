@@ -39,5 +39,5 @@ coverage! {
     late_produces, unknown_produces, unwritten_produces, late_owner_records, tokens_renewed, compactions,
     claims_loaded, stale_loaded,
     throttled, unauthorized, outages, rejected, missing_tickets, not_sent, applied_errors, not_applied_errors, dead_letters,
-    shared_looks, opened_after_user, kept_after_user, user_changes, user_state_changes, user_races, deleted_rows, rule_changes, too_many_alternatives,
+    shared_looks, opened_after_user, kept_after_user, user_changes, outdated, reopened_by_users, user_state_changes, user_races, deleted_rows, rule_changes, too_many_alternatives,
 }

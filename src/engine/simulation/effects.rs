@@ -6,7 +6,7 @@ use super::super::event::{DeadLetter, LedgerWrite, Observation, RecordContent, W
 use super::super::{Effect, Event};
 use super::super::{event::ProduceOutcome, invariants};
 use super::group::partition_number;
-use super::injection::{InjectionPoint, ProduceFault};
+use super::injection::{InjectionPoint, ProduceFault, key_index};
 use super::ledger::StoredRecord;
 use super::member::{Input, OutgoingRequest};
 use super::world::{Produce, ProducePayload, ScheduledEvent, World, trace_line};
@@ -413,6 +413,10 @@ impl World {
             Observation::Expired(key) => {
                 coverage.expired += 1;
                 self.expired.insert(key.clone());
+                let max_age = self.max_row_age();
+                if let Some(violation) = self.instance.forget(key_index(key), self.now, max_age) {
+                    self.report_violation(violation);
+                }
                 self.reached(InjectionPoint::EntryExpired, member);
             }
             Observation::Parked(..) => coverage.parked += 1,
@@ -420,7 +424,11 @@ impl World {
             Observation::StillParked(..) => coverage.still_parked += 1,
             Observation::TicketMissing(..) => coverage.missing_tickets += 1,
             Observation::TokenRenewed(_) => coverage.tokens_renewed += 1,
-            Observation::Blocked(_) | Observation::DuplicateTickets(..) | Observation::WriteIneffective(..) => {}
+            Observation::OutdatedStateChange(..) => coverage.outdated += 1,
+            Observation::Blocked(_)
+            | Observation::DuplicateTickets(..)
+            | Observation::WriteIneffective(..)
+            | Observation::FutureTime(..) => {}
         }
     }
 }

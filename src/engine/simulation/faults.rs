@@ -225,6 +225,7 @@ impl World {
             let pid = self.members[member].pid;
             if self.members[member].frozen() {
                 self.members[member].frozen_until = Some(self.now);
+                self.send_stuck_produces(member, pid);
                 self.queue.push(self.now, ScheduledEvent::Resume { member, pid });
             } else if !self.members[member].alive() {
                 self.queue.push(self.now + 10, ScheduledEvent::Restart { member });
@@ -233,12 +234,27 @@ impl World {
         }
     }
 
+    /// A freeze ends early: the records that would have left at its end leave now, and later ones do not wait for them.
+    fn send_stuck_produces(&mut self, member: usize, pid: u32) {
+        let mut lands = self.now;
+        for (number, produce) in (0..).zip(&self.produces) {
+            if produce.member == member && produce.pid == pid && !produce.landed && !produce.outcome_reported {
+                lands += 1;
+                self.queue.push(lands, ScheduledEvent::ProduceLands(number));
+            }
+        }
+        for client in &mut self.members[member].client_partitions {
+            client.last_landing = client.last_landing.min(lands);
+        }
+    }
+
     pub(super) fn draw_user_action(&mut self) -> UserAction {
         match self.rng.u32(0..20) {
             0..8 => UserAction::Edit,
             8..11 => UserAction::Note,
             11..13 => UserAction::StartWork,
-            13..16 => UserAction::Resolve,
+            13..15 => UserAction::Resolve,
+            15 => UserAction::Reopen,
             16..18 => UserAction::Close,
             18 => UserAction::Cancel,
             _ => UserAction::Delete,
@@ -268,6 +284,12 @@ impl World {
             UserAction::Note => None,
             UserAction::StartWork if phase == Phase::New => Some("2"),
             UserAction::Resolve if phase.is_open() => Some("6"),
+            UserAction::Reopen if phase == Phase::Resolved => {
+                ticket.reopened_by_user_at = Some(now);
+                self.user_ended_at[key] = None;
+                self.coverage.reopened_by_users += 1;
+                Some("2")
+            }
             UserAction::Close if phase != Phase::Closed => Some("7"),
             UserAction::Cancel if phase.is_open() => Some("8"),
             UserAction::Delete => {

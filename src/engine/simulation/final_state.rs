@@ -110,10 +110,13 @@ impl World {
     /// A user ended the ticket, and the alert fired again after that: it must have an open ticket, unless it is over.
     fn check_open_after_user(&mut self, key: usize, events: &[Intent]) -> Result<(), String> {
         let Some(ended_at) = self.user_ended_at[key] else { return Ok(()) };
-        let newest = events.iter().filter(|event| event.action.affects_state()).max_by_key(|event| event.occurred_at);
+        let newest = events
+            .iter()
+            .filter(|event| event.action.affects_state())
+            .max_by_key(|event| event.order.to_number().unsigned_abs());
         let Some(newest) = newest.filter(|event| event.action.opens()) else { return Ok(()) };
         let at = newest.occurred_at;
-        let equally_new = events.iter().filter(|e| e.action.affects_state() && e.occurred_at == at).count() > 1;
+        let equally_new = events.iter().filter(|e| e.action.affects_state() && e.order == newest.order).count() > 1;
         let repeated = newest.event_id.is_some() && events.iter().filter(|e| e.event_id == newest.event_id).count() > 1;
         let dead_lettered = events.iter().any(|event| self.not_applied.contains(&event.position));
         let ended_at = super::world::BASE + i64::try_from(ended_at).unwrap_or(0);

@@ -65,6 +65,8 @@ pub(super) enum UserAction {
     /// Sets the state to in progress.
     StartWork,
     Resolve,
+    /// Opens a resolved ticket again.
+    Reopen,
     Close,
     Cancel,
     /// Deletes the row.

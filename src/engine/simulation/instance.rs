@@ -46,6 +46,10 @@ pub(super) struct Ticket {
     pub(super) write_not_in_ledger: bool,
     /// A user set values in it.
     pub(super) user_edited: bool,
+    /// When a user opened it again, in virtual time.
+    pub(super) reopened_by_user_at: Option<u64>,
+    /// The bridge has forgotten it, so that nothing it does later takes it into account.
+    pub(super) forgotten: bool,
 }
 
 /// A write of the bridge as the instance received it.
@@ -130,7 +134,7 @@ impl Instance {
         let mut user_raced = false;
         let at = match &write.sys_id {
             None => {
-                let open = self.tickets_of(write.key).filter(|t| self.phase(t).is_open()).count();
+                let open = self.tickets_of(write.key).filter(|t| !t.forgotten && self.phase(t).is_open()).count();
                 violation = violation.or_else(|| invariants::one_open_ticket(open + 1).err().map(|e| e.to_string()));
                 self.insert(write.key, date);
                 self.tickets.len() - 1
@@ -159,6 +163,21 @@ impl Instance {
         Some(Committed { row, warnings, violation, user_raced })
     }
 
+    /// The bridge forgets a key. Returns a violation if a user opened its ticket again more than `max_age` before.
+    pub(super) fn forget(&mut self, key: usize, now: u64, max_age: u64) -> Option<String> {
+        let states = &self.states;
+        let mut violation = None;
+        for ticket in self.tickets.iter_mut().filter(|ticket| ticket.key == key) {
+            let open = !ticket.deleted && states.phase(&ticket.state).is_open();
+            if let Some(at) = ticket.reopened_by_user_at.filter(|at| open && !ticket.forgotten && now > at + max_age) {
+                let text = format!("{} is forgotten, which a user opened again {} ms before", ticket.number, now - at);
+                violation = Some(text);
+            }
+            ticket.forgotten = true;
+        }
+        violation
+    }
+
     fn insert(&mut self, key: usize, date: i64) {
         let n = self.tickets.len() + 1;
         self.tickets.push(Ticket {
@@ -177,6 +196,8 @@ impl Instance {
             user_versions: Vec::new(),
             write_not_in_ledger: false,
             user_edited: false,
+            reopened_by_user_at: None,
+            forgotten: false,
         });
     }
 

@@ -188,6 +188,20 @@ fn look_before_nothing_is_done() {
 }
 
 #[test]
+fn look_before_expiry() {
+    must_break(
+        "look before expiry",
+        Scenario {
+            mutation: Some(Mutation::NoLookBeforeExpiry),
+            user_edits: 1_000,
+            pauses: 1_000,
+            slow_permits: 0,
+            ..Scenario::default()
+        },
+    );
+}
+
+#[test]
 fn firings() {
     with_users(Mutation::NoFirings);
 }

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::super::event::{MappedRecord, RecordContent};
 use super::injection::key_name;
-use crate::model::{Action, Column, Intent, Position, Record, RecordOrigin};
+use crate::model::{Action, Column, EventOrdering, Intent, Position, Record, RecordOrigin};
 
 /// A record and the time of its publishing.
 pub(super) struct Published {
@@ -51,6 +51,8 @@ pub(super) struct PublishParams {
     pub(super) hold_down: u64,
     /// Event times are in whole seconds, so many are equal.
     pub(super) whole_seconds: bool,
+    /// What decides which event of a key is newer.
+    pub(super) ordering: EventOrdering,
     /// The senders of this number of keys name the firings of their alerts.
     pub(super) episodes: usize,
     /// Unix milliseconds at virtual time 0.
@@ -190,6 +192,7 @@ fn draw_intent(
         let again = rng.usize(0..alert.recent.len());
         let mut intent = alert.recent[again].clone();
         intent.position = position;
+        intent.order = params.ordering.order(position, intent.occurred_at);
         return intent;
     }
     let action = action(rng, alert);
@@ -226,7 +229,9 @@ fn draw_intent(
     if action.opens() && !alert.firing {
         alert.episode = (params.episodes > key).then_some(*next_id);
     }
+    let order = params.ordering.order(position, occurred_at);
     let intent = Intent {
+        order,
         position,
         key: key_name(key),
         episode: alert.episode.filter(|_| action.opens()),

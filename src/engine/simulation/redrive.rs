@@ -113,7 +113,10 @@ impl World {
             record.offset += count;
             record.raw = super::publisher::raw(partition, record.offset);
             if let RecordContent::Intents(intents) = &mut record.content {
-                intents.iter_mut().for_each(|intent| intent.position.offset += count);
+                for intent in intents {
+                    intent.position.offset += count;
+                    intent.order = self.params.ordering.order(intent.position, intent.occurred_at);
+                }
             }
         }
     }

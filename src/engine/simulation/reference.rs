@@ -3,7 +3,7 @@
 //! or may not be forgotten during a long pause), it follows all of them as alternatives.
 
 use super::publisher::COLUMNS;
-use crate::model::{Action, Intent, Phase, Position};
+use crate::model::{Action, EventOrder, Intent, Phase, Position};
 
 /// An expected ticket.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +11,7 @@ pub(super) struct Expected {
     pub(super) phase: Phase,
     pub(super) values: [Option<String>; 3],
     pub(super) notes: Vec<(Position, String)>,
-    /// Times of the first and the last closing event since the ticket was last open.
+    /// The earliest and the latest time of a closing event since the ticket was last open.
     first_resolved: i64,
     last_resolved: i64,
 }
@@ -22,7 +22,7 @@ pub(super) struct Alternative {
     pub(super) tickets: Vec<Expected>,
     /// The ledger has forgotten the newest ticket.
     forgotten: bool,
-    newest: Option<i64>,
+    newest: EventOrder,
     ids: Vec<u64>,
     /// Ids of events that had no effect.
     ineffective_ids: Vec<u64>,
@@ -37,7 +37,7 @@ pub(super) struct Alternative {
 struct ShortAlert {
     since: Option<i64>,
     longest: i64,
-    newest: i64,
+    newest: EventOrder,
     ids: Vec<u64>,
 }
 
@@ -47,10 +47,10 @@ impl ShortAlert {
             return;
         }
         self.ids.extend(event.event_id);
-        if !event.action.affects_state() || event.occurred_at < self.newest {
+        if !event.action.affects_state() || event.order.is_before(self.newest) {
             return;
         }
-        self.newest = event.occurred_at;
+        self.newest = event.order;
         if matches!(event.action, Action::Open | Action::Reopen) {
             self.since.get_or_insert(event.occurred_at);
         } else if matches!(event.action, Action::Resolve | Action::Merge)
@@ -80,7 +80,7 @@ impl Reference {
             if alternative.tickets.last().is_some_and(|t| t.phase == Phase::Resolved) && !alternative.forgotten {
                 more.push(Alternative {
                     forgotten: true,
-                    newest: None,
+                    newest: EventOrder::UNKNOWN,
                     ids: Vec::new(),
                     ineffective_ids: Vec::new(),
                     short_alert: None,
@@ -153,7 +153,7 @@ impl Alternative {
         let (before, had) = (self.clone(), self.tickets.len());
         let mut alternatives = self.apply(event, window);
         if hold_down > 0 && alternatives.iter().any(|alternative| alternative.tickets.len() > had) {
-            let mut short_alert = ShortAlert { newest: i64::MIN, ..ShortAlert::default() };
+            let mut short_alert = ShortAlert::default();
             short_alert.add(event);
             alternatives.push(Alternative { short_alert: Some(short_alert), ..before });
         }
@@ -177,7 +177,7 @@ impl Alternative {
             let mut over = self.clone();
             over.ineffective_ids.extend(short_alert.ids.iter().copied());
             // Events that arrive before the alert is skipped count as older.
-            alternatives.push(Alternative { newest: over.newest.max(Some(short_alert.newest)), ..over.clone() });
+            alternatives.push(Alternative { newest: over.newest.newest(short_alert.newest), ..over.clone() });
             alternatives.push(over);
         }
         if self.reread.is_none() {
@@ -197,7 +197,7 @@ impl Alternative {
                 alternatives.push(self.clone());
             }
         }
-        let late = event.action.affects_state() && self.newest.is_some_and(|n| event.occurred_at < n);
+        let late = event.action.affects_state() && event.order.is_before(self.newest);
         let action = if late { Action::Note } else { event.action };
         let note_only = late || !event.action.affects_state();
         let exists = !self.tickets.is_empty() && !self.forgotten;
@@ -245,10 +245,12 @@ impl Alternative {
             (_, same) => same,
         };
         if matches!(action, Action::Resolve | Action::Merge) {
-            if before != Phase::Resolved {
-                ticket.first_resolved = event.occurred_at;
-            }
-            ticket.last_resolved = event.occurred_at;
+            let (first, last) = match before {
+                Phase::Resolved => (ticket.first_resolved, ticket.last_resolved),
+                _ => (event.occurred_at, event.occurred_at),
+            };
+            // The order of the log need not be that of the times.
+            (ticket.first_resolved, ticket.last_resolved) = (first.min(event.occurred_at), last.max(event.occurred_at));
         }
         if !note_only {
             for (column, value) in &event.fields {
@@ -256,7 +258,7 @@ impl Alternative {
                     ticket.values[at] = Some(value.clone());
                 }
             }
-            self.newest = self.newest.max(Some(event.occurred_at));
+            self.newest = self.newest.newest(event.order);
         }
         if let Some(note) = &event.note {
             ticket.notes.push((event.position, note.clone()));

@@ -442,7 +442,7 @@ impl World {
     }
 
     /// How old the row may be on which a write is decided. Where permits are scarce, any age is allowed.
-    fn max_row_age(&self) -> u64 {
+    pub(super) fn max_row_age(&self) -> u64 {
         let scarce = self.params.max_permit_delay > 1_000;
         if scarce { u64::MAX / 2 } else { 20 * self.settings.max_row_age + 2_000 }
     }

@@ -20,9 +20,11 @@ impl World {
             let partition = usize::from(intent.position.partition == 1);
             trace_line!(self, "resyncs the values of {} if its entry is still at {entry}", intent.key);
             self.coverage.resyncs += 1;
+            let ordering = self.params.ordering;
             self.append(partition, RecordOrigin::Resync(entry), |_, offset| {
                 let position = Position::new(intent.position.partition, offset, 0);
-                RecordContent::Intents(vec![Intent { position, ..intent }])
+                let order = ordering.order(entry, intent.occurred_at);
+                RecordContent::Intents(vec![Intent { position, order, ..intent }])
             });
         }
         self.pending_resync = self.newest_event(key);
@@ -51,7 +53,11 @@ impl World {
         let newest = dated.filter(|(_, intent)| {
             intent.action.affects_state()
                 && intent.position <= entry.position
-                && intent.occurred_at == entry.occurred_at
+                && if intent.order.is_time() {
+                    intent.order == entry.order
+                } else {
+                    !intent.order.is_before(entry.order)
+                }
         });
         // An event and its repetition are the same; either will do.
         let mut intent = newest.max_by_key(|(at, _)| *at)?.1.clone();

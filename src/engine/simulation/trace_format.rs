@@ -66,7 +66,7 @@ fn answer(answer: &Answer) -> String {
 }
 
 fn claim(c: &Claim) -> String {
-    let at = c.occurred_at.saturating_sub(super::world::BASE);
+    let at = c.order.to_number();
     format!(
         "{} {:?} {}..{} at {at} state {:?} notes {:?}",
         c.attempt, c.kind, c.first_position, c.last_position, c.state, c.markers

@@ -21,7 +21,7 @@ use super::queue::Queue;
 use super::redrive::StoredLetter;
 use super::scenario::{DriverMutation, PlannedInjection, Scenario};
 use crate::model::entry::AttemptId;
-use crate::model::{Answer, Epoch, Intent, Key, Now, Position};
+use crate::model::{Answer, Epoch, EventOrdering, Intent, Key, Now, Position};
 
 /// Unix milliseconds at virtual time 0.
 pub(super) const BASE: i64 = 1_700_000_000_000;
@@ -212,6 +212,7 @@ pub(super) struct HistoryParams {
     pub(super) whole_seconds: bool,
     /// The senders of this number of keys name the firings of their alerts.
     pub(super) episodes: usize,
+    pub(super) ordering: EventOrdering,
     pub(super) long_pause: u64,
     pub(super) max_permit_delay: u64,
     pub(super) slow_commits: bool,
@@ -430,6 +431,7 @@ impl World {
             user_edits,
             resyncs: scenario.resyncs > 0 && rng.u32(0..1000) < scenario.resyncs,
             episodes: rng.usize(0..4),
+            ordering: if rng.bool() { EventOrdering::Log } else { EventOrdering::OccurredAt },
             whole_seconds: scenario.whole_seconds > 0 && rng.u32(0..1000) < scenario.whole_seconds,
             long_pause: if rng.u32(0..1000) < scenario.pauses { rng.u64(1_260_000..1_400_000) } else { 0 },
             max_permit_delay: if rng.u32(0..1000) < scenario.slow_permits { rng.u64(100..20_000) } else { 20 },
@@ -460,6 +462,7 @@ impl World {
             hold_down: self.params.hold_down,
             whole_seconds: self.params.whole_seconds,
             episodes: self.params.episodes,
+            ordering: self.params.ordering,
             base: BASE,
         };
         self.published_before_pause = [0; 2];

@@ -146,6 +146,7 @@ impl KeyFilter {
 mod tests {
     use super::*;
     use crate::engine::event::LedgerState;
+    use crate::model::EventOrder;
     use crate::model::{AttemptId, Entry, LastSeen, Park, Position, Token};
 
     fn entry(state: &str, written_at: i64) -> Entry {
@@ -159,7 +160,7 @@ mod tests {
             partial_note: None,
             fields: Vec::new(),
             earlier_tickets: Vec::new(),
-            occurred_at: 0,
+            order: EventOrder::UNKNOWN,
             resolved_at: None,
             event_ids: Vec::new(),
             episode: None,
@@ -174,7 +175,7 @@ mod tests {
             token: Token(1),
             position: Position::new(0, 1, 0),
             newest_letter: None,
-            occurred_at: None,
+            order: EventOrder::UNKNOWN,
             event_ids: Vec::new(),
             rejected_run: None,
             active_run: None,

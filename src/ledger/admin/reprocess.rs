@@ -17,7 +17,7 @@ use super::{Error, RouteLedger, blocking, require_no_ambiguous_writes};
 use crate::engine::event::LedgerWrite;
 use crate::kafka::{groups, table};
 use crate::ledger::{Header, LedgerContent, StartAt, wire};
-use crate::model::{AttemptId, Entry, Mark, Phase, Position, Token};
+use crate::model::{AttemptId, Entry, EventOrder, Mark, Phase, Position, Token};
 
 /// Prefix of the keys of marks.
 const MARK: &[u8] = b"mark:";
@@ -143,8 +143,15 @@ fn entries(
     included.zip(0..).map(move |((key, entry), number)| {
         let position = entry.position.min(before);
         let attempt = AttemptId { token, number };
-        let entry =
-            Entry { token, attempt, position, occurred_at: 0, event_ids: Vec::new(), partial_note: None, ..entry };
+        let entry = Entry {
+            token,
+            attempt,
+            position,
+            order: EventOrder::UNKNOWN,
+            event_ids: Vec::new(),
+            partial_note: None,
+            ..entry
+        };
         wire::encode(&LedgerWrite::Entry(key, Box::new(entry)))
     })
 }

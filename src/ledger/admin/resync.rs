@@ -209,7 +209,7 @@ fn keep_newest(
     let RecordContent::Intents(intents) = received.content else { return };
     for intent in intents {
         let Some(entry) = open.get(&intent.key) else { continue };
-        let Intent { key, position, occurred_at, fields, action, event_id, .. } = intent;
+        let Intent { key, position, order, fields, action, event_id, .. } = intent;
         let at = match (received.origin, event_id) {
             // An event written by an earlier resync is as old as the original.
             (RecordOrigin::Resync(at), _) => at,
@@ -217,9 +217,10 @@ fn keep_newest(
             _ => position,
         };
         let is_newest = newest.get(&key).is_none_or(|known| known.at < at);
-        // The entry contains the time of the newest applied event. A later event was skipped, for example because it
-        // found no ticket; an earlier one was superseded, whenever it arrived.
-        let was_applied = position <= entry.position && occurred_at == entry.occurred_at;
+        // The entry contains the newest applied event. With an order by time, a later event was skipped, for example
+        // because it found no ticket; an earlier one was superseded, whenever it arrived.
+        let is_newest_applied = if order.is_time() { order == entry.order } else { !order.is_before(entry.order) };
+        let was_applied = position <= entry.position && is_newest_applied;
         if action.affects_state() && was_applied && is_newest {
             let record = Arc::clone(&received.raw);
             newest.insert(key, Newest { at, index: position.index, record, fields });

@@ -20,14 +20,15 @@
 //! | `resolution: "x"` | `resolution: {notes: "x"}` |
 //! | `url`, `number` | `object.url`, `object.number` |
 //!
-//! Numbers and booleans are accepted where text is expected, so `build: 17` is a valid label. Unknown fields are kept
+//! Numbers and booleans are accepted where text is expected, so `build: 17` is a valid label; numbers keep all their
+//! digits there. Unknown fields are kept
 //! and can be used in templates as `event.<name>`. Events whose `mode` is `test` or `tutorial` are skipped.
 
 use serde_json::{Map, Value};
 
 use crate::model::alert::Resolution;
 use crate::model::{Action, AlertEvent, Record};
-use crate::systems::json::{body, labels, object, text, undecodable};
+use crate::systems::json::{body, labels, object, text, undecodable, with_exact_numbers};
 use crate::systems::{DecodeError, MAX_KEY, names, time};
 
 /// The supported schema.
@@ -45,11 +46,13 @@ pub(in crate::systems) fn decode(record: &Record) -> Result<Vec<AlertEvent>, Dec
         return Ok(Vec::new());
     }
     let mut event = AlertEvent::default();
-    identity(&body, record, &mut event)?;
+    let exact = with_exact_numbers(record);
+    let exact = exact.as_ref().unwrap_or(&body);
+    identity(exact, record, &mut event)?;
     lifecycle(&body, &mut event)?;
     let occurred_at = time::time_field(&body, "occurred_at", "$")?;
     event.occurred_at = occurred_at.or(record.timestamp).unwrap_or(0);
-    content(&body, &mut event)?;
+    content(exact, &mut event)?;
     check_required(&event)?;
     event.json = canonical_json(body, &event, occurred_at.is_some());
     Ok(vec![event])

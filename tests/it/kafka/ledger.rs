@@ -7,7 +7,7 @@ use nowbridge::engine::event::{LedgerKey, LedgerState, LedgerWrite};
 use nowbridge::kafka::topics::{Purpose, TopicSpec};
 use nowbridge::kafka::{KafkaOptions, Outcome, ProduceRequest, Producer};
 use nowbridge::ledger::{Identity, LoadError, Loader, OnMissingLedger, ReadError, StartAt, wire};
-use nowbridge::model::{Mark, Park, Position, Token};
+use nowbridge::model::{EventOrder, Mark, Park, Position, Token};
 
 use super::member::{Member, PATIENCE, fill, request};
 use crate::support::kafka::{real, unique};
@@ -80,7 +80,7 @@ fn park(key: &str, token: Token, offset: i64) -> LedgerWrite {
             token,
             position: Position::new(0, offset, 0),
             newest_letter: None,
-            occurred_at: None,
+            order: EventOrder::UNKNOWN,
             event_ids: Vec::new(),
             rejected_run: None,
             active_run: None,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::request::MAX_READ_MANY;
+use crate::model::RowVersion;
 
 /// A row of the ticket in `open_ticket`, later changed by a user.
 fn changed_by_user(mod_count: u64, state: &str, values: &[(&str, &str)]) -> Row {
@@ -299,4 +300,65 @@ fn a_ticket_that_is_missing_from_an_answer_is_searched_for() {
     assert!(matches!(body, InstanceRequest::Find { .. }), "{body:?}");
     let effects = h.complete(id, rows(vec![row()]));
     assert_eq!(claims(&effects), 1, "it is there");
+}
+
+#[test]
+fn a_version_that_another_route_saw_makes_a_decided_write_look_again() {
+    let (mut h, _) = open_ticket();
+    let claimed = h.receive(1, Action::Update, "one");
+    h.ack_all(&claimed);
+    let seen = |sys_id: &str, mod_count| vec![RowVersion { sys_id: sys_id.into(), mod_count }].into();
+    h.apply(Event::RowVersionsSeen { versions: seen(&row().sys_id, 1) });
+    let effects = h.apply(Event::PermitGranted { without: HttpMethodSet::NONE });
+    assert!(!effects.iter().any(|e| matches!(e, Effect::SendRequest { .. })), "{effects:?}");
+    let effects = answer_look(&mut h, changed_by_user(1, "1", &[]));
+    assert_eq!(claims(&effects), 1);
+    h.apply(Event::RowVersionsSeen { versions: seen(&row().sys_id, 1) });
+    h.apply(Event::RowVersionsSeen { versions: seen(&"b".repeat(32), 9) });
+    let (_, body) = h.use_permit();
+    assert_eq!(fields_of(&body), [("short_description", "one")]);
+}
+
+#[test]
+fn a_parked_key_whose_ticket_a_user_closed_gets_another_one() {
+    let mut h = parked_key();
+    advance(&mut h, 10_000);
+    h.receive(3, Action::Open, "three");
+    let effects = answer_look(&mut h, changed_by_user(1, "7", &[]));
+    assert!(dead_letters_in(&effects).is_empty(), "{effects:?}");
+    let (_, body) = h.use_permit();
+    assert!(matches!(body, InstanceRequest::Create { .. }), "{body:?}");
+}
+
+/// A number of open tickets, all last seen more than `max_row_age` ago, each with an update that waits.
+fn waiting_updates(count: u8) -> Harness {
+    let mut h = Harness::new();
+    h.grant_lease();
+    for n in 0..count {
+        let claimed = h.receive_for_key(&format!("k{n}"), 2, i64::from(n), Action::Open);
+        h.ack_all(&claimed);
+        let (id, _) = h.use_permit();
+        let effects = h.complete(id, Answer::Applied { row: Box::new(numbered(n)), warnings: Vec::new() });
+        h.ack_all(&effects);
+    }
+    advance(&mut h, 10_000);
+    for n in 0..count {
+        h.receive_for_key(&format!("k{n}"), 2, i64::from(count) + i64::from(n), Action::Update);
+    }
+    h
+}
+
+fn numbered(n: u8) -> Row {
+    Row { sys_id: format!("{n:032}"), ..row() }
+}
+
+#[test]
+fn the_rows_of_lanes_in_line_are_read_with_others_and_asked_for_only_once() {
+    let mut h = waiting_updates(40);
+    let (look, body) = h.use_permit();
+    let InstanceRequest::ReadMany { tickets, .. } = &body else { panic!("a shared look: {body:?}") };
+    assert_eq!(tickets.len(), 40, "those that have their turn and those in line");
+    assert!(!h.dispatcher.wants_permit(h.now), "the others get their turn, and wait for the same look");
+    let effects = h.complete(look, rows((0..40).map(numbered).collect()));
+    assert!(claims(&effects) > 0);
 }
