@@ -11,7 +11,7 @@ use super::batch::BatchState;
 use super::drain_estimate::DrainLog;
 use super::ownership::LoadGenerations;
 use super::route::{Error, Route};
-use super::status::{BlockedPartition, StatusHandle};
+use super::status::StatusHandle;
 use super::{Inputs, TICK_INTERVAL};
 use crate::engine::Dispatcher;
 use crate::engine::event::{BlockReason, Effect, Event, ProduceId, ProduceOutcome};
@@ -29,9 +29,6 @@ use crate::servicenow::RowVersionsReceiver;
 /// Delivery timeout of ledger records. Protocol rule 3 requires it to be below the drain timeout.
 const LEDGER_PRODUCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Delay between two attempts to take a partition over.
-const TAKE_OVER_RETRY: Duration = Duration::from_secs(1);
-
 /// Interval between two checks whether the files of the credentials have changed, milliseconds.
 const CREDENTIALS_CHECK_INTERVAL: u64 = 5_000;
 
@@ -47,7 +44,7 @@ pub struct Driver {
     pub(super) dispatcher: Dispatcher,
     pub(super) poller: PollerHandle,
     pub(super) producer: Producer,
-    loader: Loader,
+    pub(super) loader: Loader,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) status: StatusHandle,
     /// Partitions whose records are discarded until the poller reports the start of the last requested fetch.
@@ -323,41 +320,6 @@ impl Driver {
         }
         tracing::info!(route = %self.route.name, "drained, left the consumer group");
         Ok(())
-    }
-
-    fn take_over(&self, partition: i32, epoch: Epoch) {
-        let (loader, poller, events) = (self.loader.clone(), self.poller.clone(), self.events.clone());
-        let (status, name) = (self.status.clone(), Arc::clone(&self.route.name));
-        tokio::spawn(async move {
-            let route = Arc::clone(&name);
-            let progress = Arc::new(
-                move |records: u64| tracing::info!(route = %route, partition, records_read = records, "loading ledger"),
-            );
-            while poller.epoch_of(partition) == Some(epoch) {
-                match loader.take_over(partition, progress.clone()).await {
-                    Ok(ledger) => {
-                        status.update(|s| {
-                            s.blocked_partitions.remove(&partition);
-                        });
-                        let _ = events.send(Event::LedgerLoaded { partition, epoch, ledger: Box::new(ledger) });
-                        return;
-                    }
-                    Err(error) => {
-                        let reason = error_chain::chain(&error);
-                        if error.is_transient() {
-                            tracing::warn!(route = %name, partition, error = reason, "partition takeover failed, retrying");
-                        } else {
-                            tracing::error!(route = %name, partition, error = reason, "partition blocked");
-                        }
-                        status.update(|s| {
-                            s.blocked_partitions.insert(partition, BlockedPartition { reason });
-                        });
-                        let delay = if error.is_transient() { TAKE_OVER_RETRY } else { TAKE_OVER_RETRY * 10 };
-                        tokio::time::sleep(delay).await;
-                    }
-                }
-            }
-        });
     }
 }
 
