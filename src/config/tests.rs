@@ -344,3 +344,16 @@ fn a_repartitioned_route_reads_its_internal_topic() {
     let same = errors_of(&with("    repartition: true\n    repartition_topic: alerts\n"));
     assert!(same.contains("the topic `alerts` is already"), "{same}");
 }
+
+#[test]
+fn two_sinks_do_not_write_tickets_for_the_same_alerts() {
+    let sinks = |first: &str, second: &str| {
+        let sinks = format!("    topic: alerts\n{first}  more:\n    topic: alerts\n{second}");
+        MINIMAL.replace("    topic: alerts\n", &sinks)
+    };
+    let errors = errors_of(&sinks("", "    key_filter: [\"backup:*\"]\n"));
+    let expected = "sinks.more.key_filter: the sink `incidents` writes tickets for the same alerts of `alerts`";
+    assert!(errors.contains(expected), "{errors}");
+    let disjoint = sinks("    key_filter: [\"disk:*\"]\n", "    key_filter: [\"backup:*\"]\n");
+    read(&disjoint).unwrap_or_else(|errors| panic!("{errors}"));
+}

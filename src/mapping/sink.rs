@@ -48,6 +48,11 @@ pub struct SinkMapping {
 }
 
 impl SinkMapping {
+    /// The patterns of which a key must match one; empty: all keys are processed.
+    pub fn key_filter(&self) -> &[String] {
+        &self.rules.key_filter
+    }
+
     /// Compiles rules.
     ///
     /// # Errors

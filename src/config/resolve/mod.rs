@@ -5,6 +5,7 @@ mod context;
 mod event;
 mod instance;
 mod kafka;
+mod key_filters;
 mod rules;
 mod sink;
 mod source;
@@ -51,6 +52,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, context: &mut Context<'_>) -> Confi
     let admin = admin(raw.admin.and_then(|admin| admin.listen), context);
     let config = Config { path: path.to_owned(), instances, kafka, topics, sinks, sources, admin };
     check_topics(&config, context);
+    key_filters::check_key_filters(&config, context);
     config
 }
 

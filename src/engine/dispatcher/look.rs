@@ -170,11 +170,17 @@ impl Dispatcher {
         SharingLanes { waiting, in_line }
     }
 
+    /// The partitions whose lanes get turns and permits.
+    fn active_partitions(&self, now: Now) -> impl Iterator<Item = (i32, &Partition)> {
+        let active = move |p: &Partition| p.phase == PartitionPhase::Running && self.lease_until(p) > now.mono;
+        self.partitions.iter().filter(move |(_, p)| active(p)).map(|(&number, p)| (number, p))
+    }
+
     /// The first `count` lanes in line for a turn, over all partitions, and whether their row has to be read.
     fn next_in_line(&self, count: usize, now: Now) -> Vec<(i32, &Key, bool)> {
-        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
-        let mut ready: Vec<_> = running
-            .flat_map(|(&number, p)| p.ready.iter().take(count).map(move |(rank, key)| (*rank, number, p, key)))
+        let mut ready: Vec<_> = self
+            .active_partitions(now)
+            .flat_map(|(number, p)| p.ready.iter().take(count).map(move |(rank, key)| (*rank, number, p, key)))
             .collect();
         ready.sort_unstable_by_key(|(rank, ..)| *rank);
         ready.truncate(count);
@@ -201,16 +207,16 @@ impl Dispatcher {
     /// Lets a lane ask for a look, if lanes wait for one. While enough lanes whose rows are known are next in line, the
     /// others wait for a while, so that a look reads many rows and no free permit waits for it.
     pub(super) fn look_ahead(&mut self, now: Now) {
-        if self.partitions.values().all(|p| p.unread.is_empty() && p.ready.is_empty()) {
+        if self.partitions.values().all(|p| p.unread.is_empty()) {
             return;
         }
-        if self.partitions.values().any(|p| !p.ready.is_empty()) {
+        if self.active_partitions(now).any(|(_, p)| !p.ready.is_empty()) {
             if now.mono < self.looked_ahead_at.saturating_add(LOOK_AHEAD_INTERVAL) {
                 return;
             }
             self.looked_ahead_at = now.mono;
             // While a request takes its time, as many others end as are under way, and each gives a lane its turn.
-            let soon = (2 * self.pending_requests.len()).min(MAX_IN_LINE);
+            let soon = (2 * self.pending_requests.len()).clamp(1, MAX_IN_LINE);
             let in_line = self.next_in_line(MAX_IN_LINE, now);
             let known = in_line.iter().filter(|(.., needs_look)| !needs_look).count();
             let enough = known + self.prepared(LaneClass::Standard) >= soon;
@@ -219,7 +225,7 @@ impl Dispatcher {
             }
         }
         let asks = |stage: &Stage| matches!(stage, Stage::WaitingToRead(ReadPurpose::RefreshRow));
-        let is_asked_for = self.partitions.values().any(|p| {
+        let is_asked_for = self.active_partitions(now).any(|(_, p)| {
             let reads = p.permit_queue.iter().filter(|(rank, _)| rank.purpose == RequestPurpose::Read);
             reads.take(MAX_IN_LINE).any(|(_, key)| p.lanes.get(key).is_some_and(|lane| asks(&lane.stage)))
         });

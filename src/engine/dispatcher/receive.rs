@@ -10,7 +10,7 @@ use crate::engine::fold::{InvalidEvent, Queue};
 use crate::engine::lane::{Lane, Stage};
 use crate::engine::mutation::Mutation;
 use crate::engine::partition::PartitionPhase;
-use crate::model::{Action, Epoch, EventOrder, Intent, Key, Now, Phase, Position, Record, RecordOrigin};
+use crate::model::{Action, Entry, Epoch, EventOrder, Intent, Key, Now, Phase, Position, Record, RecordOrigin};
 
 /// Why a change of state without a note is skipped.
 const OUTDATED: &str = "older than the applied state";
@@ -94,28 +94,14 @@ impl Dispatcher {
             return;
         }
         let key = intent.key.clone();
-        let ahead = intent.occurred_at.saturating_sub(now.unix);
-        if ahead > MAX_CLOCK_DIFFERENCE {
-            intent.occurred_at = now.unix;
-            if intent.order.is_time() {
-                intent.order = EventOrder::of_time(now.unix);
-            }
-            Self::observe(out, Observation::FutureTime(key.clone(), ahead));
-        }
-        let (action, is_source) = (intent.action, origin == RecordOrigin::Source);
+        Self::limit_time(&mut intent, now, out);
+        let action = intent.action;
         let filtered = match origin {
             RecordOrigin::Resync(at) if !self.is_resync_current(partition, &intent, at) => Err(OVERTAKEN),
             _ => self.filter_event(partition, intent, origin),
         };
-        let is_outdated = match &filtered {
-            Ok(intent) => intent.action != action,
-            Err(reason) => *reason == OUTDATED,
-        };
-        if is_outdated
-            && is_source
-            && self.entry(partition, &key).is_some_and(|e| e.phase(&self.settings.states).is_open())
-        {
-            Self::observe(out, Observation::OutdatedStateChange(key.clone(), action));
+        if origin == RecordOrigin::Source {
+            self.report_outdated(partition, &key, action, &filtered, out);
         }
         let mut intent = match filtered {
             Ok(intent) => intent,
@@ -138,6 +124,40 @@ impl Dispatcher {
         self.budget.free(0, freed);
         self.continue_partial_note(partition, &key, position);
         self.schedule_lane(partition, &key, now, out);
+    }
+
+    /// A time in the future counts as the time of receipt: taken as it is, it would keep later events from counting, and
+    /// move the end of the reopen window.
+    fn limit_time(intent: &mut Intent, now: Now, out: &mut Vec<Effect>) {
+        let ahead = intent.occurred_at.saturating_sub(now.unix);
+        if ahead <= MAX_CLOCK_DIFFERENCE {
+            return;
+        }
+        intent.occurred_at = now.unix;
+        if intent.order.is_time() {
+            intent.order = EventOrder::of_time(now.unix);
+        }
+        Self::observe(out, Observation::FutureTime(intent.key.clone(), ahead));
+    }
+
+    /// Reports a change of state that is not applied to the open ticket because it is outdated.
+    fn report_outdated(
+        &self,
+        partition: i32,
+        key: &Key,
+        action: Action,
+        filtered: &Result<Intent, &'static str>,
+        out: &mut Vec<Effect>,
+    ) {
+        let is_outdated = match filtered {
+            Ok(intent) => intent.action != action,
+            Err(reason) => *reason == OUTDATED,
+        };
+        let changes_state = action.closes() || matches!(action, Action::Acknowledge | Action::Unacknowledge);
+        let is_open = |entry: &Entry| entry.phase(&self.settings.states).is_open();
+        if is_outdated && changes_state && self.entry(partition, key).is_some_and(|entry| is_open(&entry)) {
+            Self::observe(out, Observation::OutdatedStateChange(key.clone(), action));
+        }
     }
 
     /// Adds something that is not folded (the end of a redrive, a redriven event that still cannot be decoded or

@@ -2,6 +2,7 @@
 
 mod different;
 mod looks;
+mod order;
 mod throughput;
 
 use std::sync::Arc;
