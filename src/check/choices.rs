@@ -10,7 +10,7 @@ use super::run::{CheckRun, Verdict, describe};
 use super::table::{RouteTable, text};
 use crate::config::Sink;
 use crate::mapping::MappingError;
-use crate::model::{Action, AlertEvent, Intent, Position};
+use crate::model::{Action, AlertEvent, EventOrder, Intent, Position};
 use crate::servicenow::Query;
 
 /// Parent of all ticket tables; choices may be defined for it.
@@ -43,7 +43,7 @@ pub fn sample_intent(sink: &Sink, action: Action, key: &str) -> Result<Option<In
         json,
         ..AlertEvent::default()
     };
-    sink.mapping.map(&std::sync::Arc::new(event), Position::new(0, 0, 0))
+    sink.mapping.map(&std::sync::Arc::new(event), Position::new(0, 0, 0), EventOrder::UNKNOWN)
 }
 
 pub async fn check(run: &mut CheckRun<'_>, route_table: &RouteTable<'_>, sink: &Sink) {

@@ -66,6 +66,26 @@ pub enum QueuePosition {
     Permit(PermitRank),
 }
 
+impl QueuePosition {
+    /// The rank of the lane.
+    pub fn lane_rank(self) -> LaneRank {
+        match self {
+            Self::Turn(rank) | Self::Look(rank) => rank,
+            Self::Permit(rank) => rank.lane_rank,
+        }
+    }
+
+    /// The same queue with another rank.
+    #[must_use]
+    pub fn with(self, rank: LaneRank) -> Self {
+        match self {
+            Self::Turn(_) => Self::Turn(rank),
+            Self::Look(_) => Self::Look(rank),
+            Self::Permit(old) => Self::Permit(old.with(rank)),
+        }
+    }
+}
+
 /// What a partition counts of a lane.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LaneCounts {
@@ -169,6 +189,11 @@ impl Lane {
                 | Stage::WaitingToRead(ReadPurpose::Verify { .. })
                 | Stage::Reading(_, ReadPurpose::Verify { .. })
         )
+    }
+
+    /// True while the lane waits for a permit to look at its ticket.
+    pub fn asks_for_look(&self) -> bool {
+        matches!(self.stage, Stage::WaitingToRead(ReadPurpose::RefreshRow))
     }
 
     /// True while the lane waits for a turn, a permit or an instant, so that it will send a request later.

@@ -6,7 +6,7 @@ use super::entries::Entries;
 use super::event::{LedgerKey, LedgerState, LoadedClaim};
 use super::flap_detection::FlapState;
 use super::freshness::SeenRows;
-use super::lane::{Lane, LaneCounts};
+use super::lane::{Lane, LaneCounts, QueuePosition};
 use super::priority::{LaneClass, LaneRank, PermitRank};
 use super::settings::Settings;
 use super::tracker::Tracker;
@@ -236,6 +236,15 @@ impl Partition {
         }
         self.outstanding -= usize::from(before.blocks_drain);
         self.outstanding += usize::from(after.blocks_drain);
+    }
+
+    /// Takes a lane out of the queue in which it waits.
+    pub fn leave_queue(&mut self, position: QueuePosition) {
+        match position {
+            QueuePosition::Turn(rank) => self.ready.remove(&rank),
+            QueuePosition::Look(rank) => self.unread.remove(&rank),
+            QueuePosition::Permit(rank) => self.permit_queue.remove(&rank),
+        };
     }
 
     /// True once the partition was revoked.

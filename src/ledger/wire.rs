@@ -191,8 +191,7 @@ impl std::fmt::Display for WireKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EventOrder;
-    use crate::model::Position;
+    use crate::model::{EventOrder, Position};
 
     #[test]
     fn keys_may_contain_colons() {

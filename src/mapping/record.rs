@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::codec::{self, RedriveHeaders, ResyncHeaders};
 use crate::engine::event::{MappedRecord, RecordContent};
 use crate::mapping::SinkMapping;
-use crate::model::{Action, AlertEvent, EventOrder, EventOrdering, Intent, Position, Record, RecordOrigin};
+use crate::model::{Action, AlertEvent, EventOrdering, Position, Record, RecordOrigin};
 use crate::systems::Decoder;
 
 /// How a route decodes and maps its records.
@@ -130,26 +130,25 @@ fn decode_and_map(route: &RecordMapping, record: &Record, included: &[u32]) -> R
         if let Some(invalid) = misplaced_event(route, record, &event) {
             return invalid;
         }
-        match route.mapping.map(&Arc::new(event), Position::new(record.partition, record.offset, index)) {
-            Ok(Some(mut intent)) => {
-                intent.order = order_of(route.ordering, record, &intent);
-                intents.push(intent);
-            }
-            Ok(None) => {}
+        let position = Position::new(record.partition, record.offset, index);
+        let order = route.ordering.order(original_place(record, position), event.occurred_at);
+        match route.mapping.map(&Arc::new(event), position, order) {
+            Ok(intent) => intents.extend(intent),
             Err(error) => return RecordContent::Invalid { code: error.code, reason: error.to_string() },
         }
     }
     if intents.is_empty() { RecordContent::Skipped } else { RecordContent::Intents(intents) }
 }
 
-/// What an event is compared by with others of its alert. A redriven event has the place that it had before, a resynced
-/// one that of the entry for which it was read.
-fn order_of(ordering: EventOrdering, record: &Record, intent: &Intent) -> EventOrder {
+/// The place in the log that counts for an event. A redriven event has the one that it had before, a resynced one that
+/// of the entry for which it was read.
+fn original_place(record: &Record, position: Position) -> Position {
+    if let Ok(Some(resynced)) = codec::parse_resync_headers(record) {
+        return resynced.entry;
+    }
     let original = codec::original_position(record).and_then(codec::parse_position);
     let original = original.filter(|original| original.partition == record.partition);
-    let original = original.map_or(intent.position, |at| Position { index: intent.position.index, ..at });
-    let resynced = codec::parse_resync_headers(record).ok().flatten().map(|headers| headers.entry);
-    ordering.order(resynced.unwrap_or(original), intent.occurred_at)
+    original.map_or(position, |original| Position { index: position.index, ..original })
 }
 
 /// Returns the rejection of a repartitioned record whose alert belongs to another partition: an alert in two partitions

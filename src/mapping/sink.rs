@@ -85,11 +85,16 @@ impl SinkMapping {
         }
     }
 
-    /// Maps `event` to an intent; `None` if a rule skips it.
+    /// Maps `event`, which is at `position` and counts as `order` says, to an intent; `None` if a rule skips it.
     ///
     /// # Errors
     /// A template failed for this event, for example because it uses a label that the event does not have.
-    pub fn map(&self, event: &Arc<AlertEvent>, position: Position) -> Result<Option<Intent>, MappingError> {
+    pub fn map(
+        &self,
+        event: &Arc<AlertEvent>,
+        position: Position,
+        order: EventOrder,
+    ) -> Result<Option<Intent>, MappingError> {
         let Some(action) = event.action.and_then(|action| self.action(action)) else { return Ok(None) };
         if !self.rules.key_filter.is_empty()
             && !self.rules.key_filter.iter().any(|pattern| key_matches(pattern, &event.key))
@@ -115,7 +120,7 @@ impl SinkMapping {
             event_id: (event.event_id_native && !event.event_id.is_empty()).then(|| event_id_hash(&event.event_id)),
             episode: event.episode.as_deref().filter(|_| action.opens()).map(event_id_hash),
             occurred_at: event.occurred_at,
-            order: EventOrder::of_place(position),
+            order,
             priority: rule.map_or(2, |rule| rule.priority),
             hold_down: rule.and_then(|rule| rule.hold_down).unwrap_or(self.rules.hold_down),
         }))

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::alert::Resolution;
-use crate::model::{Action, AlertEvent, Intent, Position};
+use crate::model::{Action, AlertEvent, EventOrder, Intent, Position};
 
 fn event() -> AlertEvent {
     AlertEvent {
@@ -33,7 +33,7 @@ fn map_with(change: impl FnOnce(&mut Rules), event: &AlertEvent) -> Result<Optio
     let mut rules = Rules::default();
     change(&mut rules);
     let mapping = SinkMapping::compile(rules).unwrap_or_else(|errors| panic!("{errors:?}"));
-    mapping.map(&Arc::new(event.clone()), Position::new(1, 2, 0))
+    mapping.map(&Arc::new(event.clone()), Position::new(1, 2, 0), EventOrder::UNKNOWN)
 }
 
 fn map(event: &AlertEvent) -> Intent {

@@ -67,6 +67,12 @@ impl EventOrder {
         self.0.signum() == other.0.signum() && self.0.unsigned_abs() < other.0.unsigned_abs()
     }
 
+    /// True if an event of this order may be the newest one applied, where an entry says that this is `applied`. A place
+    /// that is later may belong to an event that changed nothing; an event of a later time was skipped.
+    pub fn may_be_newest(self, applied: Self) -> bool {
+        if self.is_time() { self == applied } else { !self.is_before(applied) }
+    }
+
     /// The newer one of two; if they can't be compared, `later`, which arrived later.
     #[must_use]
     pub fn newest(self, later: Self) -> Self {

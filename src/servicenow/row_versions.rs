@@ -2,7 +2,7 @@
 //!
 //! A source route polls a table whose tickets a sink route writes: what it sees may contradict what the sink knows of a
 //! row, which then has to be read again (protocol rule 7h). Versions are passed on as they are read, and those that a
-//! sink does not take in time are lost: it reads each row before it writes in any case, only on an older one.
+//! sink does not take in time are lost: it decides on rows of a limited age in any case.
 
 use std::sync::Arc;
 

@@ -18,8 +18,7 @@ pub(super) fn body(record: &Record) -> Result<Map<String, Value>, DecodeError> {
     if bytes.first() == Some(&0) {
         return Err(undecodable("$", "the value looks like Avro in the Confluent wire format; publish JSON".into()));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    match serde_json::from_slice(bytes) {
+    match serde_json::from_slice(without_bom(bytes)) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(undecodable("$", format!("expected one JSON object per record, found {}", json_type(&other)))),
         Err(error) => Err(undecodable("$", format!("invalid JSON ({error}); publish one JSON object per record"))),
@@ -29,9 +28,13 @@ pub(super) fn body(record: &Record) -> Result<Map<String, Value>, DecodeError> {
 /// The same object with the numbers as texts that would lose digits otherwise: `1.10`, or one above 2^64. `None` if no
 /// number would. A key must keep every digit, or two alerts would share a ticket.
 pub(super) fn with_exact_numbers(record: &Record) -> Option<Map<String, Value>> {
-    let bytes = record.value.as_deref().unwrap_or_default();
-    let quoted = quote_lossy_numbers(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))?;
+    let quoted = quote_lossy_numbers(without_bom(record.value.as_deref().unwrap_or_default()))?;
     serde_json::from_slice(&quoted).ok()
+}
+
+/// The bytes after a byte order mark.
+fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Puts quotes around the numbers of valid JSON whose digits parsing would change; `None` if there are none.

@@ -17,13 +17,10 @@ impl Dispatcher {
     /// Sets a lane's stage, takes the lane out of its queue, and updates the partition's counts.
     pub(super) fn stage(&mut self, partition: i32, key: &Key, stage: Stage) {
         let Some(p) = self.partitions.get_mut(&partition) else { return };
+        if let Some(position) = p.lanes.get_mut(key).and_then(|lane| lane.queue_position.take()) {
+            p.leave_queue(position);
+        }
         let Some(lane) = p.lanes.get_mut(key) else { return };
-        match lane.queue_position.take() {
-            Some(QueuePosition::Turn(rank)) => p.ready.remove(&rank),
-            Some(QueuePosition::Look(rank)) => p.unread.remove(&rank),
-            Some(QueuePosition::Permit(rank)) => p.permit_queue.remove(&rank),
-            None => None,
-        };
         if let Stage::WaitingToShare(due) = lane.stage {
             p.shared_looks.remove(&(due, key.clone()));
         }
@@ -78,19 +75,15 @@ impl Dispatcher {
 
     /// Gets a lane in line for a permit.
     pub(super) fn wait_for_permit(&mut self, partition: i32, key: &Key, stage: Stage, now: Now) {
+        let rank = self.lane_rank(partition, key, now);
         let (purpose, method) = match &stage {
             Stage::Claimed(plan) if matches!(plan.kind, ClaimKind::Create { .. }) => {
-                (RequestPurpose::Write, HttpMethod::Post)
+                let critical = rank.is_critical();
+                (if critical { RequestPurpose::CriticalTicket } else { RequestPurpose::Write }, HttpMethod::Post)
             }
             Stage::Claimed(_) => (RequestPurpose::Write, HttpMethod::Patch),
             Stage::WaitingToRead(ReadPurpose::Verify { .. }) => (RequestPurpose::Verify, HttpMethod::Get),
             _ => (RequestPurpose::Read, HttpMethod::Get),
-        };
-        let rank = self.lane_rank(partition, key, now);
-        let creates = (purpose, method) == (RequestPurpose::Write, HttpMethod::Post);
-        let purpose = match purpose {
-            RequestPurpose::Write if creates && rank.is_critical() => RequestPurpose::CriticalTicket,
-            purpose => purpose,
         };
         self.stage(partition, key, stage);
         if let Some(lane) = self.lane(partition, key) {
@@ -113,11 +106,8 @@ impl Dispatcher {
     /// Events were added to a lane that is in line: moves it forward if its rank is better now.
     pub(super) fn update_rank(&mut self, partition: i32, key: &Key, now: Now) {
         let Some(queue_position) = self.lane(partition, key).and_then(|lane| lane.queue_position) else { return };
-        let (QueuePosition::Turn(old)
-        | QueuePosition::Look(old)
-        | QueuePosition::Permit(PermitRank { lane_rank: old, .. })) = queue_position;
         let rank = self.lane_rank(partition, key, now);
-        if !rank.precedes(&old) {
+        if !rank.precedes(&queue_position.lane_rank()) {
             return;
         }
         if rank.is_critical() && matches!(queue_position, QueuePosition::Look(_)) {
@@ -129,20 +119,8 @@ impl Dispatcher {
         lane.counts.prepared = before.prepared.map(|_| lane.class);
         let after = lane.counts;
         p.update_counts(before, after);
-        match queue_position {
-            QueuePosition::Turn(old) => p.ready.remove(&old),
-            QueuePosition::Look(old) => p.unread.remove(&old),
-            QueuePosition::Permit(old) => p.permit_queue.remove(&old),
-        };
-        self.insert_in_queue(
-            partition,
-            key,
-            match queue_position {
-                QueuePosition::Turn(_) => QueuePosition::Turn(rank),
-                QueuePosition::Look(_) => QueuePosition::Look(rank),
-                QueuePosition::Permit(old) => QueuePosition::Permit(old.with(rank)),
-            },
-        );
+        p.leave_queue(queue_position);
+        self.insert_in_queue(partition, key, queue_position.with(rank));
     }
 
     /// Sets a lane's stage and a timer for this instant.

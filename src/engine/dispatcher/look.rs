@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use super::entry::{ended_at, last_seen, record_values};
 use super::{Dispatcher, PendingRequest, RequestSender};
 use crate::engine::event::{Effect, InstanceRequest, RequestId};
-use crate::engine::lane::{ReadPurpose, Stage};
+use crate::engine::lane::{Lane, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
-use crate::engine::partition::{Partition, PartitionPhase};
+use crate::engine::partition::Partition;
 use crate::engine::priority::{LaneClass, LaneRank, RequestPurpose};
 use crate::engine::request::MAX_READ_MANY;
 use crate::model::{Answer, AttemptId, Column, Failure, FailureClass, FastMap, Key, Now, Row, RowVersion};
@@ -143,13 +143,11 @@ impl Dispatcher {
 
     /// The other lanes whose rows are read by the same request.
     fn lanes_to_look_at(&self, partition: i32, key: &Key, now: Now) -> SharingLanes {
-        let running = || self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
-        let is_look = |p: &Partition, key: &Key| {
-            p.lanes.get(key).is_some_and(|l| matches!(l.stage, Stage::WaitingToRead(ReadPurpose::RefreshRow)))
-        };
-        let mut waiting: Vec<LaneKey> = running()
-            .flat_map(|(&number, p)| {
-                p.permit_queue.values().filter(|key| is_look(p, key)).map(move |key| (number, key))
+        let mut waiting: Vec<LaneKey> = self
+            .running_partitions()
+            .flat_map(|(number, p)| {
+                let asking = p.permit_queue.values().filter(|key| p.lanes.get(*key).is_some_and(Lane::asks_for_look));
+                asking.map(move |key| (number, key))
             })
             .filter(|(number, other)| (*number, *other) != (partition, key))
             .map(|(number, key)| (number, key.clone()))
@@ -162,18 +160,13 @@ impl Dispatcher {
         let ready = self.next_in_line(left + MAX_IN_LINE, now).into_iter().filter(|(.., needs_look)| *needs_look);
         in_line.extend(ready.map(|(number, key, _)| (number, key.clone())).take(left));
         left = MAX_READ_MANY - 1 - waiting.len() - in_line.len();
-        let mut shared: Vec<_> = running()
-            .flat_map(|(&number, p)| p.shared_looks.iter().take(left).map(move |(due, key)| (*due, number, key)))
+        let mut shared: Vec<_> = self
+            .running_partitions()
+            .flat_map(|(number, p)| p.shared_looks.iter().take(left).map(move |(due, key)| (*due, number, key)))
             .collect();
         shared.sort_unstable();
         waiting.extend(shared.into_iter().take(left).map(|(_, number, key)| (number, key.clone())));
         SharingLanes { waiting, in_line }
-    }
-
-    /// The partitions whose lanes get turns and permits.
-    fn active_partitions(&self, now: Now) -> impl Iterator<Item = (i32, &Partition)> {
-        let active = move |p: &Partition| p.phase == PartitionPhase::Running && self.lease_until(p) > now.mono;
-        self.partitions.iter().filter(move |(_, p)| active(p)).map(|(&number, p)| (number, p))
     }
 
     /// The first `count` lanes in line for a turn, over all partitions, and whether their row has to be read.
@@ -194,8 +187,7 @@ impl Dispatcher {
 
     /// The lanes that wait for the next look and are not being read, those of the best rank first.
     fn unread_lanes(&self) -> impl Iterator<Item = (LaneRank, i32, &Key)> {
-        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
-        let unread = running.flat_map(|(&number, p)| {
+        let unread = self.running_partitions().flat_map(|(number, p)| {
             let unread = p.unread.iter().filter(|(_, key)| p.lanes.get(*key).is_some_and(|l| l.being_read.is_none()));
             unread.take(MAX_READ_MANY).map(move |(rank, key)| (*rank, number, key))
         });
@@ -224,10 +216,9 @@ impl Dispatcher {
                 return;
             }
         }
-        let asks = |stage: &Stage| matches!(stage, Stage::WaitingToRead(ReadPurpose::RefreshRow));
         let is_asked_for = self.active_partitions(now).any(|(_, p)| {
             let reads = p.permit_queue.iter().filter(|(rank, _)| rank.purpose == RequestPurpose::Read);
-            reads.take(MAX_IN_LINE).any(|(_, key)| p.lanes.get(key).is_some_and(|lane| asks(&lane.stage)))
+            reads.take(MAX_IN_LINE).any(|(_, key)| p.lanes.get(key).is_some_and(Lane::asks_for_look))
         });
         if is_asked_for {
             return;

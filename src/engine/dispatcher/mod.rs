@@ -274,6 +274,17 @@ impl Dispatcher {
         }
     }
 
+    /// The partitions that are neither being loaded nor released.
+    fn running_partitions(&self) -> impl Iterator<Item = (i32, &Partition)> {
+        let running = self.partitions.iter().filter(|(_, p)| p.phase == partition::PartitionPhase::Running);
+        running.map(|(&number, p)| (number, p))
+    }
+
+    /// Those of them whose lease holds: their lanes get turns and may write.
+    fn active_partitions(&self, now: Now) -> impl Iterator<Item = (i32, &Partition)> {
+        self.running_partitions().filter(move |(_, p)| self.lease_until(p) > now.mono)
+    }
+
     fn fold_limits(&self, partition: i32, key: &Key) -> FoldLimits {
         let reopen_window = i64::try_from(self.settings.reopen_window).unwrap_or(i64::MAX);
         let lane = self.partitions.get(&partition).and_then(|p| p.lanes.get(key));

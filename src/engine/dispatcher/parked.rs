@@ -4,38 +4,37 @@ use super::Dispatcher;
 use crate::engine::fold::Segment;
 use crate::model::{Key, Now, RecordOrigin};
 
-impl Dispatcher {
-    /// True if a parked key blocks the segment: only an opening event passes, and only if no ticket is open and no
-    /// redrive is under way. Events of an announced park never pass.
-    pub(super) fn must_dead_letter(&self, partition: i32, key: &Key, segment: &Segment) -> bool {
-        let Some(p) = self.partitions.get(&partition) else { return false };
-        let park = p.parks.get(key);
-        if park.zip(segment.first_position()).is_some_and(|(park, first)| park.dead_letter_may_exist(first)) {
-            return true;
-        }
-        if !self.is_parked_for(partition, key, segment.origin) {
-            return false;
-        }
-        let open = p.entries.get(key).is_some_and(|entry| entry.phase(&self.settings.states).is_open());
-        open || segment.from_open.is_none() || park.is_some_and(|park| park.active_run.is_some())
-    }
+/// What happens to a segment of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ParkDecision {
+    /// The park does not concern it, or the key is not parked.
+    Pass,
+    DeadLetter,
+    /// It passes unless the ticket is open, and the ticket's row was not seen lately.
+    Look,
+}
 
-    /// True if the key is parked, and whether the opening event of the segment passes depends on the ticket's row, which
-    /// was not seen lately.
-    pub(super) fn needs_look_for_park(&self, partition: i32, key: &Key, segment: &Segment, now: Now) -> bool {
-        let Some(p) = self.partitions.get(&partition) else { return false };
-        let Some(park) = p.parks.get(key) else { return false };
-        if !park.blocks(segment.origin)
-            || park.active_run.is_some()
-            || segment.from_open.is_none()
-            || segment.first_position().is_some_and(|first| park.dead_letter_may_exist(first))
-            || self.settings.full_snapshot
-            || !p.entries.get(key).is_some_and(|entry| entry.phase(&self.settings.states).is_open())
-        {
-            return false;
+impl Dispatcher {
+    /// What the park of a key means for a segment: only an opening event passes, and only if no ticket is open and no
+    /// redrive is under way. Events of an announced park never pass.
+    pub(super) fn park_decision(&self, partition: i32, key: &Key, segment: &Segment, now: Now) -> ParkDecision {
+        let Some(p) = self.partitions.get(&partition) else { return ParkDecision::Pass };
+        let Some(park) = p.parks.get(key) else { return ParkDecision::Pass };
+        if segment.first_position().is_some_and(|first| park.dead_letter_may_exist(first)) {
+            return ParkDecision::DeadLetter;
+        }
+        if !park.blocks(segment.origin) {
+            return ParkDecision::Pass;
+        }
+        if segment.from_open.is_none() || park.active_run.is_some() {
+            return ParkDecision::DeadLetter;
+        }
+        if !p.entries.get(key).is_some_and(|entry| entry.phase(&self.settings.states).is_open()) {
+            return ParkDecision::Pass;
         }
         let seen = p.rows.get(key, now.mono, self.max_row_age(partition, key));
-        seen.is_none_or(|seen| seen.sent_at < segment.newest_open_received_at())
+        let is_known = seen.is_some_and(|seen| seen.sent_at >= segment.newest_open_received_at());
+        if is_known || self.settings.full_snapshot { ParkDecision::DeadLetter } else { ParkDecision::Look }
     }
 
     /// True if the key is parked, and events of this origin do not pass unless they open a ticket.

@@ -172,8 +172,7 @@ impl Dispatcher {
         }
     }
 
-    /// The newest event among a key's dead letters, and the ids of the last ones, those about to be
-    /// written included.
+    /// The newest event among a key's dead letters, and the ids of the last ones, those about to be written included.
     fn dead_letter_order_and_ids(&self, partition: i32, key: &Key) -> (EventOrder, Vec<u64>) {
         let Some(p) = self.partitions.get(&partition) else { return (EventOrder::UNKNOWN, Vec::new()) };
         let park = p.parks.get(key);

@@ -6,7 +6,6 @@ use super::{Dispatcher, PendingRequest, RequestSender};
 use crate::engine::event::{Effect, InstanceRequest, RequestId};
 use crate::engine::lane::{AmbiguousWrite, ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
-use crate::engine::partition::PartitionPhase;
 use crate::engine::plan::WritePlan;
 use crate::engine::priority::PermitRank;
 use crate::model::entry::ClaimKind;
@@ -35,8 +34,7 @@ impl Dispatcher {
         eligible: impl Fn(&PermitRank) -> bool,
     ) -> Option<PermitWaiter<'_>> {
         let may_send = |method| !without.contains(method) && self.breaker.may_send(method, now.mono);
-        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
-        let firsts = running.filter_map(|(&number, p)| {
+        let firsts = self.running_partitions().filter_map(|(number, p)| {
             let leased = self.lease_until(p) > now.mono;
             let may =
                 |rank: &PermitRank| may_send(rank.method) && (leased || !rank.purpose.is_write()) && eligible(rank);

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::noop::SHORT_LIVED;
+use super::parked::ParkDecision;
 use super::{Dispatcher, PendingProduce};
 use crate::engine::event::{
     Effect, LedgerKey, LedgerWrite, MarkedNote, Observation, ProduceId, ProduceOutcome, WriteResult,
@@ -13,7 +14,6 @@ use crate::engine::fold::Segment;
 use crate::engine::freshness::SeenRow;
 use crate::engine::lane::{ReadPurpose, Stage};
 use crate::engine::mutation::Mutation;
-use crate::engine::partition::PartitionPhase;
 use crate::engine::plan::{Decision, PlanContext, Remainder, WritePlan, attempt_marker, decide};
 use crate::engine::priority::{LaneClass, LaneRank};
 use crate::model::entry::ClaimKind;
@@ -47,10 +47,8 @@ impl Dispatcher {
 
     /// The first ready lane of a class.
     fn next_ready_lane(&self, class: LaneClass, now: Now) -> Option<(LaneRank, i32, Key)> {
-        let running = self.partitions.iter().filter(|(_, p)| p.phase == PartitionPhase::Running);
-        running
-            .filter(|(_, p)| self.lease_until(p) > now.mono)
-            .filter_map(|(&number, p)| {
+        self.active_partitions(now)
+            .filter_map(|(number, p)| {
                 let mut ready = p.ready.range(LaneRank::range(class));
                 ready.next().map(|(rank, key)| (*rank, number, key))
             })
@@ -77,14 +75,13 @@ impl Dispatcher {
                 self.resolve_without_write(partition, &segment);
                 continue;
             }
-            if self.needs_look_for_park(partition, key, &segment, now) {
-                self.requeue_segment(partition, key, segment);
-                self.look(partition, key, true, now);
-                return;
-            }
-            if self.must_dead_letter(partition, key, &segment) {
-                self.dead_letter(partition, key, segment, now, out);
-                return;
+            match self.park_decision(partition, key, &segment, now) {
+                ParkDecision::Pass => {}
+                ParkDecision::DeadLetter => return self.dead_letter(partition, key, segment, now, out),
+                ParkDecision::Look => {
+                    self.requeue_segment(partition, key, segment);
+                    return self.look(partition, key, true, now);
+                }
             }
             if self.is_parked_for(partition, key, segment.origin)
                 && segment.open_position > segment.first_position()

@@ -34,6 +34,11 @@ mod more {
     pub const ORDER_BY_TIME: u8 = 8;
 }
 
+/// A number near that of the entry's order, so that the difference is short.
+fn order_near(by_time: bool, written_at: i64, position: Position) -> i64 {
+    if by_time { written_at.wrapping_neg() } else { EventOrder::of_place(position).to_number() }
+}
+
 /// Packs a key and its entry.
 pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
@@ -99,13 +104,8 @@ pub(super) fn pack(key: &str, entry: &Entry, interner: &mut Interner) -> Vec<u8>
         entry.earlier_tickets.iter().for_each(|id| put_text(&mut out, id));
     }
     put_signed(&mut out, entry.written_at);
-    let order = entry.order.to_number();
-    let base = if entry.order.is_time() {
-        entry.written_at.wrapping_neg()
-    } else {
-        EventOrder::of_place(entry.position).to_number()
-    };
-    put_signed(&mut out, order.wrapping_sub(base));
+    let near = order_near(entry.order.is_time(), entry.written_at, entry.position);
+    put_signed(&mut out, entry.order.to_number().wrapping_sub(near));
     if let Some(at) = entry.resolved_at {
         put_signed(&mut out, at.wrapping_sub(entry.written_at));
     }
@@ -159,8 +159,8 @@ pub(super) fn unpack<'a>(record: &'a [u8], interner: &'a Interner) -> Option<(&'
     let earlier_tickets = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Option<_>>()?;
     let written_at = reader.signed()?;
     let by_time = more_flags & more::ORDER_BY_TIME != 0;
-    let base = if by_time { written_at.wrapping_neg() } else { EventOrder::of_place(position).to_number() };
-    let order = EventOrder::from_number(reader.signed()?.wrapping_add(base));
+    let near = order_near(by_time, written_at, position);
+    let order = EventOrder::from_number(reader.signed()?.wrapping_add(near));
     let resolved_at = if has(flag::RESOLVED) { Some(written_at.wrapping_add(reader.signed()?)) } else { None };
     let count: usize = reader.number_as()?;
     let event_ids = (0..count).map(|_| reader.u64_le()).collect::<Option<_>>()?;

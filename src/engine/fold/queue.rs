@@ -188,9 +188,9 @@ impl Queue {
         self.segments.iter().flat_map(|s| s.events.iter())
     }
 
-    /// The newest state-affecting event that will be applied. Events before the first opening one
-    /// count only if there is a `ticket` to apply them to; `ticket` becomes true where the queue creates one. Only
-    /// events of origins for which `counts` returns true count.
+    /// The newest state-affecting event that will be applied. Events before the first opening one count only if there is
+    /// a `ticket` to apply them to; `ticket` becomes true where the queue creates one. Only events of origins for which
+    /// `counts` returns true count.
     pub fn newest_order(&self, ticket: &mut bool, counts: impl Fn(RecordOrigin) -> bool) -> EventOrder {
         let mut newest = EventOrder::UNKNOWN;
         for segment in self.segments.iter().filter(|segment| counts(segment.origin)) {

@@ -53,11 +53,7 @@ impl World {
         let newest = dated.filter(|(_, intent)| {
             intent.action.affects_state()
                 && intent.position <= entry.position
-                && if intent.order.is_time() {
-                    intent.order == entry.order
-                } else {
-                    !intent.order.is_before(entry.order)
-                }
+                && intent.order.may_be_newest(entry.order)
         });
         // An event and its repetition are the same; either will do.
         let mut intent = newest.max_by_key(|(at, _)| *at)?.1.clone();

@@ -219,8 +219,7 @@ fn keep_newest(
         let is_newest = newest.get(&key).is_none_or(|known| known.at < at);
         // The entry contains the newest applied event. With an order by time, a later event was skipped, for example
         // because it found no ticket; an earlier one was superseded, whenever it arrived.
-        let is_newest_applied = if order.is_time() { order == entry.order } else { !order.is_before(entry.order) };
-        let was_applied = position <= entry.position && is_newest_applied;
+        let was_applied = position <= entry.position && order.may_be_newest(entry.order);
         if action.affects_state() && was_applied && is_newest {
             let record = Arc::clone(&received.raw);
             newest.insert(key, Newest { at, index: position.index, record, fields });

@@ -21,8 +21,8 @@
 //! | `url`, `number` | `object.url`, `object.number` |
 //!
 //! Numbers and booleans are accepted where text is expected, so `build: 17` is a valid label; numbers keep all their
-//! digits there. Unknown fields are kept
-//! and can be used in templates as `event.<name>`. Events whose `mode` is `test` or `tutorial` are skipped.
+//! digits there. Unknown fields are kept and can be used in templates as `event.<name>`. Events whose `mode` is `test` or
+//! `tutorial` are skipped.
 
 use serde_json::{Map, Value};
 

@@ -150,19 +150,29 @@ fn nothing_is_done_for_a_repeated_opening_event_after_a_look() {
     assert_eq!((claims(&effects), h.watermark()), (0, 2));
 }
 
-#[test]
-fn looks_that_can_wait_share_a_request_with_an_urgent_one() {
+/// The row of the ticket of the key `k<n>`.
+fn numbered(n: i64) -> Row {
+    Row { sys_id: format!("{n:032}"), ..row() }
+}
+
+/// The keys `k0`, `k1` and so on with an open ticket each, all last seen more than `max_row_age` ago.
+fn open_tickets(count: i64) -> Harness {
     let mut h = Harness::new();
     h.grant_lease();
-    for key in 0..3_u8 {
-        let claimed = h.receive_for_key(&format!("k{key}"), 2, i64::from(key), Action::Open);
+    for n in 0..count {
+        let claimed = h.receive_for_key(&format!("k{n}"), 2, n, Action::Open);
         h.ack_all(&claimed);
         let (id, _) = h.use_permit();
-        let row = Row { sys_id: format!("{key:032}"), ..row() };
-        let effects = h.complete(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
+        let effects = h.complete(id, Answer::Applied { row: Box::new(numbered(n)), warnings: Vec::new() });
         h.ack_all(&effects);
     }
     advance(&mut h, 10_000);
+    h
+}
+
+#[test]
+fn looks_that_can_wait_share_a_request_with_an_urgent_one() {
+    let mut h = open_tickets(3);
     for key in 0..2_u8 {
         let intent =
             Intent { key: format!("k{key}").into(), ..h.intent(i64::from(key) + 3, Action::Open, &key.to_string()) };
@@ -173,12 +183,11 @@ fn looks_that_can_wait_share_a_request_with_an_urgent_one() {
     let (id, body) = h.use_permit();
     let InstanceRequest::ReadMany { tickets, .. } = &body else { panic!("a shared look: {body:?}") };
     assert_eq!(tickets.len(), 3);
-    let answer = (0..3_u8).map(|key| Row { sys_id: format!("{key:032}"), ..row() }).collect();
-    let effects = h.complete(id, rows(answer));
+    let effects = h.complete(id, rows((0..3).map(numbered).collect()));
     h.ack_all(&effects);
     assert_eq!(claims(&effects), 1, "the update of the third one");
     let (id, _) = h.use_permit();
-    let applied = Row { sys_id: format!("{:032}", 2), mod_count: 1, ..row() };
+    let applied = Row { mod_count: 1, ..numbered(2) };
     let effects = h.complete(id, Answer::Applied { row: Box::new(applied), warnings: Vec::new() });
     h.ack_all(&effects);
     assert_eq!(h.watermark(), 6);
@@ -186,18 +195,8 @@ fn looks_that_can_wait_share_a_request_with_an_urgent_one() {
 
 #[test]
 fn enough_looks_that_can_wait_do_not_wait() {
-    let mut h = Harness::new();
-    h.grant_lease();
     let count = i64::try_from(MAX_READ_MANY).expect("small");
-    for n in 0..count {
-        let claimed = h.receive_for_key(&format!("k{n}"), 2, n, Action::Open);
-        h.ack_all(&claimed);
-        let (id, _) = h.use_permit();
-        let row = Row { sys_id: format!("{n:032}"), ..row() };
-        let effects = h.complete(id, Answer::Applied { row: Box::new(row), warnings: Vec::new() });
-        h.ack_all(&effects);
-    }
-    advance(&mut h, 10_000);
+    let mut h = open_tickets(count);
     for n in 0..count {
         assert!(!h.dispatcher.wants_permit(h.now), "{n} looks wait");
         let intent = Intent { key: format!("k{n}").into(), ..h.intent(count + n, Action::Open, &n.to_string()) };
@@ -330,31 +329,12 @@ fn a_parked_key_whose_ticket_a_user_closed_gets_another_one() {
     assert!(matches!(body, InstanceRequest::Create { .. }), "{body:?}");
 }
 
-/// A number of open tickets, all last seen more than `max_row_age` ago, each with an update that waits.
-fn waiting_updates(count: u8) -> Harness {
-    let mut h = Harness::new();
-    h.grant_lease();
-    for n in 0..count {
-        let claimed = h.receive_for_key(&format!("k{n}"), 2, i64::from(n), Action::Open);
-        h.ack_all(&claimed);
-        let (id, _) = h.use_permit();
-        let effects = h.complete(id, Answer::Applied { row: Box::new(numbered(n)), warnings: Vec::new() });
-        h.ack_all(&effects);
-    }
-    advance(&mut h, 10_000);
-    for n in 0..count {
-        h.receive_for_key(&format!("k{n}"), 2, i64::from(count) + i64::from(n), Action::Update);
-    }
-    h
-}
-
-fn numbered(n: u8) -> Row {
-    Row { sys_id: format!("{n:032}"), ..row() }
-}
-
 #[test]
 fn the_rows_of_lanes_in_line_are_read_with_others_and_asked_for_only_once() {
-    let mut h = waiting_updates(40);
+    let mut h = open_tickets(40);
+    for n in 0..40 {
+        h.receive_for_key(&format!("k{n}"), 2, 40 + n, Action::Update);
+    }
     let (look, body) = h.use_permit();
     let InstanceRequest::ReadMany { tickets, .. } = &body else { panic!("a shared look: {body:?}") };
     assert_eq!(tickets.len(), 40, "those that have their turn and those in line");
