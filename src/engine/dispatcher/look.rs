@@ -238,10 +238,13 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let rows = match answer {
-            Answer::Rows { rows, .. } => Some(rows),
-            Answer::Failed(Failure { class: FailureClass::Gone, .. }) => Some(Vec::new()),
-            _ => None,
+        use FailureClass::{Gone, Throttled, Unauthorized};
+        // `is_gated`: the breaker knows when requests are sent again.
+        let (rows, is_gated) = match answer {
+            Answer::Rows { rows, .. } => (Some(rows), false),
+            Answer::Failed(Failure { class: Gone, .. }) => (Some(Vec::new()), false),
+            Answer::Failed(Failure { class: Throttled { retry_after: Some(_) } | Unauthorized, .. }) => (None, true),
+            _ => (None, false),
         };
         let by_sys_id = |rows: Vec<Row>| rows.into_iter().map(|row| (row.sys_id.clone(), row)).collect();
         let mut rows: Option<BTreeMap<String, Row>> = rows.map(by_sys_id);
@@ -251,14 +254,14 @@ impl Dispatcher {
             }
             let Some(lane) = self.lane(partition, &key) else { continue };
             let was_read = lane.being_read.take_if(|request| *request == id).is_some();
-            let waits = match lane.stage {
-                Stage::Reading(request, ReadPurpose::RefreshRow) => request == id,
-                Stage::WaitingForLook => was_read,
-                _ => false,
-            };
+            let reads = matches!(lane.stage, Stage::Reading(request, ReadPurpose::RefreshRow) if request == id);
+            let waits = reads || (was_read && matches!(lane.stage, Stage::WaitingForLook));
             let has_claim = lane.claim.is_some();
             let Some(rows) = &mut rows else {
-                if waits {
+                // A lane that only shared the look waits for the next one, and for no delay of its own.
+                if reads && is_gated {
+                    self.enqueue_for_turn(partition, &key, now, out);
+                } else if reads {
                     self.wait_for_retry(partition, &key, now);
                 }
                 continue;

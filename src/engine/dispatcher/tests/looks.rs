@@ -342,3 +342,34 @@ fn the_rows_of_lanes_in_line_are_read_with_others_and_asked_for_only_once() {
     let effects = h.complete(look, rows((0..40).map(numbered).collect()));
     assert!(claims(&effects) > 0);
 }
+
+#[test]
+fn a_failed_look_delays_only_the_lanes_that_asked_for_it() {
+    let mut h = open_tickets(40);
+    for n in 0..40 {
+        h.receive_for_key(&format!("k{n}"), 2, 40 + n, Action::Update);
+    }
+    let (look, _) = h.use_permit();
+    h.complete(look, failed(FailureClass::Transient));
+    advance(&mut h, 20);
+    let (look, body) = h.use_permit();
+    let InstanceRequest::ReadMany { tickets, .. } = &body else { panic!("a shared look: {body:?}") };
+    assert_eq!(tickets.len(), 39, "the others look again at once");
+    let effects = h.complete(look, rows((0..40).map(numbered).collect()));
+    assert!(claims(&effects) > 0);
+}
+
+#[test]
+fn a_look_that_was_throttled_is_sent_again_when_the_instance_says() {
+    let (mut h, _) = open_ticket();
+    advance(&mut h, 10_000);
+    h.receive(1, Action::Update, "one");
+    for _ in 0..8 {
+        let (id, _) = h.use_permit();
+        h.complete(id, failed(FailureClass::Throttled { retry_after: Some(1_000) }));
+        assert!(!h.dispatcher.wants_permit(h.now));
+        advance(&mut h, 1_001);
+    }
+    let effects = answer_look(&mut h, row());
+    assert_eq!(claims(&effects), 1, "the lane has no delay of its own");
+}
