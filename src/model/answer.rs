@@ -113,6 +113,19 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Answer {
+    /// True if no request of this method, or none at all, is sent for a while, whoever wants to: the instance named a time
+    /// to wait, or rejects the credentials.
+    pub fn is_held_back(&self) -> bool {
+        let Self::Failed(Failure { class, .. }) = self else { return false };
+        match class {
+            FailureClass::Throttled { retry_after } => retry_after.is_some_and(|wait| wait > 0),
+            FailureClass::Unauthorized => true,
+            _ => false,
+        }
+    }
+}
+
 /// The closed list of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureClass {

@@ -238,13 +238,11 @@ impl Dispatcher {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        use FailureClass::{Gone, Throttled, Unauthorized};
-        // `is_gated`: the breaker knows when requests are sent again.
-        let (rows, is_gated) = match answer {
-            Answer::Rows { rows, .. } => (Some(rows), false),
-            Answer::Failed(Failure { class: Gone, .. }) => (Some(Vec::new()), false),
-            Answer::Failed(Failure { class: Throttled { retry_after: Some(_) } | Unauthorized, .. }) => (None, true),
-            _ => (None, false),
+        let is_held_back = answer.is_held_back();
+        let rows = match answer {
+            Answer::Rows { rows, .. } => Some(rows),
+            Answer::Failed(Failure { class: FailureClass::Gone, .. }) => Some(Vec::new()),
+            _ => None,
         };
         let by_sys_id = |rows: Vec<Row>| rows.into_iter().map(|row| (row.sys_id.clone(), row)).collect();
         let mut rows: Option<BTreeMap<String, Row>> = rows.map(by_sys_id);
@@ -259,7 +257,7 @@ impl Dispatcher {
             let has_claim = lane.claim.is_some();
             let Some(rows) = &mut rows else {
                 // A lane that only shared the look waits for the next one, and for no delay of its own.
-                if reads && is_gated {
+                if reads && is_held_back {
                     self.enqueue_for_turn(partition, &key, now, out);
                 } else if reads {
                     self.wait_for_retry(partition, &key, now);

@@ -58,6 +58,9 @@ impl Dispatcher {
                 let nothing = (Vec::new(), Some(Journal::Read(Vec::new())));
                 self.verification_completed(partition, key, (write, conclusive), nothing, now, out);
             }
+            (purpose, answer) if answer.is_held_back() => {
+                self.wait_for_permit(partition, key, Stage::WaitingToRead(purpose), now);
+            }
             (ReadPurpose::Verify { write, .. }, _) => {
                 let due = now.mono + self.next_delay(partition, key);
                 self.wait_until(partition, key, due, Stage::Ambiguous(write, due));
@@ -177,6 +180,9 @@ impl Dispatcher {
                 Self::observe(out, Observation::AmbiguitySettled { key: key.clone(), applied: false });
                 if let Some(row) = updated_row {
                     self.adopt_matching_values(partition, key, &claim, &row, now, out);
+                }
+                if let Some(lane) = self.lane(partition, key) {
+                    lane.backoff = None;
                 }
                 self.requeue(partition, key);
                 self.enqueue_for_turn(partition, key, now, out);

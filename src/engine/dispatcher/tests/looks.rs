@@ -373,3 +373,24 @@ fn a_look_that_was_throttled_is_sent_again_when_the_instance_says() {
     let effects = answer_look(&mut h, row());
     assert_eq!(claims(&effects), 1, "the lane has no delay of its own");
 }
+
+#[test]
+fn a_settled_verification_ends_the_delays_of_the_failures_before_it() {
+    let (mut h, _) = open_ticket();
+    advance(&mut h, 1_000);
+    let claimed = h.receive(1, Action::Update, "one");
+    h.ack_all(&claimed);
+    let (id, _) = h.use_permit();
+    h.complete(id, failed(FailureClass::Ambiguous { transaction_ended: true }));
+    for _ in 0..6 {
+        let (id, _) = h.use_permit();
+        h.complete(id, failed(FailureClass::Transient));
+        advance(&mut h, 130_000);
+    }
+    let (id, _) = h.use_permit();
+    h.complete(id, rows(vec![row()]));
+    let (id, _) = h.use_permit();
+    h.complete(id, failed(FailureClass::Transient));
+    advance(&mut h, 2_000);
+    assert!(h.dispatcher.wants_permit(h.now), "the first delay, not the seventh");
+}
